@@ -1,0 +1,42 @@
+"""The two frameworks' tensor layouts, converted as views.
+
+SpikingJelly's multi-step tensors are ``[T, N, *]`` (TNX), slayer's are ``[N, *, T]`` (NXT).
+"""
+
+from torch import Tensor
+
+from .errors import BridgeError
+
+__all__ = ["NXT_to_TNX", "TNX_to_NXT"]
+
+
+def TNX_to_NXT(x_seq: Tensor) -> Tensor:
+    """View a SpikingJelly sequence ``[T, N, *]`` as slayer's ``[N, *, T]``. Nothing is copied.
+
+    Raises
+    ------
+    BridgeError
+        If there is no time or no batch dimension.
+    """
+    _require_sequence(x_seq, "[T, N, *]")
+    return x_seq.movedim(0, -1)
+
+
+def NXT_to_TNX(x_seq: Tensor) -> Tensor:
+    """View a slayer sequence ``[N, *, T]`` as SpikingJelly's ``[T, N, *]``. Nothing is copied.
+
+    Raises
+    ------
+    BridgeError
+        If there is no time or no batch dimension.
+    """
+    _require_sequence(x_seq, "[N, *, T]")
+    return x_seq.movedim(-1, 0)
+
+
+def _require_sequence(x_seq: Tensor, layout: str) -> None:
+    if x_seq.dim() < 2:
+        raise BridgeError(
+            f"layout: expected a sequence {layout} of 2 or more dimensions, found shape "
+            f"{tuple(x_seq.shape)}; add the missing time or batch dimension with unsqueeze"
+        )
