@@ -1,0 +1,8 @@
+"""slayer, written natively: ``lava_bridge.slayer.X`` is ``lava.lib.dl.slayer.X``.
+
+Tensors are ``[N, C, T]`` or ``[N, C, H, W, T]`` (NXT): batch first, time last.
+"""
+
+from . import axon, block, neuron, spike, synapse, utils
+
+__all__ = ["axon", "block", "neuron", "spike", "synapse", "utils"]

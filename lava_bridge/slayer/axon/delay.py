@@ -1,0 +1,94 @@
+"""Axonal delays: a fixed shift in time, and one that is learned for each channel."""
+
+import torch
+from torch import Tensor
+
+from ...errors import BridgeError
+from ...ops import shift, shift_channels
+from ..lazy import LazyChannels
+
+__all__ = ["Delay", "delay"]
+
+
+def delay(input: Tensor, delay_val: float = 1, sampling_time: float = 1) -> Tensor:
+    """Delay ``[*, T]`` by ``delay_val``, rounded down to whole steps of ``sampling_time``.
+
+    Source: ``lava.lib.dl.slayer.axon.delay``.
+    """
+    return shift(input, int(delay_val / sampling_time))
+
+
+class Delay(LazyChannels):
+    r"""A learnable delay for each channel: ``y[c, t] = x[c, t - floor(d[c] / sampling_time)]``.
+
+    The delays are drawn from [0, 1) at the first forward, when the number of channels is known,
+    and kept in [0, ``max_delay``]. Their gradient is :func:`lava_bridge.ops.shift_channels`'s.
+
+    Parameters
+    ----------
+    sampling_time : float
+        The time of one step.
+    max_delay : float, optional
+        The largest delay. None: no limit.
+    grad_scale : float
+        A factor on the delays' gradient.
+
+    Attributes
+    ----------
+    delay : Parameter
+        The delays ``[C]``, in the unit of ``sampling_time``; ``[1]``, zero, before they are drawn.
+    init : bool
+        Whether the delays are drawn (or loaded).
+
+    Source: ``lava.lib.dl.slayer.axon.Delay``.
+    """
+
+    lazy_channels = ("delay",)
+
+    def __init__(
+        self, sampling_time: float = 1, max_delay: float | None = None, grad_scale: float = 1
+    ) -> None:
+        super().__init__()
+        self.sampling_time = sampling_time
+        self.max_delay = max_delay
+        self.grad_scale = grad_scale
+        self.delay = torch.nn.Parameter(torch.zeros(1))
+
+    def clamp(self) -> None:
+        """Bring the delays back into [0, ``max_delay``]; each forward does it."""
+        self.delay.data.clamp_(0, self.max_delay)
+
+    @property
+    def shape(self) -> torch.Size | None:
+        """``[C]``, or None before the delays are drawn."""
+        return self.delay.shape if self.init else None
+
+    def _draw(self, channels: int) -> None:
+        self.delay.data = torch.rand(channels, dtype=self.delay.dtype, device=self.delay.device)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Delay ``[N, C, *, T]``, each channel by its own time.
+
+        Raises
+        ------
+        BridgeError
+            If a dimension is missing, or the channels are not those of the first forward.
+        """
+        if input.dim() < 3:
+            raise BridgeError(
+                f"Delay: expected [N, C, *, T] of 3 or more dimensions, found shape "
+                f"{tuple(input.shape)}; add the missing dimension with unsqueeze"
+            )
+        self.draw(input.shape[1])
+        self.clamp()
+        if self.delay.shape[0] != input.shape[1]:
+            raise BridgeError(
+                f"Delay: expected {self.delay.shape[0]} channels as at the first forward, found "
+                f"{input.shape[1]}; use one Delay for each layer"
+            )
+        per_channel = self.delay.reshape(-1, *[1] * (input.dim() - 3))
+        return shift_channels(input, per_channel, self.sampling_time, self.grad_scale)
+
+    def extra_repr(self) -> str:
+        channels = self.delay.shape[0] if self.init else None
+        return f"channels={channels}, max_delay={self.max_delay}"

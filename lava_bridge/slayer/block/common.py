@@ -1,0 +1,162 @@
+"""What all blocks share: shape, export, the step between layers; and how a family plugs in."""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..axon import Delay
+from ..neuron import base as neuron_base
+from . import export
+
+__all__ = ["Block", "NeuronFamily", "SynapticBlock", "step_delay"]
+
+# Loihi's axons delay by 62 steps at most (lava-dl's blocks).
+MAX_DELAY = 62
+
+
+def step_delay(module: Any, x: Tensor) -> Tensor:
+    """Delay ``[N, *, T]`` by the one step that spikes take from a layer to the next.
+
+    Where the module's neuron has persistent state, the last step waits in ``module.delay_buffer``
+    for the next forward of the same batch size.
+    """
+    waiting = getattr(module, "delay_buffer", None)
+    persistent = getattr(getattr(module, "neuron", None), "persistent_state", False)
+    shifted = F.pad(x[..., :-1], (1, 0))
+    if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
+        shifted = torch.cat([waiting.unsqueeze(-1).to(x), x[..., :-1]], dim=-1)
+    module.delay_buffer = x[..., -1].detach().clone() if persistent else None
+    return shifted
+
+
+class Block(torch.nn.Module):
+    """What all blocks share: shape, event count and export."""
+
+    # Whether the output is spikes, so that they can be counted.
+    gives_spikes = True
+    # From the family that is mixed in.
+    neuron_class: Any
+    synapse_types: Any
+
+    def __init__(self, count_log: bool = False) -> None:
+        super().__init__()
+        self.count_log = count_log
+
+    @property
+    def shape(self) -> Any:
+        """Shape ``[C, *]`` of the output, or None before it is known."""
+        raise NotImplementedError
+
+    def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Tell the block the shape ``[C, *]`` of its input; no forward is run.
+
+        Returns
+        -------
+        tuple of int
+            Shape ``[C, *]`` of the output.
+
+        Raises
+        ------
+        BridgeError
+            If the block can't take an input of that shape.
+        """
+        raise NotImplementedError
+
+    def export_hdf5(self, handle: Any) -> None:
+        """Write the block into an open HDF5 group, as lava-dl does.
+
+        Raises
+        ------
+        BridgeError
+            If the block's shape is not known, or its weights have no quantiser.
+        """
+        raise NotImplementedError
+
+    def _counted(self, x: Tensor) -> Any:
+        """``x``; with ``count_log`` the pair of ``x`` and the rate of its events."""
+        if not self.count_log:
+            return x
+        return x, (x > 0).to(x.dtype).mean() if self.gives_spikes else None
+
+    def extra_repr(self) -> str:
+        shape = self.shape
+        return f"shape={None if shape is None else tuple(shape)}"
+
+
+class NeuronFamily(torch.nn.Module):
+    """Mixed in before an abstract block: says which neuron and synapses it is made of.
+
+    Weights are quantised to 8 bits by the neuron, unless ``pre_hook_fx`` is given by name.
+    """
+
+    neuron_class: type[neuron_base.Neuron]
+    synapse_types: ModuleType
+    neuron: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "pre_hook_fx" in kwargs or self.neuron is None:
+            return
+        for part in (self, *self.children()):
+            if hasattr(part, "pre_hook_fx"):
+                part.pre_hook_fx = self.neuron.quantize_8bit
+
+
+class SynapticBlock(Block):
+    """A synapse, a neuron and an axon: ``s = delay(neuron(synapse(x)))``."""
+
+    # The type in a file, the names and values of its integers, and the dimensions of its weight.
+    kind: str
+    weight_dimensions: int
+    mask: Tensor | None
+    neuron: Any
+    synapse: Any
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        delay: bool = False,
+        delay_shift: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(count_log)
+        self.register_buffer("mask", None)
+        self.neuron = self.neuron_class(**neuron_params)
+        self.delay = Delay(max_delay=MAX_DELAY) if delay else None
+        self.delay_shift = delay_shift
+
+    def forward(self, x: Tensor) -> Any:
+        x = self._axon(self.neuron(self.synapse(x)))
+        return self._counted(x)
+
+    def _axon(self, x: Tensor) -> Tensor:
+        if self.delay_shift:
+            x = step_delay(self, x)
+        return x if self.delay is None else self.delay(x)
+
+    @property
+    def shape(self) -> torch.Size | None:
+        return self.neuron.shape
+
+    def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        shape = self.synapse.output_shape(input_shape)
+        self.neuron.shape = shape
+        if self.delay is not None:
+            self.delay.draw(shape[0])
+        return shape
+
+    def _fields(self) -> dict[str, Any]:
+        """The integers that describe the synapse in a file."""
+        raise NotImplementedError
+
+    def export_hdf5(self, handle: Any) -> None:
+        export.write_header(handle, self, self.kind)
+        for name, value in self._fields().items():
+            handle.create_dataset(name, data=value)
+        export.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
+        export.write_norm(handle, self.neuron)
+        export.write_axon(handle, self)
+        export.write_neuron(handle, self.neuron)

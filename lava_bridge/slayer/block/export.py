@@ -1,0 +1,76 @@
+"""How a block's parts are written into its HDF5 group, as lava-dl 0.6.0 writes them.
+
+Datasets are lava-dl's, name for name. What lava-dl leaves out and reading back needs (``scale``,
+``delay_shift``) is kept in attributes, which Lava's reader does not look at.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import BridgeError
+
+__all__ = ["write_axon", "write_header", "write_neuron", "write_norm", "write_weight"]
+
+
+def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
+    """Type and shape of a layer."""
+    shape = getattr(block, "shape", None)
+    if shape is None:
+        raise BridgeError(
+            f"{_name(block)}: its shape is not known, so it can't be exported; run it once, or "
+            "call infer_shape((C, H, W)), or pass input_shape to lava_bridge.export_hdf5"
+        )
+    handle.create_dataset("type", (1,), "S10", [kind.encode("ascii")])
+    handle.create_dataset("shape", data=np.array(shape, dtype=np.int64))
+
+
+def write_weight(
+    handle: Any, synapse: Any, dimensions: int, mask: Any = None, name: str = "weight"
+) -> None:
+    """The weights as the chip's integers; the first ``dimensions`` of the five.
+
+    A Dense synapse that sees height and width keeps its kernel: four dimensions.
+    """
+    if synapse.pre_hook_fx is None:
+        raise BridgeError(
+            f"synapse.{type(synapse).__name__}: has no pre_hook_fx, so its weights are not the "
+            "chip's 8-bit integers; set synapse.pre_hook_fx = neuron.quantize_8bit"
+        )
+    with torch.no_grad():
+        weight = synapse.weight if mask is None else synapse.weight * mask
+        integers = synapse.pre_hook_fx(weight, descale=True)
+    shape = integers.shape[: 4 if max(integers.shape[2:4]) > 1 else dimensions]
+    handle.create_dataset(name, data=integers.reshape(shape).cpu().numpy())
+
+
+def write_norm(handle: Any, neuron: Any) -> None:
+    """A norm as the chip has it: a bias and an exponent of the weights."""
+    norm = getattr(neuron, "norm", None)
+    if norm is None:
+        return
+    with torch.no_grad():
+        handle.create_dataset("bias", data=norm.bias.cpu().numpy().flatten())
+        if hasattr(norm, "weight_exp"):
+            handle.create_dataset("neuron/weight_exp", data=norm.weight_exp.cpu().numpy())
+
+
+def write_axon(handle: Any, block: Any) -> None:
+    """Delays, and whether the block delays its spikes by one step."""
+    if block.delay is not None:
+        block.delay.clamp()
+        steps = torch.floor(block.delay.delay.detach()).flatten()
+        handle.create_dataset("delay", data=steps.cpu().numpy())
+    handle.attrs["delay_shift"] = block.delay_shift
+
+
+def write_neuron(handle: Any, neuron: Any) -> None:
+    """The neuron's device parameters, and the scale that they were made with."""
+    for key, value in neuron.device_params.items():
+        handle.create_dataset(f"neuron/{key}", data=value)
+    handle.attrs["scale"] = neuron.scale
+
+
+def _name(block: torch.nn.Module) -> str:
+    return f"{type(block).__module__.rpartition('.')[2]}.{type(block).__name__}"

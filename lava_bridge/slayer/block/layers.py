@@ -1,0 +1,259 @@
+"""The feed-forward layers: affine, dense, the convolutions and the pools."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import export
+from .common import SynapticBlock
+
+__all__ = [
+    "AbstractAffine",
+    "AbstractConv",
+    "AbstractConvT",
+    "AbstractDense",
+    "AbstractPool",
+    "AbstractUnpool",
+    "DenseFields",
+]
+
+
+class DenseFields(SynapticBlock):
+    """What the all-to-all blocks share: the names in a file, and a shape known from the start."""
+
+    weight_dimensions = 2
+
+    def _fields(self) -> dict[str, Any]:
+        return {"inFeatures": self.synapse.in_channels, "outFeatures": self.synapse.out_channels}
+
+    def _know_shape(self, in_neurons: Any) -> None:
+        if isinstance(in_neurons, int):
+            self.infer_shape((in_neurons,))
+
+
+class _WindowFields(SynapticBlock):
+    """What the blocks share whose synapse slides a window."""
+
+    weight_dimensions = 4
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "kernelSize": self.synapse.kernel_size[:-1],
+            "stride": self.synapse.stride[:-1],
+            "padding": self.synapse.padding[:-1],
+            "dilation": self.synapse.dilation[:-1],
+        }
+
+
+class _ConvFields(_WindowFields):
+    """What the two convolutions share."""
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "inChannels": self.synapse.in_channels,
+            "outChannels": self.synapse.out_channels,
+            **super()._fields(),
+            "groups": self.synapse.groups,
+        }
+
+
+class AbstractAffine(DenseFields):
+    """A dense synapse and a neuron that never fires: gives its voltage, or the dendritic input.
+
+    Parameters
+    ----------
+    neuron_params : dict
+        The neuron's constructor arguments.
+    in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        The synapse's (:class:`lava_bridge.slayer.synapse.Dense`).
+    dynamics : bool
+        Whether the neuron integrates; else the dendritic input is given.
+    mask : Tensor, optional
+        ``[out, in]``: which synapses exist. The weights themselves are left as they are.
+    """
+
+    kind = "dense"
+    gives_spikes = False
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: Any,
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Any = None,
+        dynamics: bool = True,
+        mask: Tensor | None = None,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(neuron_params, delay_shift=False, count_log=count_log)
+        self.synapse = self.synapse_types.Dense(
+            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        )
+        self.dynamics = dynamics
+        _register_mask(self, mask)
+        self.neuron.threshold = None
+        self._know_shape(in_neurons)
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.synapse(x, self.mask)
+        if self.dynamics:
+            return self._counted(self.neuron.dynamics(z)[1])
+        return self._counted(z[1] if self.synapse.complex else z)
+
+    def export_hdf5(self, handle: Any) -> None:
+        export.write_header(handle, self, self.kind)
+        for name, value in self._fields().items():
+            handle.create_dataset(name, data=value)
+        export.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
+        if self.dynamics:
+            export.write_neuron(handle, self.neuron)
+        handle.attrs["scale"] = self.neuron.scale
+
+
+class AbstractDense(DenseFields):
+    """All-to-all layer.
+
+    Parameters
+    ----------
+    neuron_params : dict
+        The neuron's constructor arguments.
+    in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        The synapse's (:class:`lava_bridge.slayer.synapse.Dense`).
+    delay : bool
+        Whether each channel has a learnable delay (of up to 62 steps).
+    delay_shift : bool
+        Delay the spikes by one step, as the chip does between layers.
+    mask : Tensor, optional
+        ``[out, in]``: which synapses exist. The weights themselves are left as they are.
+    count_log : bool
+        Give the event rate too.
+    """
+
+    kind = "dense"
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: Any,
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Any = None,
+        delay: bool = False,
+        delay_shift: bool = True,
+        mask: Tensor | None = None,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(neuron_params, delay, delay_shift, count_log)
+        self.synapse = self.synapse_types.Dense(
+            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        )
+        _register_mask(self, mask)
+        self._know_shape(in_neurons)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self._axon(self.neuron(self.synapse(x, self.mask)))
+        return self._counted(x)
+
+
+class AbstractConv(_ConvFields):
+    """Convolutional layer.
+
+    Parameters
+    ----------
+    in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale, \
+weight_norm, pre_hook_fx
+        The synapse's (:class:`lava_bridge.slayer.synapse.Conv`).
+    neuron_params, delay, delay_shift, count_log
+        As in :class:`AbstractDense`.
+    """
+
+    kind = "conv"
+    synapse_name = "Conv"
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_features: int,
+        out_features: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Any = None,
+        delay: bool = False,
+        delay_shift: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(neuron_params, delay, delay_shift, count_log)
+        self.synapse = getattr(self.synapse_types, self.synapse_name)(
+            in_features,
+            out_features,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            weight_scale,
+            weight_norm,
+            pre_hook_fx,
+        )
+
+
+class AbstractConvT(AbstractConv):
+    """Transposed convolutional layer; parameters as in :class:`AbstractConv`."""
+
+    kind = "convT"
+    synapse_name = "ConvTranspose"
+
+
+class AbstractPool(_WindowFields):
+    """Sum pooling layer.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx
+        The synapse's (:class:`lava_bridge.slayer.synapse.Pool`).
+    neuron_params, delay, delay_shift, count_log
+        As in :class:`AbstractDense`; a ``norm`` is left out.
+    """
+
+    kind = "pool"
+    synapse_name = "Pool"
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Any = None,
+        delay: bool = False,
+        delay_shift: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__({**neuron_params, "norm": None}, delay, delay_shift, count_log)
+        self.synapse = getattr(self.synapse_types, self.synapse_name)(
+            kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx
+        )
+
+
+class AbstractUnpool(AbstractPool):
+    """Unpooling layer; parameters as in :class:`AbstractPool`."""
+
+    kind = "unpool"
+    synapse_name = "Unpool"
+
+
+def _register_mask(block: torch.nn.Module, mask: Tensor | None) -> None:
+    if mask is not None:
+        block.register_buffer("mask", mask.reshape(*mask.shape[:2], 1, 1, 1))

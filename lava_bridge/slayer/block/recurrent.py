@@ -1,0 +1,195 @@
+"""The layers with feedback, which run step by step: recurrent and k-winners-take-all."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import export
+from .common import step_delay
+from .layers import DenseFields
+
+__all__ = ["AbstractKWTA", "AbstractRecurrent"]
+
+
+class _FedBack(DenseFields):
+    """What the two share: ``spike_state``, the spikes ``[N, C]`` that are fed back next.
+
+    A checkpoint has zeros for it, as slayer's has: a loaded block starts from rest, as its neuron
+    does, whatever the batch it was trained with.
+    """
+
+    spike_state: Tensor
+    # Whether slayer's buffer of that name takes the shape of the batch, or stays at one element.
+    saves_batch: bool
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        shape = self.spike_state.shape if self.saves_batch else (1,)
+        destination[prefix + "spike_state"] = self.spike_state.new_zeros(shape)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(prefix + "spike_state")
+        if saved is not None:
+            self.spike_state = self.spike_state.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class AbstractKWTA(_FedBack):
+    r"""K winners take all.
+
+    .. math::
+        s[t] = f\bigl(W x[t] + R s[t-1] + \vartheta (N - 2K) / (N w)\bigr), \qquad
+        R = (1 + a) I - 1
+
+    with the number N of neurons, the number K of winners, the self-excitation a and the scale w of
+    the weights. The state, s[t-1] included, goes on in the next forward of the same batch size.
+
+    Parameters
+    ----------
+    num_winners : int
+        K.
+    self_excitation : float
+        The start of a, kept in 0 ... 1.
+    requires_grad : bool
+        Whether a is learned.
+    neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay_shift, \
+count_log
+        As in :class:`AbstractDense`.
+    """
+
+    kind = "kwta"
+    saves_batch = False
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: Any,
+        out_neurons: int,
+        num_winners: int,
+        self_excitation: float = 0.5,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Any = None,
+        delay_shift: bool = True,
+        requires_grad: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(
+            {**neuron_params, "persistent_state": True},
+            delay_shift=delay_shift,
+            count_log=count_log,
+        )
+        self.synapse = self.synapse_types.Dense(
+            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        )
+        self.num_neurons = out_neurons
+        self.num_winners = num_winners
+        self.self_excitation = torch.nn.Parameter(
+            torch.tensor([float(self_excitation)]), requires_grad=requires_grad
+        )
+        self.register_buffer("spike_state", torch.zeros(1))
+        self._know_shape(in_neurons)
+
+    def clamp(self) -> None:
+        """Bring the self-excitation back into 0 ... 1."""
+        self.self_excitation.data.clamp_(0, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        self.clamp()
+        losers_over_winners = self.num_neurons - 2 * self.num_winners
+        bias = self.neuron.threshold * losers_over_winners / self.num_neurons / self.neuron.w_scale
+        bias = self.neuron.quantize_8bit(self.self_excitation.new_tensor([bias]))
+        identity = torch.eye(self.num_neurons).to(self.self_excitation)
+        recurrent = self.neuron.quantize_8bit((1 + self.self_excitation) * identity - 1)
+        x = _recur(self, self.synapse(x), lambda spike: F.linear(spike, recurrent) + bias)
+        if self.delay_shift:
+            x = step_delay(self, x)
+        return self._counted(x)
+
+    def _fields(self) -> dict[str, Any]:
+        # lava-dl writes nothing for this block; the names of its own integers are this library's.
+        return {
+            **super()._fields(),
+            "numWinners": self.num_winners,
+            "selfExcitation": self.self_excitation.item(),
+        }
+
+
+class AbstractRecurrent(_FedBack):
+    r"""All-to-all layer with all-to-all feedback: ``s[t] = f(W x[t] + R s[t-1])``.
+
+    The state, s[t-1] included, goes on in the next forward of the same batch size.
+
+    Parameters
+    ----------
+    requires_grad : bool
+        Without effect, as in slayer.
+    neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay, \
+delay_shift, count_log
+        As in :class:`AbstractDense`.
+    """
+
+    kind = "dense_rec"
+    saves_batch = True
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: Any,
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: Any = None,
+        requires_grad: bool = True,
+        delay: bool = False,
+        delay_shift: bool = True,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__({**neuron_params, "persistent_state": True}, delay, delay_shift, count_log)
+        self.requires_grad = requires_grad
+        self.input_synapse = self.synapse_types.Dense(
+            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        )
+        self.recurrent_synapse = self.synapse_types.Dense(
+            out_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        )
+        self.num_neurons = out_neurons
+        self.register_buffer("spike_state", torch.zeros(1))
+        self._know_shape(in_neurons)
+
+    @property
+    def synapse(self) -> Any:
+        """The synapse from the layer before: ``input_synapse``."""
+        return self.input_synapse
+
+    def forward(self, x: Tensor) -> Any:
+        recurrent = self.recurrent_synapse.hooked_weight().flatten(1)
+        z = self.input_synapse(x)
+        x = self._axon(_recur(self, z, lambda spike: F.linear(spike, recurrent)))
+        return self._counted(x)
+
+    def export_hdf5(self, handle: Any) -> None:
+        super().export_hdf5(handle)
+        export.write_weight(handle, self.recurrent_synapse, 2, name="weight_rec")
+
+
+def _recur(block: Any, z: Tensor, feedback: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run a block's neuron step by step with feedback: ``s[t] = f(z[t] + feedback(s[t-1]))``.
+
+    ``z`` and the result are ``[N, C, *, T]``. The last spikes stay in ``block.spike_state``.
+    """
+    spike = block.spike_state
+    if spike.shape != z.shape[:-1]:
+        spike = z.new_zeros(z.shape[:-1])
+    steps = []
+    for t in range(z.shape[-1]):
+        fed_back = feedback(spike.flatten(1)).reshape(z.shape[:-1])
+        spike = block.neuron((z[..., t] + fed_back).unsqueeze(-1)).squeeze(-1)
+        steps.append(spike)
+    block.spike_state = spike.detach()
+    return torch.stack(steps, dim=-1)

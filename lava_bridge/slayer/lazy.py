@@ -1,0 +1,53 @@
+"""Tensors whose number of channels is known only at the first forward."""
+
+from typing import Any
+
+import torch
+
+__all__ = ["LazyChannels"]
+
+
+class LazyChannels(torch.nn.Module):
+    """A module that has tensors of one element until it sees its number of channels.
+
+    ``load_state_dict`` gives them the loaded shape, so that a checkpoint loads into a module that
+    has not run yet.
+
+    Attributes
+    ----------
+    lazy_channels : tuple of str
+        The names of those tensors.
+    init : bool
+        Whether they have their channels.
+    """
+
+    lazy_channels: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.init = False
+        self._loaded = False
+
+    def draw(self, channels: int) -> None:
+        """Give the tensors ``channels`` channels, unless they have or were loaded with them."""
+        names = self.lazy_channels
+        if self.init or not names:
+            return
+        if not (self._loaded and getattr(self, names[0]).numel() == channels):
+            self._draw(channels)
+        self.init = True
+
+    def _draw(self, channels: int) -> None:
+        """Replace the data of the tensors that ``lazy_channels`` names."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self.lazy_channels:
+            loaded, own = state_dict.get(prefix + name), getattr(self, name)
+            if loaded is None:
+                continue
+            self._loaded = True
+            if own.numel() == 1 and loaded.dim() == 1 and loaded.numel() > 1:
+                own.data = own.data.new_zeros(loaded.shape)
+                self.init = True
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,226 @@
+"""The current-based leaky integrate-and-fire neuron (CUBA LIF)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ops import DECAY_SCALE, leaky_integrator
+from ..spike import Spike
+from ..utils import quantize
+from . import base
+
+__all__ = ["Neuron", "neuron_params"]
+
+# slayer's starting points for the surrogate gradient (lava.lib.dl.slayer.neuron.cuba).
+SCALE_RHO_MULT = 0.1
+TAU_RHO_MULT = 100
+
+# States are held 64 times finer than weights: the chip shifts weights left by 6.
+STATE_OVER_WEIGHT = 1 << 6
+
+# In hundredths of a state's step: what makes >= here the chip's >.
+THRESHOLD_EPS = 0.01
+
+
+def neuron_params(
+    device_params: Mapping[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+) -> dict[str, Any]:
+    """The constructor's arguments from ``device_params``, as :attr:`Neuron.device_params` has them.
+
+    Parameters
+    ----------
+    device_params : mapping
+        With ``vThMant``, ``iDecay`` and ``vDecay``.
+    scale : int
+        The neuron's ``scale``.
+    p_scale : int
+        The scale of decays.
+    """
+    return {
+        "threshold": device_params["vThMant"] / scale,
+        "current_decay": device_params["iDecay"] / p_scale,
+        "voltage_decay": device_params["vDecay"] / p_scale,
+    }
+
+
+class Neuron(base.Neuron):
+    r"""Loihi's CUBA neuron.
+
+    .. math::
+        u[t] &= (1 - \alpha_u)\,u[t-1] + x[t] \\
+        v[t] &= (1 - \alpha_v)\,v[t-1] + u[t] \\
+        s[t] &= v[t] > \vartheta \\
+        v[t] &\leftarrow v[t]\,(1 - s[t])
+
+    computed in integers over ``s_scale = 64 * scale`` with decays of 12 bits
+    (:func:`lava_bridge.ops.integrate`). float16 and bfloat16 inputs are integrated in float32.
+
+    Parameters
+    ----------
+    threshold : float
+        The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
+    current_decay, voltage_decay : float or (float, float)
+        The decays :math:`\alpha_u`, :math:`\alpha_v` in 0 ... 1, clamped to that. With
+        ``shared_param=False`` a pair (min, max) from which each channel draws its own.
+    tau_grad, scale_grad : float
+        Width and height of the surrogate gradient.
+    scale : int
+        What a weight of 1 is on the chip.
+    norm : callable, optional
+        Makes a normalisation of the current, applied before it is integrated to the voltage.
+    dropout : Module, optional
+        Applied to the spikes.
+    shared_param : bool
+        One decay for all neurons; else one for each channel.
+    persistent_state : bool
+        Go on from the state at the end of the last forward.
+    requires_grad : bool
+        Whether the decays are learned.
+    graded_spike : bool
+        Whether a spike carries its voltage.
+
+    Attributes
+    ----------
+    current_decay, voltage_decay : Parameter
+        4096 times the decays, ``[1]`` or ``[C]``.
+    current_state, voltage_state : Tensor
+        The states before the next step, ``[N, *]``.
+
+    Source: ``lava.lib.dl.slayer.neuron.cuba.Neuron``.
+    """
+
+    current_decay: Tensor
+    voltage_decay: Tensor
+    current_state: Tensor
+    voltage_state: Tensor
+    norm: torch.nn.Module | None
+
+    def __init__(
+        self,
+        threshold: float,
+        current_decay: float | tuple[float, float],
+        voltage_decay: float | tuple[float, float],
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Any = None,
+        dropout: torch.nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+    ) -> None:
+        super().__init__(
+            threshold=threshold,
+            tau_grad=tau_grad,
+            scale_grad=scale_grad,
+            p_scale=DECAY_SCALE,
+            w_scale=scale,
+            s_scale=scale * STATE_OVER_WEIGHT,
+            norm=norm,
+            dropout=dropout,
+            persistent_state=persistent_state,
+            shared_param=shared_param,
+            requires_grad=requires_grad,
+        )
+        self.graded_spike = graded_spike
+        self.threshold_eps = THRESHOLD_EPS / self.s_scale
+        self.add_parameter("current_decay", current_decay)
+        self.add_parameter("voltage_decay", voltage_decay)
+        self.add_state("current_state")
+        self.add_state("voltage_state")
+        self.clamp()
+
+    def clamp(self) -> None:
+        """Bring the decays back into 0 ... 4096."""
+        self.current_decay.data.clamp_(0, self.p_scale)
+        self.voltage_decay.data.clamp_(0, self.p_scale)
+
+    @property
+    def cx_current_decay(self) -> Any:
+        """The current decay as the chip's integer, or integers ``[C]``."""
+        return self.cx(self.current_decay)
+
+    @property
+    def cx_voltage_decay(self) -> Any:
+        """The voltage decay as the chip's integer, or integers ``[C]``."""
+        return self.cx(self.voltage_decay)
+
+    @property
+    def ref_delay(self) -> int:
+        """The refractory delay, in steps."""
+        return 1
+
+    @property
+    def device_params(self) -> dict[str, Any]:
+        """The neuron's parameters as the chip's integers; :func:`neuron_params` is the way back."""
+        return {
+            "type": "CUBA",
+            "iDecay": self.cx_current_decay,
+            "vDecay": self.cx_voltage_decay,
+            "vThMant": self.v_th_mant,
+            "refDelay": self.ref_delay,
+            "gradedSpike": self.graded_spike,
+        }
+
+    def dynamics(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Integrate ``[N, C, *, T]`` to current and voltage, of the same shape.
+
+        The voltage is the one before the reset. Without a threshold there is no reset.
+        """
+        self.prepare(input)
+        if input.dtype in (torch.float16, torch.bfloat16):
+            input = input.float()
+        current = leaky_integrator(
+            input,
+            self.per_neuron(quantize(self.current_decay), input),
+            self.current_state,
+            self.s_scale,
+        )
+        if self.norm is not None:
+            current = self.norm(current)
+        threshold = None if self.threshold is None else self.threshold + self.threshold_eps
+        voltage = leaky_integrator(
+            current,
+            self.per_neuron(quantize(self.voltage_decay), input),
+            self.voltage_state,
+            self.s_scale,
+            threshold,
+        )
+        if self.persistent_state:
+            self.current_state = current[..., -1].detach().clone()
+            self.voltage_state = voltage[..., -1].detach().clone()
+        return current, voltage
+
+    def spike(self, voltage: Tensor) -> Tensor:
+        """Spikes ``[N, C, *, T]`` of a voltage from :meth:`dynamics`."""
+        assert self.threshold is not None
+        spike = Spike.apply(
+            voltage,
+            self.threshold + self.threshold_eps,
+            self.tau_rho * TAU_RHO_MULT,
+            self.scale_rho * SCALE_RHO_MULT,
+            self.graded_spike,
+            self.voltage_state,
+            1,
+        )
+        if self.persistent_state:
+            fired = spike[..., -1].detach() > 0
+            self.voltage_state = self.voltage_state * ~fired
+        return spike if self.drop is None else self.drop(spike)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
+        _, voltage = self.dynamics(input)
+        return self.spike(voltage).to(input.dtype)
+
+    def extra_repr(self) -> str:
+        decays = [
+            f"{name}={parameter.item() / self.p_scale:.4g}"
+            if parameter.numel() == 1
+            else f"{name}=[{parameter.numel()}]"
+            for name, parameter in self.named_parameters(recurse=False)
+        ]
+        return ", ".join([f"threshold={self.threshold}", *decays, f"scale={self.scale}"])

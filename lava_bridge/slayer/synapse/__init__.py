@@ -1,0 +1,5 @@
+"""Synapses: the linear maps from spikes to dendritic input."""
+
+from .layer import Conv, ConvTranspose, Dense, Pool, Unpool
+
+__all__ = ["Conv", "ConvTranspose", "Dense", "Pool", "Unpool"]

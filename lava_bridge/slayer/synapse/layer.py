@@ -1,0 +1,468 @@
+"""Real synapses on ``[N, C, H, W, T]`` (Dense also ``[N, C, T]``).
+
+Each is torch's three-dimensional convolution with a kernel of one step in time, so that weights
+have five dimensions and the names of torch's layers. Source: ``lava.lib.dl.slayer.synapse.layer``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import BridgeError
+
+__all__ = ["Conv", "ConvTranspose", "Dense", "GenericLayer", "Pool", "Unpool"]
+
+PreHook = Callable[..., Tensor] | None
+
+
+def spatial(name: str, value: Any, in_time: int) -> tuple[int, int, int]:
+    """``(height, width, in_time)`` from an int or a pair ``(height, width)``."""
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
+        raise BridgeError(f"{name}: expected an int or a pair (height, width), found {value!r}")
+    return (*pair, in_time)
+
+
+def _convolved(sizes: tuple[int, ...], layer: Any) -> tuple[int, ...]:
+    """Height and width after a convolution."""
+    return tuple(
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, padding, dilation in zip(
+            sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=False
+        )
+    )
+
+
+def _transposed(sizes: tuple[int, ...], layer: Any) -> tuple[int, ...]:
+    """Height and width after a transposed convolution."""
+    return tuple(
+        (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
+        for size, kernel, stride, padding, dilation in zip(
+            sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=False
+        )
+    )
+
+
+class GenericLayer(torch.nn.Module):
+    """What the synapses share: weight norm, the hook on the weight, the norm of the gradient.
+
+    Attributes
+    ----------
+    weight_norm_enabled : bool
+        Whether the weight is held as direction ``weight_v`` and magnitude ``weight_g``.
+    complex : bool
+        False: the weights are real.
+    """
+
+    weight_norm_enabled = False
+    complex = False
+    weight: Tensor
+    _pre_hook_fx: PreHook = None
+
+    def _set_up(self, weight_norm: bool, pre_hook_fx: PreHook, scale: float, fill: bool) -> None:
+        """Finish a constructor: scale the drawn weight, or fill it with ``scale``, and so on."""
+        if fill:
+            filled = torch.full_like(self.weight, scale)
+            self.weight = torch.nn.Parameter(filled, requires_grad=False)
+        elif scale != 1:
+            self.weight = torch.nn.Parameter(scale * self.weight.detach())
+        self._pre_hook_fx = pre_hook_fx
+        if weight_norm:
+            self.enable_weight_norm()
+
+    def enable_weight_norm(self) -> None:
+        """Hold the weight as ``weight_g * weight_v / |weight_v|``, a magnitude for each output."""
+        if self.weight_norm_enabled:
+            return
+        weight = self._parameters.pop("weight")
+        assert weight is not None
+        magnitude = torch.norm_except_dim(weight.detach(), 2, 0)
+        grad = weight.requires_grad
+        self.weight_g = torch.nn.Parameter(magnitude, requires_grad=grad)
+        self.weight_v = torch.nn.Parameter(weight.detach().clone(), requires_grad=grad)
+        self.weight_norm_enabled = True
+
+    def disable_weight_norm(self) -> None:
+        """Hold the weight as one parameter ``weight`` again."""
+        if not self.weight_norm_enabled:
+            return
+        weight, grad = self.weight.detach(), self.weight_v.requires_grad
+        del self.weight_g, self.weight_v
+        self.weight_norm_enabled = False
+        self.weight = torch.nn.Parameter(weight, requires_grad=grad)
+
+    def __getattr__(self, name: str) -> Any:
+        # With weight norm on, `weight` is no parameter but computed; unlike torch's own weight norm
+        # this keeps no derived tensor on the module, so that it can be copied and compiled.
+        if name == "weight" and "weight_v" in self.__dict__.get("_parameters", ()):
+            return torch._weight_norm(self.weight_v, self.weight_g, 0)
+        return super().__getattr__(name)
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the weight's gradient over its number of elements; 0 before a backward."""
+        weight = self.weight_g if self.weight_norm_enabled else self.weight
+        return 0 if weight.grad is None else torch.norm(weight.grad).item() / weight.numel()
+
+    @property
+    def pre_hook_fx(self) -> PreHook:
+        """The function applied to the weight before use, typically a quantiser; None: none."""
+        return self._pre_hook_fx
+
+    @pre_hook_fx.setter
+    def pre_hook_fx(self, fx: PreHook) -> None:
+        self._pre_hook_fx = fx
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the weight, five dimensions."""
+        return self.weight.shape
+
+    def hooked_weight(self, mask: Tensor | None = None) -> Tensor:
+        """The weight as it is used: times ``mask``, then through ``pre_hook_fx``."""
+        weight = self.weight if mask is None else self.weight * mask
+        return weight if self._pre_hook_fx is None else self._pre_hook_fx(weight)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape ``[C, *]`` of the dendritic input for spikes of shape ``[C, *]``.
+
+        Raises
+        ------
+        BridgeError
+            If the synapse can't take spikes of that shape.
+        """
+        raise NotImplementedError
+
+    def _require_channels(self, input_shape: tuple[int, ...], channels: int) -> None:
+        if len(input_shape) != 3 or input_shape[0] != channels:
+            raise BridgeError(
+                f"synapse.{type(self).__name__}: expected an input of shape ({channels}, H, W), "
+                f"found {tuple(input_shape)}; check the layer before it"
+            )
+
+    def _require_positive(self, input_shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+        if min(sizes) < 1:
+            raise BridgeError(
+                f"synapse.{type(self).__name__}: a kernel of {self.kernel_size[:2]} leaves nothing "
+                f"of an input of shape {tuple(input_shape)}; use a smaller kernel or more padding"
+            )
+
+    def _require_nchwt(self, input: Tensor, channels: int | None) -> None:
+        if input.dim() != 5:
+            raise BridgeError(
+                f"synapse.{type(self).__name__}: expected [N, C, H, W, T], found shape "
+                f"{tuple(input.shape)}; bring it to five dimensions with reshape"
+            )
+        self._require_floats(input, channels)
+
+    def _require_floats(self, input: Tensor, channels: int | None) -> None:
+        name, shape = f"synapse.{type(self).__name__}", tuple(input.shape)
+        if not input.is_floating_point():
+            raise BridgeError(
+                f"{name}: expected a floating dtype, found {input.dtype}; pass input.float()"
+            )
+        if channels is not None and shape[1] != channels:
+            raise BridgeError(
+                f"{name}: expected {channels} channels in dimension 1, found shape {shape}; check "
+                "the layer before it"
+            )
+
+
+class Dense(torch.nn.Conv3d, GenericLayer):
+    r"""All-to-all synapse: ``z[n, o, t] = sum_i W[o, i] x[n, i, t]``.
+
+    Parameters
+    ----------
+    in_neurons : int or tuple
+        Number of inputs; or ``(W, H)`` or ``(W, H, C)``, then the input is ``[N, C, H, W, T]``.
+    out_neurons : int
+        Number of outputs.
+    weight_scale : float
+        Factor on the initial weights.
+    weight_norm : bool
+        Whether to start with weight norm.
+    pre_hook_fx : callable, optional
+        Applied to the weight before use, typically a neuron's ``quantize_8bit``.
+
+    The input is ``[N, C, T]`` or ``[N, C, H, W, T]``, the output of as many dimensions.
+    """
+
+    def __init__(
+        self,
+        in_neurons: int | tuple[int, ...],
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: PreHook = None,
+    ) -> None:
+        sizes = (in_neurons,) if isinstance(in_neurons, int) else tuple(in_neurons)
+        if len(sizes) not in (1, 2, 3):
+            raise BridgeError(
+                "synapse.Dense: expected in_neurons as C, (W, H) or (W, H, C), found "
+                f"{in_neurons!r}"
+            )
+        if not isinstance(out_neurons, int):
+            raise BridgeError(
+                f"synapse.Dense: expected out_neurons as an int, found {out_neurons!r}"
+            )
+        if len(sizes) == 1:
+            channels, kernel = sizes[0], (1, 1, 1)
+        else:
+            channels, kernel = (*sizes, 1)[2], (sizes[1], sizes[0], 1)
+        super().__init__(channels, out_neurons, kernel, bias=False)
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=False)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        expected = (self.in_channels, *self.kernel_size[:2])
+        if math.prod(expected[1:]) == 1 and tuple(input_shape) == expected[:1]:
+            return (self.out_channels,)
+        if tuple(input_shape) != expected:
+            raise BridgeError(
+                f"synapse.Dense: expected an input of {math.prod(expected)} neurons, found shape "
+                f"{tuple(input_shape)}; check the layer before it (a Flatten may be missing)"
+            )
+        return (self.out_channels, 1, 1)
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Dendritic input from spikes ``[N, C, T]`` or ``[N, C, H, W, T]``.
+
+        ``mask`` ``[out, in, 1, 1, 1]``, if given, multiplies the weight.
+        """
+        weight = self.hooked_weight(mask)
+        if input.dim() != 3:
+            self._require_nchwt(input, self.in_channels)
+            return F.conv3d(input, weight)
+        self._require_floats(input, self.in_channels)
+        return F.conv3d(input.unsqueeze(2).unsqueeze(2), weight).flatten(1, 3)
+
+
+class Conv(torch.nn.Conv3d, GenericLayer):
+    """Convolution over height and width.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Channels in and out.
+    kernel_size, stride, padding, dilation : int or (int, int)
+        As in :class:`torch.nn.Conv2d`, in (height, width) order.
+    groups : int
+        Blocks of channels that see each other.
+    weight_scale, weight_norm, pre_hook_fx
+        As in :class:`Dense`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: PreHook = None,
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            spatial("kernel_size", kernel_size, 1),
+            spatial("stride", stride, 1),
+            spatial("padding", padding, 0),
+            spatial("dilation", dilation, 1),
+            groups,
+            bias=False,
+        )
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=False)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._require_channels(input_shape, self.in_channels)
+        sizes = _convolved(input_shape[1:], self)
+        self._require_positive(input_shape, sizes)
+        return (self.out_channels, *sizes)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Dendritic input from spikes ``[N, C, H, W, T]``."""
+        self._require_nchwt(input, self.in_channels)
+        return F.conv3d(
+            input,
+            self.hooked_weight(),
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
+
+
+class ConvTranspose(torch.nn.ConvTranspose3d, GenericLayer):
+    """Transposed convolution over height and width; parameters as in :class:`Conv`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: PreHook = None,
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            spatial("kernel_size", kernel_size, 1),
+            spatial("stride", stride, 1),
+            spatial("padding", padding, 0),
+            groups=groups,
+            bias=False,
+            dilation=spatial("dilation", dilation, 1),
+        )
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=False)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._require_channels(input_shape, self.in_channels)
+        sizes = _transposed(input_shape[1:], self)
+        self._require_positive(input_shape, sizes)
+        return (self.out_channels, *sizes)
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        """Dendritic input from spikes ``[N, C, H, W, T]``."""
+        self._require_nchwt(input, self.in_channels)
+        return F.conv_transpose3d(
+            input,
+            self.hooked_weight(),
+            None,
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+
+
+class Pool(torch.nn.Conv3d, GenericLayer):
+    """Sum pooling: each channel's window is summed with one weight, ``weight_scale``.
+
+    Where ``stride`` is the kernel size (and there is no padding or dilation), height and width are
+    first filled with zeros up to a multiple of it, so that a window cut off at the edge counts too:
+    7 x 7 pooled by 2 is 4 x 4. Elsewhere the sizes are :class:`torch.nn.AvgPool2d`'s.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding, dilation : int or (int, int)
+        As in :class:`torch.nn.AvgPool2d`; ``stride`` is the kernel size by default.
+    weight_scale : float
+        The weight.
+    weight_norm, pre_hook_fx
+        As in :class:`Dense`.
+
+    (lava-dl joins channels and height before it pools: with padding, overlap or dilation its
+    windows reach into the next channel. Here they never do.)
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: PreHook = None,
+    ) -> None:
+        super().__init__(
+            1,
+            1,
+            spatial("kernel_size", kernel_size, 1),
+            spatial("stride", kernel_size if stride is None else stride, 1),
+            spatial("padding", padding, 0),
+            spatial("dilation", dilation, 1),
+            bias=False,
+        )
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=True)
+
+    def fill(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of zeros that are added below and at the right."""
+        tiles = self.stride == self.kernel_size and self.dilation == (1, 1, 1)
+        if not tiles or any(self.padding):
+            return 0, 0
+        return -height % self.kernel_size[0], -width % self.kernel_size[1]
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._require_channels(input_shape, input_shape[0])
+        _, height, width = input_shape
+        rows, columns = self.fill(height, width)
+        sizes = _convolved((height + rows, width + columns), self)
+        self._require_positive(input_shape, sizes)
+        return (input_shape[0], *sizes)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Dendritic input from spikes ``[N, C, H, W, T]``."""
+        self._require_nchwt(input, None)
+        rows, columns = self.fill(input.shape[2], input.shape[3])
+        if rows or columns:
+            input = F.pad(input, (0, 0, 0, columns, 0, rows))
+        planes = input.flatten(0, 1).unsqueeze(1)
+        pooled = F.conv3d(
+            planes, self.hooked_weight(), None, self.stride, self.padding, self.dilation
+        )
+        return pooled.squeeze(1).unflatten(0, input.shape[:2])
+
+
+class Unpool(torch.nn.ConvTranspose3d, GenericLayer):
+    """The transpose of :class:`Pool`: each spike is copied over a window, with one weight.
+
+    Parameters as in :class:`Pool`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: PreHook = None,
+    ) -> None:
+        super().__init__(
+            1,
+            1,
+            spatial("kernel_size", kernel_size, 1),
+            spatial("stride", kernel_size if stride is None else stride, 1),
+            spatial("padding", padding, 0),
+            bias=False,
+            dilation=spatial("dilation", dilation, 1),
+        )
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=True)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._require_channels(input_shape, input_shape[0])
+        sizes = _transposed(input_shape[1:], self)
+        self._require_positive(input_shape, sizes)
+        return (input_shape[0], *sizes)
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        """Dendritic input from spikes ``[N, C, H, W, T]``."""
+        self._require_nchwt(input, None)
+        planes = input.flatten(0, 1).unsqueeze(1)
+        copied = F.conv_transpose3d(
+            planes,
+            self.hooked_weight(),
+            None,
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            self.output_padding,
+            1,
+            self.dilation,
+        )
+        return copied.squeeze(1).unflatten(0, input.shape[:2])
