@@ -1,0 +1,439 @@
+"""slayer's CUBA neuron as a SpikingJelly neuron, and its batch norm."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import neuron, surrogate
+from torch import Tensor
+
+from .. import slayer as native_slayer
+from ..errors import BridgeError
+from ..layout import NXT_to_TNX, TNX_to_NXT
+from ..ops import DECAY_SCALE, leaky_integrator_with_reset_path
+from ..quantize import quantize_8bit, quantize_down, step_quantize, unquantized
+from ..slayer.neuron.cuba import STATE_OVER_WEIGHT, THRESHOLD_EPS
+
+__all__ = ["BatchNorm2d", "CubaLIFNode"]
+
+# Loihi's voltage threshold has a mantissa of 17 bits.
+THRESHOLD_MAX = (1 << 17) - 1
+
+_SIGMOID = surrogate.Sigmoid()
+
+
+class BatchNorm2d(native_slayer.neuron.norm.WgtScaleBatchNorm):
+    r"""slayer's ``WgtScaleBatchNorm`` under the name and with the arguments of SpikingJelly.
+
+    .. math:: y = (x - q(\mu)) / 2^{e}, \qquad
+              e = \mathrm{clamp}(\lceil \log_2 \sqrt{\sigma^2 + \epsilon} \rceil, -b, b)
+
+    for inputs ``[N, C, *]``, with one variance for all channels.
+
+    Parameters
+    ----------
+    num_features : int
+        Number of channels C.
+    eps, momentum : float
+        As in :class:`torch.nn.BatchNorm2d`.
+    track_running_stats : bool
+        Whether training uses the batch's statistics and updates the running ones. If not, the
+        running statistics are used always.
+    weight_exp_bits : int
+        The bound b of the exponent.
+    pre_hook_fx : callable
+        The quantiser q of the mean; a :class:`CubaLIFNode` sets its own.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        track_running_stats: bool = True,
+        weight_exp_bits: int = 3,
+        pre_hook_fx: Callable[..., Tensor] = unquantized,
+    ) -> None:
+        super().__init__(num_features, momentum, weight_exp_bits, eps, pre_hook_fx)
+        self.track_running_stats = self.update = track_running_stats
+
+    def to_lava(self, slayer: Any = native_slayer) -> torch.nn.Module:
+        """The same norm as slayer's ``neuron.norm.WgtScaleBatchNorm``, with a copy of its state."""
+        norm = slayer.neuron.norm.WgtScaleBatchNorm(
+            self.num_features, self.momentum, self.weight_exp_bits, self.eps, self.pre_hook_fx
+        )
+        norm.load_state_dict(self.state_dict())
+        norm.train(self.training)
+        norm.update = self.update
+        return norm
+
+
+class CubaLIFNode(neuron.BaseNode):
+    r"""Loihi's CUBA LIF neuron, quantised as on the chip, trainable as SpikingJelly's neurons are.
+
+    .. math::
+        I[t] &= (1 - \alpha_I)\,I[t-1] + X[t] \\
+        V[t] &= (1 - \alpha_V)\,V[t-1] + I[t] \\
+        S[t] &= V[t] > \vartheta \\
+        V[t] &\leftarrow V[t]\,(1 - S[t])
+
+    in integers over ``s_scale``, with decays of 12 bits and the threshold rounded down to a
+    multiple of ``1 / scale``: spike for spike slayer's ``neuron.cuba.Neuron``. A multi-step run
+    carries the integers from step to step; between runs the state is held as floats (exact below
+    2**24).
+
+    Gradients are SpikingJelly's: the surrogate's for the spike, through the reset unless
+    ``detach_reset``, and through the state from run to run.
+
+    Parameters
+    ----------
+    current_decay, voltage_decay : float or Tensor
+        :math:`\alpha_I`, :math:`\alpha_V` in 0 ... 1; a tensor must broadcast with ``[N, *]``, e.g.
+        ``[C, 1, 1]`` for a decay per channel.
+    v_threshold : float
+        :math:`\vartheta`, above 0.
+    v_reset : float
+        0: the chip has no other.
+    scale : int
+        What a weight of 1 is on the chip; ``s_scale = 64 * scale``.
+    requires_grad : bool
+        Whether the decays are learned.
+    surrogate_function : callable
+        Any of SpikingJelly's surrogate functions (with ``spiking=True``).
+    norm : BatchNorm2d, optional
+        Applied to the current on its way to the voltage, as in slayer.
+    detach_reset : bool
+        Take the spikes of the reset as constants in backward.
+    step_mode : str
+        ``"s"``: inputs ``[N, *]``; ``"m"``: inputs ``[T, N, *]``.
+    backend : str
+        ``"torch"``.
+    store_v_seq, store_i_seq : bool
+        Keep the voltages (after the reset) and currents of all steps in ``v_seq``, ``i_seq``
+        ``[T, N, *]``.
+
+    Attributes
+    ----------
+    current_decay, voltage_decay : Parameter or buffer
+        4096 times the decays.
+    current_state, voltage_state : Tensor
+        The states ``[N, *]`` after the last step; 0.0 after ``reset()``. ``v`` is the voltage too.
+
+    Raises
+    ------
+    BridgeError
+        For a ``v_reset`` other than 0, a decay outside 0 ... 1, a threshold that is not above 0, a
+        scale below 1.
+    """
+
+    v: Any
+    current_decay: Tensor
+    voltage_decay: Tensor
+    current_state: Any
+    voltage_state: Any
+    v_seq: Tensor | None
+    i_seq: Tensor | None
+
+    def __init__(
+        self,
+        current_decay: float | Tensor,
+        voltage_decay: float | Tensor,
+        v_threshold: float = 1.0,
+        v_reset: float = 0.0,
+        scale: int = 1 << 6,
+        requires_grad: bool = False,
+        surrogate_function: Callable[[Tensor], Tensor] = _SIGMOID,
+        norm: BatchNorm2d | None = None,
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        backend: str = "torch",
+        store_v_seq: bool = False,
+        store_i_seq: bool = False,
+    ) -> None:
+        if v_reset is None or v_reset != 0:
+            raise BridgeError(
+                f"CubaLIFNode: v_reset must be 0, found {v_reset}; the chip resets to 0 only"
+            )
+        if not (math.isfinite(v_threshold) and v_threshold > 0):
+            raise BridgeError(f"CubaLIFNode: v_threshold must be above 0, found {v_threshold}")
+        if int(scale) < 1:
+            raise BridgeError(f"CubaLIFNode: scale must be 1 or more, found {scale}")
+        if norm is not None and not isinstance(norm, BatchNorm2d):
+            raise BridgeError(
+                f"CubaLIFNode: norm must be a lava_bridge.exchange.BatchNorm2d, found "
+                f"{type(norm).__name__}"
+            )
+        if surrogate_function is _SIGMOID:
+            surrogate_function = copy.deepcopy(_SIGMOID)
+        super().__init__(
+            v_threshold=float(v_threshold),
+            v_reset=0.0,
+            surrogate_function=surrogate_function,
+            detach_reset=detach_reset,
+            step_mode=step_mode,
+            store_v_seq=store_v_seq,
+        )
+        self.backend = backend
+        self.store_i_seq = store_i_seq
+        self._scale = int(scale)
+        self.lava_s_cale = self._scale
+        self.requires_grad = requires_grad
+        for name, decay in (("current_decay", current_decay), ("voltage_decay", voltage_decay)):
+            held = DECAY_SCALE * torch.as_tensor(decay).detach().to(torch.float32)
+            outside = held[~((held >= 0) & (held <= DECAY_SCALE))]
+            if outside.numel():
+                raise BridgeError(
+                    f"CubaLIFNode: {name} must be in 0 ... 1, found {outside[0] / DECAY_SCALE:g}"
+                )
+            if requires_grad:
+                self.register_parameter(name, torch.nn.Parameter(held))
+            else:
+                self.register_buffer(name, held)
+        self.register_memory("current_state", 0.0)
+        self.register_memory("voltage_state", 0.0)
+        self.norm = norm
+        if norm is not None:
+            norm.pre_hook_fx = self.quantize_8bit
+
+    # Scales and parameters ----------------------------------------------------------------------
+
+    @property
+    def scale(self) -> int:
+        """What a weight of 1 is on the chip."""
+        return self._scale
+
+    @property
+    def s_scale(self) -> int:
+        """What a state of 1 is as an integer."""
+        return self._scale * STATE_OVER_WEIGHT
+
+    @property
+    def p_scale(self) -> int:
+        """What a decay of 1 is as an integer."""
+        return DECAY_SCALE
+
+    @property
+    def v_threshold_eps(self) -> float:
+        """What is added to the threshold so that >= here is > on the chip."""
+        return THRESHOLD_EPS / self.s_scale
+
+    @property
+    def quantized_threshold(self) -> float:
+        """``v_threshold`` rounded down to a multiple of ``1 / scale``."""
+        return quantize_down(self.v_threshold, self.scale)
+
+    @property
+    def lava_cuba_neuron_params(self) -> dict[str, Any]:
+        """Constructor arguments of slayer's CUBA neuron, from the decays as they are now."""
+        return {
+            "threshold": self.v_threshold,
+            "current_decay": self._decay_now("current_decay"),
+            "voltage_decay": self._decay_now("voltage_decay"),
+            "scale": self.scale,
+        }
+
+    def _decay_now(self, name: str) -> float | Tensor:
+        decay = getattr(self, name).detach() / DECAY_SCALE
+        return decay.item() if decay.numel() == 1 else decay.cpu()
+
+    def quantize_8bit(self, x: Tensor, descale: bool = False) -> Tensor:
+        """Weights as 8 bits hold them (:func:`lava_bridge.quantize.quantize_8bit`)."""
+        return quantize_8bit(x, self.scale, descale)
+
+    def clamp_decay_parameters(self) -> None:
+        """Bring the decays back into 0 ... 4096."""
+        self.current_decay.data.clamp_(0, DECAY_SCALE)
+        self.voltage_decay.data.clamp_(0, DECAY_SCALE)
+
+    # What is kept of a run ----------------------------------------------------------------------
+
+    @property
+    def store_v_seq(self) -> bool:
+        """Whether the voltages of all steps are kept in ``v_seq``."""
+        return self._store_v_seq
+
+    @store_v_seq.setter
+    def store_v_seq(self, value: bool) -> None:
+        self._store_v_seq = value
+        self.v_seq = None
+
+    @property
+    def store_i_seq(self) -> bool:
+        """Whether the currents of all steps are kept in ``i_seq``."""
+        return self._store_i_seq
+
+    @store_i_seq.setter
+    def store_i_seq(self, value: bool) -> None:
+        self._store_i_seq = value
+        self.i_seq = None
+
+    @property
+    def supported_backends(self) -> tuple[str, ...]:
+        """The backends of either step mode."""
+        return ("torch",)
+
+    @property
+    def backend(self) -> str:
+        """The backend in use."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, value: str) -> None:
+        if value not in self.supported_backends:
+            raise BridgeError(
+                f"CubaLIFNode: backend must be one of {self.supported_backends}, found {value!r}"
+            )
+        self._backend = value
+
+    def reset(self) -> None:
+        """Forget the state and what was kept of the run."""
+        super().reset()
+        self.v_seq = self.i_seq = None
+
+    def detach(self) -> None:
+        """Cut the state, and what was kept of the run, from its past."""
+        super().detach()
+        self.v_seq = None if self.v_seq is None else self.v_seq.detach()
+        self.i_seq = None if self.i_seq is None else self.i_seq.detach()
+
+    def __getattr__(self, name: str) -> Any:
+        # The AttributeMonitor of SpikingJelly 0.0.0.0.14 calls this for plain attributes, too.
+        return self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
+
+    # Running ------------------------------------------------------------------------------------
+
+    def materialize_states(
+        self, inputs: tuple[Any, ...], states: tuple[Any, ...], step_mode: str
+    ) -> tuple[Any, ...]:
+        """The states as tensors ``[N, *]``; a state of another shape starts from zero."""
+        x = inputs[0]
+        shape = x.shape[1:] if step_mode == "m" else x.shape
+        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        return tuple(
+            state.to(x.device, dtype)
+            if isinstance(state, Tensor) and state.shape == shape
+            else torch.zeros(shape, dtype=dtype, device=x.device)
+            for state in states
+        )
+
+    def single_step_functional_forward(
+        self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+        """One step from explicit states: ``((spike,), states)``, all ``[N, *]``."""
+        x_seq = inputs[0].unsqueeze(0)
+        (spike_seq,), states = self.multi_step_functional_forward((x_seq,), states)
+        return (spike_seq.squeeze(0),), states
+
+    def multi_step_functional_forward(
+        self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+        """All steps from explicit states: ``((spike_seq,), states)``.
+
+        Sequences are ``[T, N, *]``, states ``[N, *]``.
+        """
+        spike_seq, v_seq, i_seq = self._run(inputs[0], states)
+        voltage = _last(v_seq)
+        return (spike_seq,), (voltage, _last(i_seq), voltage)
+
+    def _run(self, x_seq: Tensor, states: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Spikes, voltages after the reset and currents, each ``[T, N, *]``."""
+        if not x_seq.is_floating_point():
+            raise BridgeError(
+                f"CubaLIFNode: expected a floating dtype, found {x_seq.dtype}; pass x.float()"
+            )
+        if x_seq.shape[:1] == (0,):
+            raise BridgeError(
+                f"CubaLIFNode: expected one time step or more, found shape {tuple(x_seq.shape)}"
+            )
+        if not getattr(self.surrogate_function, "spiking", True):
+            raise BridgeError(
+                "CubaLIFNode: its surrogate_function has spiking=False, but the quantised neuron "
+                "gives spikes only; call surrogate_function.set_spiking_mode(True)"
+            )
+        if self.requires_grad:
+            self.clamp_decay_parameters()
+        _, current_state, voltage_state = states
+        x = TNX_to_NXT(x_seq)
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
+        current = leaky_integrator_with_reset_path(
+            x, step_quantize(self.current_decay), current_state, self.s_scale
+        )
+        drive = current if self.norm is None else self.norm(current)
+        threshold = self.quantized_threshold + self.v_threshold_eps
+
+        def spike_of(voltage: Tensor) -> Tensor:
+            return self.surrogate_function(voltage - threshold)
+
+        voltage = leaky_integrator_with_reset_path(
+            drive,
+            step_quantize(self.voltage_decay),
+            voltage_state,
+            self.s_scale,
+            threshold,
+            spike_of,
+            self.detach_reset,
+        )
+        spike = spike_of(voltage)
+        held = voltage * (1 - (spike.detach() if self.detach_reset else spike))
+        return (
+            NXT_to_TNX(spike).to(x_seq.dtype),
+            NXT_to_TNX(held),
+            NXT_to_TNX(current),
+        )
+
+    def _advance(self, x_seq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run from the module's state and keep the state at the end."""
+        states = (self.v, self.current_state, self.voltage_state)
+        run = self._run(x_seq, self.materialize_states((x_seq,), states, "m"))
+        _, v_seq, i_seq = run
+        self.v = self.voltage_state = _last(v_seq)
+        self.current_state = _last(i_seq)
+        return run
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Spikes ``[N, *]`` of one step. ``v_seq``, ``i_seq`` grow by it until ``reset()``."""
+        spike_seq, v_seq, i_seq = self._advance(x.unsqueeze(0))
+        if self.store_v_seq:
+            self.v_seq = _append(self.v_seq, v_seq)
+        if self.store_i_seq:
+            self.i_seq = _append(self.i_seq, i_seq)
+        return spike_seq.squeeze(0)
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Spikes ``[T, N, *]`` of all steps."""
+        spike_seq, v_seq, i_seq = self._advance(x_seq)
+        if self.store_v_seq:
+            self.v_seq = v_seq
+        if self.store_i_seq:
+            self.i_seq = i_seq
+        return spike_seq
+
+    def extra_repr(self) -> str:
+        decays = [
+            f"{name}={decay:.4g}" if isinstance(decay, float) else f"{name}={list(decay.shape)}"
+            for name in ("current_decay", "voltage_decay")
+            for decay in [self._decay_now(name)]
+        ]
+        return ", ".join(
+            [
+                f"v_threshold={self.v_threshold}",
+                *decays,
+                f"scale={self.scale}",
+                f"detach_reset={self.detach_reset}",
+                f"step_mode={self.step_mode}",
+            ]
+        )
+
+
+def _last(sequence: Tensor) -> Tensor:
+    """The last step, no view: SpikingJelly detaches states in place."""
+    return sequence[-1].clone()
+
+
+def _append(sequence: Tensor | None, step: Tensor) -> Tensor:
+    if sequence is None or sequence.shape[1:] != step.shape[1:]:
+        return step
+    return torch.cat([sequence, step])
