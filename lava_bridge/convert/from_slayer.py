@@ -1,0 +1,182 @@
+"""From slayer blocks back to a SpikingJelly net: their quantised twin."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..errors import BridgeError, ConversionError
+from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
+from ..slayer.block import cuba
+from ..slayer.neuron.norm import WgtScaleBatchNorm
+
+__all__ = ["TWINS", "to_spikingjelly", "twin"]
+
+# A block's type to the function that makes its twin; None: the block computes nothing.
+TWINS: dict[type, Callable[[Any], nn.Module | None]] = {}
+
+
+def twin(*types: type) -> Callable[[Callable[[Any], nn.Module | None]], Any]:
+    """Register a function ``block -> module or None`` as the way back for blocks of ``types``."""
+
+    def register(function: Callable[[Any], nn.Module | None]) -> Any:
+        TWINS.update(dict.fromkeys(types, function))
+        return function
+
+    return register
+
+
+def to_spikingjelly(blocks: Iterable[nn.Module]) -> nn.Sequential:
+    """Convert slayer blocks to a multi-step SpikingJelly net that gives the same spikes.
+
+    Each block becomes a :class:`~lava_bridge.exchange.BlockContainer` with copies of its weights:
+    trained on, it is quantisation-aware training, and :func:`to_slayer` leads back.
+
+    Parameters
+    ----------
+    blocks : iterable of Module
+        Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten, Dense, Conv
+        and Pool, without delays.
+
+    Returns
+    -------
+    nn.Sequential
+        Of containers in step mode ``"m"``, for inputs ``[T, N, *]``.
+
+    Raises
+    ------
+    ConversionError
+        If a block has no twin; it names the block's place.
+    """
+    containers = []
+    for i, block in enumerate(blocks):
+        try:
+            make = TWINS.get(type(block))
+            if make is None:
+                raise ConversionError(
+                    "no SpikingJelly module equals this block; register one with "
+                    "lava_bridge.convert.twin"
+                )
+            made = make(block)
+        except BridgeError as error:
+            raise ConversionError(f"{i} ({type(block).__name__}): {error}") from error
+        if made is not None:
+            containers.append(made)
+    return nn.Sequential(*containers)
+
+
+@twin(cuba.Input)
+def _input(block: cuba.Input) -> None:
+    if block.neuron is not None:
+        raise ConversionError("has a neuron, but SpikingJelly's input is the spikes themselves")
+    if block.delay_shift:
+        _refuse_delay()
+
+
+@twin(cuba.Flatten)
+def _flatten(block: cuba.Flatten) -> BlockContainer:
+    return BlockContainer(nn.Flatten(), None, step_mode="m")
+
+
+@twin(cuba.Dense)
+def _dense(block: cuba.Dense) -> BlockContainer:
+    weight = _weight(block)
+    outputs, inputs, height, width, _ = weight.shape
+    if height * width > 1:
+        conv = nn.Conv2d(inputs, outputs, (height, width), bias=False)
+        return _container(block, conv, weight)
+    return _container(block, nn.Linear(inputs, outputs, bias=False), weight)
+
+
+@twin(cuba.Conv)
+def _conv(block: cuba.Conv) -> BlockContainer:
+    synapse = block.synapse
+    conv = nn.Conv2d(
+        synapse.in_channels,
+        synapse.out_channels,
+        synapse.kernel_size[:2],
+        synapse.stride[:2],
+        synapse.padding[:2],
+        synapse.dilation[:2],
+        synapse.groups,
+        bias=False,
+    )
+    return _container(block, conv, _weight(block))
+
+
+@twin(cuba.Pool)
+def _pool(block: cuba.Pool) -> BlockContainer:
+    synapse = block.synapse
+    if not bool((_weight(block) == 1).all()):
+        raise ConversionError(
+            "has a weight other than 1, which SumPool2d has not; use weight_scale=1"
+        )
+    pool = SumPool2d(
+        synapse.kernel_size[:2], synapse.stride[:2], synapse.padding[:2], synapse.dilation[:2]
+    )
+    pool.ceil_mode = pool.tiles
+    return _container(block, pool)
+
+
+def _container(block: Any, layer: Any, weight: Tensor | None = None) -> BlockContainer:
+    if block.delay_shift or block.delay is not None:
+        _refuse_delay()
+    if block.synapse.pre_hook_fx is None:
+        raise ConversionError(
+            "does not quantise its weights (pre_hook_fx=None), but its twin does; set "
+            "synapse.pre_hook_fx = neuron.quantize_8bit"
+        )
+    if weight is not None:
+        layer.weight = nn.Parameter(weight.reshape(layer.weight.shape).clone())
+    return BlockContainer(layer, _neuron(block.neuron), step_mode="m")
+
+
+def _weight(block: Any) -> Tensor:
+    weight = block.synapse.weight.detach()
+    mask = getattr(block, "mask", None)
+    return weight if mask is None else weight * mask
+
+
+def _neuron(neuron: Any) -> CubaLIFNode:
+    if neuron.graded_spike:
+        raise ConversionError("has graded spikes, but SpikingJelly's are 0 or 1")
+    decays = []
+    for decay in (neuron.current_decay, neuron.voltage_decay):
+        held = decay.detach() / neuron.p_scale
+        spatial = [1] * (len(neuron.shape) - 1) if neuron.shape is not None else []
+        decays.append(held.item() if held.numel() == 1 else held.reshape(-1, *spatial))
+    current_decay, voltage_decay = decays
+    return CubaLIFNode(
+        current_decay,
+        voltage_decay,
+        v_threshold=neuron.threshold,
+        scale=neuron.scale,
+        requires_grad=neuron.requires_grad,
+        norm=_norm(neuron.norm),
+        step_mode="m",
+    )
+
+
+def _norm(norm: Any) -> BatchNorm2d | None:
+    if norm is None:
+        return None
+    if not isinstance(norm, WgtScaleBatchNorm):
+        raise ConversionError(
+            f"has the norm {type(norm).__name__}, but CubaLIFNode has WgtScaleBatchNorm's only"
+        )
+    made = BatchNorm2d(
+        norm.running_mean.numel(), norm.eps, norm.momentum, norm.update, norm.weight_exp_bits
+    )
+    made.running_mean = norm.running_mean.detach().clone()
+    made.running_var = torch.as_tensor(norm.running_var).detach().clone()
+    made.train(norm.training)
+    return made
+
+
+def _refuse_delay() -> None:
+    raise ConversionError(
+        "delays its spikes, but a BlockContainer does not; convert with delay_shift=False, or set "
+        "block.delay_shift = False"
+    )
