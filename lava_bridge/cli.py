@@ -1,0 +1,273 @@
+"""The command line: ``lava-bridge convert | verify | inspect``."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .errors import BridgeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch.nn as nn
+
+__all__ = ["main"]
+
+# Exit status: 0 fine, 1 the nets differ, 2 something given can't be used.
+MISMATCH = 1
+UNUSABLE = 2
+
+# Columns of a table that does not go to a terminal.
+LOG_WIDTH = 160
+
+EXAMPLES = """
+\b
+Examples:
+  lava-bridge convert mynet:build --weights w.pt --input-shape 1,8,8 -o net.net
+  lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
+  lava-bridge inspect net.net
+"""
+
+
+class _Commands(click.Group):
+    """Turns this library's errors into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BridgeError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(UNUSABLE)
+
+
+class _Shape(click.ParamType):
+    """``C,H,W`` or ``C``."""
+
+    name = "C,H,W"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"expected integers such as 1,8,8, found {value!r}", param, ctx)
+
+
+@click.group(
+    cls=_Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__)
+def main() -> None:
+    """Convert trained SpikingJelly nets to .net files for Lava and Loihi, and prove them equal."""
+
+
+_FACTORY_HELP = (
+    "MODULE:FACTORY names a function without arguments that returns the net, in a module that "
+    "Python finds from here or in a file: mynet:build, nets/mynet.py:build."
+)
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  lava-bridge convert mynet:build --weights w.pt --input-shape 1,8,8 -o net.net
+  lava-bridge convert mynet.py:build --input-shape 700 --delay-shift -o net.net
+""",
+    help=f"Convert a SpikingJelly net to a .net file.\n\n{_FACTORY_HELP}",
+)
+@click.argument("factory", metavar="MODULE:FACTORY")
+@click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
+@click.option("--input-shape", type=_Shape(), required=True, help="Shape of one input: C,H,W or C.")
+@click.option("-o", "--output", type=click.Path(), required=True, help="The file to write.")
+@click.option(
+    "--delay-shift", is_flag=True, help="Delay the spikes by one step a layer, as the chip."
+)
+def convert(
+    factory: str, weights: str | None, input_shape: tuple[int, ...], output: str, delay_shift: bool
+) -> None:
+    from .convert import to_slayer
+    from .hdf5 import export_hdf5
+
+    blocks = to_slayer(_build(factory, weights), input_shape, delay_shift=delay_shift)
+    export_hdf5(blocks, output)
+    click.echo(f"{output}: {len(blocks)} layers, {Path(output).stat().st_size:,} bytes")
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
+  lava-bridge verify mynet:build net.net --input x.npy --layout NXT || echo differs
+""",
+    help=(
+        "Prove that a .net file gives the spikes of a SpikingJelly net.\n\nThe net, quantised, and "
+        "the file are run on the input and compared spike by spike: exit status 0 if they agree, 1 "
+        "if not. How far the net itself, unquantised, drifts from the file is shown as well.\n\n"
+        + _FACTORY_HELP
+    ),
+)
+@click.argument("factory", metavar="MODULE:FACTORY")
+@click.argument("file", metavar="NAME.net")
+@click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
+@click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
+@click.option(
+    "--layout",
+    type=click.Choice(["TNX", "NXT"]),
+    default="TNX",
+    show_default=True,
+    help="Order of the input's dimensions: SpikingJelly's [T, N, *] or slayer's [N, *, T].",
+)
+def verify(factory: str, file: str, weights: str | None, input_file: str, layout: str) -> None:
+    from .convert import to_slayer, to_spikingjelly
+    from .hdf5 import load_hdf5
+    from .verify import check_equivalence
+
+    net = _build(factory, weights)
+    x = _load_input(input_file)
+    if x.ndim < 3:
+        raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
+    shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
+    load_hdf5(file)
+    twin = to_spikingjelly(to_slayer(net, tuple(shape)))
+    exact = check_equivalence(twin, file, x, layout=layout)
+    drift = check_equivalence(net, file, x, layout=layout)
+    _show(exact.table())
+    click.echo(exact.verdict)
+    if drift.claim == "drift":
+        click.echo(f"float net against {file}: {drift.verdict}")
+    if not exact.ok:
+        sys.exit(MISMATCH)
+
+
+@main.command(
+    epilog="""
+\b
+Example:
+  lava-bridge inspect net.net
+""",
+    help="Show the layers of a .net file.",
+)
+@click.argument("file", metavar="NAME.net")
+def inspect(file: str) -> None:
+    from .hdf5 import load_hdf5
+
+    table = Table(title=Path(file).name)
+    table.add_column("layer")
+    columns = ("shape", "kernel", "stride", "padding", "groups", "weights", "threshold", "decays")
+    for column in (*columns, "delay"):
+        table.add_column(column, justify="right")
+    for i, block in enumerate(load_hdf5(file)):
+        table.add_row(f"{i} {type(block).__name__}", *_describe(block))
+    _show(table)
+
+
+def _show(table: Table) -> None:
+    """Print a table; a log has no width that it must fit."""
+    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+
+
+def _describe(block: Any) -> list[str]:
+    """A block's cells in the table of ``inspect``."""
+
+    def pair(values: Any) -> str:
+        return "x".join(str(value) for value in values[:2])
+
+    cells = ["x".join(map(str, block.shape))]
+    synapse = getattr(block, "synapse", None)
+    if synapse is None:
+        cells += [""] * 5
+    else:
+        cells += [pair(synapse.kernel_size), pair(synapse.stride), pair(synapse.padding)]
+        cells += [str(synapse.groups), f"{synapse.weight.numel():,}"]
+    neuron = getattr(block, "neuron", None)
+    if neuron is None or neuron.threshold is None:
+        cells += ["", ""]
+    else:
+        decays = (neuron.cx_current_decay, neuron.cx_voltage_decay)
+        cells += [
+            str(neuron.v_th_mant),
+            ", ".join(str(d) if d.ndim == 0 else f"{d.min()}-{d.max()}" for d in decays),
+        ]
+    shift = int(getattr(block, "delay_shift", False))
+    delay = getattr(block, "delay", None)
+    return [*cells, f"{shift}" if delay is None else f"{shift}+{int(delay.delay.max())}"]
+
+
+def _build(factory: str, weights: str | None) -> "nn.Module":
+    """The net of MODULE:FACTORY, with weights from a file."""
+    import torch
+
+    net = _factory(factory)()
+    if not isinstance(net, torch.nn.Module | list | tuple):
+        raise BridgeError(
+            f"{factory}: gave a {type(net).__name__}, not a net; return an nn.Sequential"
+        )
+    if isinstance(net, list | tuple):
+        net = torch.nn.Sequential(*net)
+    if weights is not None:
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            net.load_state_dict(state)
+        except Exception as error:  # whatever a foreign file makes of torch's reader
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise BridgeError(
+                f"{weights}: can't be loaded into the net of {factory} ({reason}); save it with "
+                "torch.save(net.state_dict(), ...)"
+            ) from error
+    return net.eval()
+
+
+def _factory(name: str) -> Callable[[], Any]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise BridgeError(f"{name}: expected MODULE:FACTORY, such as mynet:build")
+    try:
+        module = _import(module_name)
+        factory = getattr(module, attribute)
+    except (ImportError, AttributeError, SyntaxError, OSError) as error:
+        raise BridgeError(
+            f"{name}: can't be imported ({error}); give a module that Python finds from here, or a "
+            "file, and a function in it"
+        ) from error
+    if not callable(factory):
+        raise BridgeError(
+            f"{name}: is a {type(factory).__name__}, not a function that builds a net"
+        )
+    return factory
+
+
+def _import(module_name: str) -> Any:
+    if not module_name.endswith(".py"):
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        return importlib.import_module(module_name)
+    path = Path(module_name)
+    if not path.is_file():
+        raise ImportError(f"there is no file {module_name}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_input(path: str) -> "np.ndarray":
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeError(
+            f"{path}: can't be read as a NumPy array ({reason}); save it with numpy.save"
+        ) from error

@@ -1,0 +1,204 @@
+"""Reading the groups and datasets of a ``.net`` file, each checked before it is believed.
+
+Nothing outside the file is opened, nothing is allocated that the file does not hold, and whatever
+is wrong is one :class:`NetFileError` that names the place in the file.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .errors import NetFileError
+
+__all__ = ["LayerReader", "open_layers"]
+
+# More layers than any chip has cores: a file that has them is no net.
+MAX_LAYERS = 4096
+# Deflate shrinks by 1032 at most: what claims to be larger is not in the file.
+MAX_COMPRESSION = 1032
+# Below this many bytes a dataset is believed.
+SMALL = 1 << 16
+# The largest integer that a layer's geometry or a neuron's parameter may have.
+MAX_INTEGER = 1 << 31
+
+
+class LayerReader:
+    """One group ``layer/N``, read with checks."""
+
+    def __init__(self, file: str, place: str, group: h5py.Group) -> None:
+        self._file = file
+        self._place = place
+        self._group = group
+
+    def error(self, name: str, what: str) -> NetFileError:
+        """The error for a dataset of this layer."""
+        place = f"{self._place}/{name}" if name else self._place
+        return NetFileError(f"{self._file}: {place} {what}; export the net anew")
+
+    def has(self, name: str) -> bool:
+        """Whether the layer has such a dataset or group."""
+        return self._find(name) is not None
+
+    def text(self, name: str) -> str:
+        """A dataset of one string."""
+        value = np.asarray(self._read(name)).reshape(-1)
+        if value.size != 1 or not isinstance(value[0], bytes | str):
+            raise self.error(name, "is not a string")
+        text = value[0]
+        return text.decode("ascii", "replace") if isinstance(text, bytes) else text
+
+    def floats(self, name: str) -> np.ndarray:
+        """A dataset of finite numbers."""
+        value = np.asarray(self._read(name))
+        if value.dtype.kind not in "iufb":
+            raise self.error(name, f"has the dtype {value.dtype}, not numbers")
+        if not np.isfinite(value).all():
+            raise self.error(name, "has values that are NaN or infinite")
+        return value
+
+    def integers(self, name: str) -> np.ndarray:
+        """A dataset of whole numbers."""
+        value = self.floats(name)
+        if value.size and (np.abs(value.astype(np.float64)).max() > MAX_INTEGER):
+            raise self.error(name, f"has values above {MAX_INTEGER}")
+        whole = value.astype(np.int64)
+        if not (whole == value).all():
+            raise self.error(name, "has values that are not whole")
+        return whole
+
+    def number(self, name: str) -> float:
+        """A dataset of one finite number."""
+        value = self.floats(name)
+        if value.size != 1:
+            raise self.error(name, f"has {value.size} values where one is expected")
+        return float(value.reshape(-1)[0])
+
+    def integer(self, name: str, least: int | None = None) -> int:
+        """A dataset of one whole number, of ``least`` or more."""
+        value = self.integers(name)
+        if value.size != 1:
+            raise self.error(name, f"has {value.size} values where one is expected")
+        number = int(value.reshape(-1)[0])
+        if least is not None and number < least:
+            raise self.error(name, f"is {number}, below {least}")
+        return number
+
+    def pair(self, name: str, least: int) -> tuple[int, int]:
+        """A dataset of one whole number or two (height, width), of ``least`` or more."""
+        value = self.integers(name).reshape(-1)
+        if value.size not in (1, 2) or value.min() < least:
+            raise self.error(name, f"is {value[:4].tolist()}, not two integers from {least} up")
+        return int(value[0]), int(value[-1])
+
+    def shape(self) -> tuple[int, ...]:
+        """The layer's ``shape``: one to three positive integers."""
+        value = self.integers("shape").reshape(-1)
+        if not 1 <= value.size <= 3 or value.min() < 1:
+            raise self.error("shape", f"is {value[:4].tolist()}, not 1 to 3 positive integers")
+        if math.prod(value.tolist()) > MAX_INTEGER:
+            raise self.error("shape", f"is {value.tolist()}, more than {MAX_INTEGER} neurons")
+        return tuple(value.tolist())
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a dataset, without reading it."""
+        return self._dataset(name).shape
+
+    def expect(self, name: str, *shape: int) -> None:
+        """Require a dataset of as many values as ``shape`` has, without reading it."""
+        found = self.shape_of(name)
+        if found is None or math.prod(found) != math.prod(shape):
+            raise self.error(
+                name, f"has the shape {found}, but the layer's integers ask for {tuple(shape)}"
+            )
+
+    def attribute(self, name: str, default: int, least: int) -> int:
+        """An attribute of the group, a whole number of ``least`` or more."""
+        value = self._group.attrs.get(name, default)
+        if not isinstance(value, int | np.integer) or not least <= value <= MAX_INTEGER:
+            raise self.error("", f"has the attribute {name}={value!r}, not an integer from {least}")
+        return int(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """An attribute of the group, true or false."""
+        value = self._group.attrs.get(name, default)
+        if not isinstance(value, bool | np.bool_):
+            raise self.error("", f"has the attribute {name}={value!r}, not true or false")
+        return bool(value)
+
+    def _find(self, name: str) -> Any:
+        return _find(self._group, name)
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        found = self._find(name)
+        if not isinstance(found, h5py.Dataset):
+            raise self.error(name, "is missing" if found is None else "is no dataset")
+        return found
+
+    def _read(self, name: str) -> Any:
+        dataset = self._dataset(name)
+        if dataset.is_virtual or dataset.external:
+            raise self.error(name, "lies in another file")
+        if dataset.shape is None:
+            raise self.error(name, "is empty")
+        declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+        if declared > max(SMALL, MAX_COMPRESSION * dataset.id.get_storage_size()):
+            raise self.error(name, f"claims {declared} bytes, which the file does not hold")
+        return dataset[()]
+
+
+@contextmanager
+def open_layers(path: str | os.PathLike[str]) -> Iterator[Iterator[LayerReader]]:
+    """Open a ``.net`` file for its layers, in order."""
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise NetFileError(f"{name}: there is no such file; check the path")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise NetFileError(
+            f"{name}: is no HDF5 file, or a truncated one ({reason}); export the net anew"
+        ) from error
+    try:
+        with file:
+            yield _layers(name, file)
+    except (OSError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NetFileError(f"{name}: is damaged ({reason}); export the net anew") from error
+
+
+def _layers(name: str, file: h5py.File) -> Iterator[LayerReader]:
+    group = _find(file, "layer")
+    if not isinstance(group, h5py.Group):
+        raise NetFileError(
+            f"{name}: has no group 'layer', so it is no .net file but another program's; give a "
+            "file written by export_hdf5"
+        )
+    count = len(group)
+    if not 1 <= count <= MAX_LAYERS:
+        raise NetFileError(
+            f"{name}: layer has {count} layers, not 1 to {MAX_LAYERS}; export the net anew"
+        )
+    for i in range(count):
+        layer = _find(group, str(i))
+        if not isinstance(layer, h5py.Group):
+            raise NetFileError(f"{name}: layer/{i} is missing among {count}; export the net anew")
+        yield LayerReader(name, f"layer/{i}", layer)
+
+
+def _find(group: h5py.Group, path: str) -> Any:
+    """What lies at a path of hard links; None if nothing does. Other links are not followed."""
+    found: Any = group
+    for name in path.split("/"):
+        if not isinstance(found, h5py.Group):
+            return None
+        if not isinstance(found.get(name, getlink=True), h5py.HardLink):
+            return None
+        found = found[name]
+    return found

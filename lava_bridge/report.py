@@ -1,0 +1,200 @@
+"""What an equivalence check found: in numbers, as text, and as a picture."""
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+__all__ = ["Divergence", "EquivalenceReport", "LayerComparison"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a layer's spikes first differ: earliest in time, then by sample and neuron."""
+
+    sample: int
+    time: int
+    neuron: tuple[int, ...]
+
+    def __str__(self) -> str:
+        neuron = ",".join(map(str, self.neuron))
+        return f"sample {self.sample}, t={self.time}, neuron ({neuron})"
+
+
+@dataclass
+class LayerComparison:
+    """One layer of both nets, over all samples and steps.
+
+    Attributes
+    ----------
+    name_a, name_b : str
+        The layer's name in either net.
+    shape : tuple of int
+        Its neurons, ``[C, *]``.
+    spikes : int
+        How many spike places (sample, neuron, step) were compared.
+    rate_a, rate_b : float
+        Share of them with a spike.
+    mismatches : int
+        How many differ.
+    first : Divergence or None
+        Where the first of these is.
+    largest : float
+        The largest absolute difference.
+    raster_a, raster_b : Tensor
+        The spikes of the first sample, ``[neurons, T]``.
+    """
+
+    name_a: str
+    name_b: str
+    shape: tuple[int, ...]
+    spikes: int = 0
+    fired_a: int = 0
+    fired_b: int = 0
+    mismatches: int = 0
+    first: Divergence | None = None
+    largest: float = 0.0
+    raster_a: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
+    raster_b: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
+
+    @property
+    def rate_a(self) -> float:
+        return self.fired_a / self.spikes if self.spikes else 0.0
+
+    @property
+    def rate_b(self) -> float:
+        return self.fired_b / self.spikes if self.spikes else 0.0
+
+    @property
+    def drift(self) -> float:
+        """Share of the spike places that differ."""
+        return self.mismatches / self.spikes if self.spikes else 0.0
+
+    def add(self, spikes_a: Tensor, spikes_b: Tensor, first_sample: int) -> None:
+        """Take a batch ``[N, *, T]`` of either net into account."""
+        if first_sample == 0 and spikes_a.shape[0]:
+            self.raster_a = spikes_a[0].reshape(-1, spikes_a.shape[-1]).clone()
+            self.raster_b = spikes_b[0].reshape(-1, spikes_b.shape[-1]).clone()
+        self.spikes += spikes_a.numel()
+        self.fired_a += int(torch.count_nonzero(spikes_a))
+        self.fired_b += int(torch.count_nonzero(spikes_b))
+        differ = spikes_a != spikes_b
+        count = int(differ.sum())
+        if not count:
+            return
+        self.mismatches += count
+        self.largest = max(self.largest, float((spikes_a - spikes_b).abs().max()))
+        times = torch.movedim(differ, -1, 0).nonzero()[0].tolist()  # earliest step first
+        found = Divergence(times[1] + first_sample, times[0], tuple(times[2:]))
+        if self.first is None or found.time < self.first.time:
+            self.first = found
+
+
+@dataclass
+class EquivalenceReport:
+    """What :func:`lava_bridge.check_equivalence` found.
+
+    Attributes
+    ----------
+    claim : str
+        ``"exact"``: both nets are quantised and must agree. ``"drift"``: one is a float net, the
+        difference is only measured.
+    a, b : str
+        What was compared.
+    samples : int
+        Number of samples.
+    layers : list of LayerComparison
+        The layers with neurons, in order.
+    """
+
+    claim: str
+    a: str
+    b: str
+    samples: int
+    layers: list[LayerComparison]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every spike of every layer is the same."""
+        return not any(layer.mismatches for layer in self.layers)
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        mismatches = sum(layer.mismatches for layer in self.layers)
+        total = sum(layer.spikes for layer in self.layers)
+        if self.claim == "drift":
+            share = mismatches / total if total else 0.0
+            return f"drift: {share:.2%} of {total:,} spike places differ (measured, not a claim)"
+        if self.ok:
+            return f"exact: all {total:,} spike places agree"
+        first = next(layer for layer in self.layers if layer.mismatches)
+        return (
+            f"NOT exact: {mismatches:,} of {total:,} spike places differ, first in layer "
+            f"{first.name_a} at {first.first}"
+        )
+
+    def table(self) -> Table:
+        """The layers as a table for rich."""
+        table = Table(title=f"{self.a} against {self.b}, {self.samples} samples")
+        table.add_column("layer")
+        for column in ("shape", "rate a", "rate b", "mismatches", "largest", "first divergence"):
+            table.add_column(column, justify="right")
+        for layer in self.layers:
+            same = layer.name_a == layer.name_b
+            table.add_row(
+                layer.name_a if same else f"{layer.name_a} | {layer.name_b}",
+                "x".join(map(str, layer.shape)),
+                f"{layer.rate_a:.2%}",
+                f"{layer.rate_b:.2%}",
+                f"{layer.mismatches:,}",
+                f"{layer.largest:g}",
+                str(layer.first or "-"),
+            )
+        return table
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        console = Console(file=text, width=120, no_color=True)
+        console.print(self.table())
+        return f"{text.getvalue()}{self.verdict}"
+
+    def plot(self, neurons: int = 100) -> Any:
+        """Draw the first sample's spikes, a layer a row; what differs is red.
+
+        Parameters
+        ----------
+        neurons : int
+            How many neurons of a layer are drawn at most.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Not shown and not saved: call ``figure.savefig(path)``.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 1.6 * len(self.layers) + 0.8), layout="constrained")
+        axes = figure.subplots(len(self.layers), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, layer in zip(axes, self.layers, strict=True):
+            raster_a, raster_b = layer.raster_a[:neurons], layer.raster_b[:neurons]
+            same = (raster_a == raster_b) & (raster_a != 0)
+            for spikes, colour, label in (
+                (same, "black", "both"),
+                (raster_a != raster_b, "red", "differ"),
+            ):
+                unit, time = spikes.nonzero(as_tuple=True)
+                axis.scatter(time.numpy(), unit.numpy(), s=4, c=colour, label=label, marker="|")
+            axis.set_ylabel(layer.name_a, rotation=0, ha="right", va="center")
+            axis.set_title(
+                f"{layer.mismatches:,} of {layer.spikes:,} differ, rate {layer.rate_b:.2%}",
+                fontsize="small",
+                loc="right",
+            )
+        axes[-1].set_xlabel("time step")
+        figure.suptitle(self.verdict, fontsize="medium")
+        return figure

@@ -1,0 +1,273 @@
+"""The equivalence check: two nets run on the same input, compared spike by spike, layer by layer.
+
+Two kinds of claim, never mixed:
+
+- *exact*: both sides are quantised (slayer blocks, a ``.net`` file, BlockContainers). They must
+  give the same spikes; one that differs is a defect.
+- *drift*: one side is a float net. The difference is measured and shown, never called equivalence.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+from spikingjelly.activation_based import base, neuron
+from torch import Tensor
+
+from .errors import BridgeError
+from .exchange import BlockContainer, CubaLIFNode
+from .hdf5 import load_hdf5
+from .layout import NXT_to_TNX, TNX_to_NXT
+from .progress import progress_bar
+from .report import EquivalenceReport, LayerComparison
+from .slayer.block.common import Block
+
+__all__ = ["EquivalenceReport", "check_equivalence"]
+
+# Of a layer with neurons: its name, the delay of its spikes in steps, and its spikes [N, *, T].
+LayerOutput = tuple[str, int, Tensor]
+
+
+def check_equivalence(
+    a: Any,
+    b: Any,
+    x: Tensor | np.ndarray,
+    layout: str = "TNX",
+    batch_size: int = 64,
+) -> EquivalenceReport:
+    """Run two nets on ``x`` and compare the spikes of every layer that has neurons.
+
+    The nets run from a fresh state, in evaluation mode and without gradients, and are left as they
+    were. Where a side delays its spikes by a step a layer, as the chip does, its spikes are
+    compared that much later.
+
+    Parameters
+    ----------
+    a, b : Module, list of blocks, or path
+        A SpikingJelly net (float, or of BlockContainers), slayer blocks, or a ``.net`` file.
+    x : Tensor or array
+        The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``.
+    layout : str
+        ``"TNX"`` or ``"NXT"``.
+    batch_size : int
+        Samples run at once.
+
+    Returns
+    -------
+    EquivalenceReport
+        ``report.ok`` where no spike differs; ``print(report)``, ``report.plot()``.
+
+    Raises
+    ------
+    BridgeError
+        If a net can't be run on ``x``, or the nets have not the same layers.
+    """
+    x_nxt = _as_nxt(x, layout)
+    side_a, side_b = _side(a, "a"), _side(b, "b")
+    comparisons: list[LayerComparison] = []
+    starts = range(0, max(x_nxt.shape[0], 1), batch_size)
+    with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
+        for start in starts:
+            batch = x_nxt[start : start + batch_size]
+            outputs_a, outputs_b = side_a.run(batch), side_b.run(batch)
+            _match_layers(side_a, outputs_a, side_b, outputs_b)
+            if not comparisons:
+                comparisons = [
+                    LayerComparison(name_a, name_b, tuple(spikes.shape[1:-1]))
+                    for (name_a, _, spikes), (name_b, _, _) in zip(
+                        outputs_a, outputs_b, strict=True
+                    )
+                ]
+            for comparison, (_, delay_a, spikes_a), (_, delay_b, spikes_b) in zip(
+                comparisons, outputs_a, outputs_b, strict=True
+            ):
+                steps = spikes_a.shape[-1] - max(delay_a, delay_b)
+                comparison.add(
+                    spikes_a[..., delay_a : delay_a + max(steps, 0)],
+                    spikes_b[..., delay_b : delay_b + max(steps, 0)],
+                    start,
+                )
+            advance()
+    claim = "exact" if side_a.quantised and side_b.quantised else "drift"
+    return EquivalenceReport(claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons)
+
+
+def _as_nxt(x: Tensor | np.ndarray, layout: str) -> Tensor:
+    if layout not in ("TNX", "NXT"):
+        raise BridgeError(f"check_equivalence: layout must be 'TNX' or 'NXT', found {layout!r}")
+    x = torch.as_tensor(x)
+    if not x.is_floating_point():
+        x = x.float()
+    if x.dim() < 3:
+        raise BridgeError(
+            f"check_equivalence: expected an input in layout {layout} of 3 or more dimensions, "
+            f"found shape {tuple(x.shape)}"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise BridgeError("check_equivalence: the input has values that are NaN or infinite")
+    return TNX_to_NXT(x) if layout == "TNX" else x
+
+
+class _Side:
+    """One of the two nets."""
+
+    def __init__(self, name: str, quantised: bool, run: Callable[[Tensor], Any]) -> None:
+        self.name = name
+        self.quantised = quantised
+        self._run = run
+
+    def run(self, x: Tensor) -> list[LayerOutput]:
+        try:
+            return self._run(x)
+        except BridgeError as error:
+            raise BridgeError(f"{self.name}: {error}") from error
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BridgeError(
+                f"{self.name}: can't be run on an input of shape {tuple(x.shape)} (NXT): {reason}"
+            ) from error
+
+
+def _side(net: Any, letter: str) -> _Side:
+    if isinstance(net, str | os.PathLike):
+        return _slayer_side(os.fspath(net), load_hdf5(net))
+    if isinstance(net, Block):
+        net = [net]
+    if isinstance(net, list | tuple | nn.Sequential) and any(isinstance(m, Block) for m in net):
+        return _slayer_side(f"{letter} (slayer blocks)", net)
+    if isinstance(net, list | tuple):
+        net = nn.Sequential(*net)
+    if isinstance(net, nn.Module) and any(isinstance(m, neuron.BaseNode) for m in net.modules()):
+        return _spikingjelly_side(letter, net)
+    raise BridgeError(
+        f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
+        f"{type(net).__name__} without any neuron"
+    )
+
+
+def _match_layers(
+    side_a: _Side, outputs_a: list[LayerOutput], side_b: _Side, outputs_b: list[LayerOutput]
+) -> None:
+    if len(outputs_a) != len(outputs_b):
+        raise BridgeError(
+            f"{side_a.name} has {len(outputs_a)} layers with neurons, {side_b.name} has "
+            f"{len(outputs_b)}; compare nets of the same layers"
+        )
+    for (name_a, _, spikes_a), (name_b, _, spikes_b) in zip(outputs_a, outputs_b, strict=True):
+        if spikes_a.shape != spikes_b.shape:
+            raise BridgeError(
+                f"{side_a.name}, layer {name_a} gives {tuple(spikes_a.shape)}, but {side_b.name}, "
+                f"layer {name_b} gives {tuple(spikes_b.shape)} (NXT); compare nets of the same "
+                "layers"
+            )
+
+
+# slayer blocks ----------------------------------------------------------------------------------
+
+
+def _slayer_side(name: str, blocks: Any) -> _Side:
+    def run(x: Tensor) -> list[LayerOutput]:
+        outputs, delay = [], 0
+        with _untouched(blocks):
+            for i, block in enumerate(blocks):
+                x = block(x)
+                if isinstance(x, tuple):  # count_log: the spikes and their rate
+                    x = x[0]
+                delay += bool(getattr(block, "delay_shift", False))
+                if getattr(block, "neuron", None) is not None:
+                    outputs.append((f"{i} {type(block).__name__}", delay, x))
+        return outputs
+
+    return _Side(name, True, run)
+
+
+@contextmanager
+def _untouched(blocks: Any) -> Iterator[None]:
+    """Run blocks in evaluation mode from a fresh state, then put everything back."""
+    modules = list(dict.fromkeys(m for block in blocks for m in block.modules()))
+    saved = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in modules]
+    try:
+        for module in modules:
+            module.__dict__["training"] = False
+            module.__dict__.pop("delay_buffer", None)
+            for state in ("current_state", "voltage_state", "spike_state"):
+                if state in module._buffers:
+                    module._buffers[state] = torch.zeros_like(module._buffers[state])
+        yield
+    finally:
+        for module, attributes, buffers, parameters in saved:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+
+
+# SpikingJelly -----------------------------------------------------------------------------------
+
+
+def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
+    nodes = {m: name for name, m in net.named_modules() if isinstance(m, neuron.BaseNode)}
+    held = {m.neuron for m in net.modules() if isinstance(m, BlockContainer)}
+    quantised = all(isinstance(node, CubaLIFNode) and node in held for node in nodes)
+    multi_step = any(node.step_mode == "m" for node in nodes)
+
+    def run(x: Tensor) -> list[LayerOutput]:
+        spikes: dict[nn.Module, list[Tensor]] = {}
+
+        def keep(node: nn.Module, inputs: Any, output: Tensor) -> None:
+            spikes.setdefault(node, []).append(output.detach())
+
+        hooks = [node.register_forward_hook(keep) for node in nodes]
+        try:
+            with _from_reset(net):
+                x_seq = NXT_to_TNX(x)
+                if multi_step:
+                    net(x_seq)
+                else:
+                    for x_step in x_seq:
+                        net(x_step)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [
+            (_short(nodes[node]), 0, TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)))
+            for node, steps in spikes.items()
+        ]
+
+    kind = "twin of BlockContainers" if quantised else "float SpikingJelly net"
+    return _Side(f"{letter} ({kind})", quantised, run)
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(".neuron")
+
+
+@contextmanager
+def _from_reset(net: nn.Module) -> Iterator[None]:
+    """Run a SpikingJelly net in evaluation mode from its reset state, then put everything back."""
+    modules = list(net.modules())
+    training = [m.training for m in modules]
+    memories = [
+        (m, m.__dict__, dict(m.__dict__)) for m in modules if isinstance(m, base.MemoryModule)
+    ]
+    try:
+        for module in modules:
+            module.training = False
+        for module, attributes, _ in memories:
+            attributes["_memories"] = dict(module._memories_rv)
+            for sequence in ("v_seq", "i_seq"):
+                if sequence in attributes:
+                    attributes[sequence] = None
+        yield
+    finally:
+        for _, attributes, before in memories:
+            attributes.clear()
+            attributes.update(before)
+        for module, mode in zip(modules, training, strict=True):
+            module.training = mode
