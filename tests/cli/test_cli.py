@@ -1,0 +1,222 @@
+"""The command line, run as its users run it."""
+
+import os
+import pty
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+NET = """
+    import torch
+    import torch.nn as nn
+    from spikingjelly.activation_based import functional, layer, neuron
+
+    def build():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            layer.Conv2d(1, 2, 3, bias=False), neuron.IFNode(),
+            layer.Flatten(), layer.Linear(72, 3, bias=False), neuron.IFNode(),
+        )
+        for parameter in net.parameters():
+            parameter.data *= 3
+        functional.set_step_mode(net, "m")
+        return net
+
+    def biased():
+        return [nn.Linear(4, 3), neuron.IFNode()]
+
+    def nothing():
+        return 7
+
+    not_a_function = 7
+"""
+
+PROGRAM = Path(sys.executable).parent / "lava-bridge"
+
+
+def lava_bridge(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [PROGRAM, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A user's folder: a module with a net, weights, input, and the converted file."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "mynet.py").write_text(textwrap.dedent(NET))
+    weights = {"0.weight": torch.full((2, 1, 3, 3), 0.5), "3.weight": torch.full((3, 72), 0.25)}
+    torch.save(weights, folder / "w.pt")
+    np.save(folder / "x.npy", (np.random.default_rng(0).random((9, 3, 1, 8, 8)) < 0.4).astype("f4"))
+    done = lava_bridge(
+        "convert", "mynet:build", "--input-shape", "1,8,8", "-o", "n.net", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "n.net: 4 layers" in done.stdout
+    return folder
+
+
+def test_convert_writes_the_file_with_the_weights_of_the_checkpoint(folder):
+    done = lava_bridge(
+        "convert", "mynet.py:build", "--weights", "w.pt", "--input-shape", "1,8,8", "-o", "w.net",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with h5py.File(folder / "w.net") as file:
+        assert (file["layer/1/weight"][()] == 32).all()
+        assert (file["layer/3/weight"][()] == 16).all()
+
+
+def test_convert_with_delay_shift_writes_blocks_that_delay(folder):
+    done = lava_bridge(
+        "convert", "mynet:build", "--input-shape", "1,8,8", "--delay-shift", "-o", "d.net",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = lava_bridge("verify", "mynet:build", "d.net", "--input", "x.npy", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_verify_proves_a_file_exact_and_shows_the_drift_of_the_float_net(folder):
+    done = lava_bridge("verify", "mynet:build", "n.net", "--input", "x.npy", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "exact: all" in done.stdout
+    assert "drift:" in done.stdout
+    assert "1 Conv" in done.stdout
+    nxt = np.moveaxis(np.load(folder / "x.npy"), 0, -1)
+    np.save(folder / "nxt.npy", nxt)
+    done = lava_bridge(
+        "verify", "mynet:build", "n.net", "--input", "nxt.npy", "--layout", "NXT", cwd=folder
+    )
+    assert "exact: all" in done.stdout
+
+
+def test_verify_exits_with_1_on_a_mismatch(folder):
+    done = lava_bridge(
+        "verify", "mynet:build", "n.net", "--weights", "w.pt", "--input", "x.npy", cwd=folder
+    )
+    assert done.returncode == 1
+    assert "NOT exact" in done.stdout
+
+
+def test_inspect_shows_every_layer(folder):
+    done = lava_bridge("inspect", "n.net", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for part in ("0 Input", "1 Conv", "2x6x6", "2 Flatten", "3 Dense", "216", "4096, 0"):
+        assert part in done.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["convert"], ["verify"], ["inspect"]])
+def test_help_has_examples(folder, command):
+    done = lava_bridge(*command, "--help", cwd=folder)
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+    assert "lava-bridge " in done.stdout
+
+
+BAD_CALLS = {
+    "bias": (
+        ["convert", "mynet:biased", "--input-shape", "4", "-o", "o.net"],
+        "0 (Linear): has a bias",
+    ),
+    "module": (
+        ["convert", "none:build", "--input-shape", "4", "-o", "o.net"],
+        "none:build: can't be",
+    ),
+    "file": (["convert", "none.py:build", "--input-shape", "4", "-o", "o.net"], "no file none.py"),
+    "factory": (
+        ["convert", "mynet:none", "--input-shape", "4", "-o", "o.net"],
+        "mynet:none: can't",
+    ),
+    "no colon": (["convert", "mynet", "--input-shape", "4", "-o", "o.net"], "MODULE:FACTORY"),
+    "no function": (
+        ["convert", "mynet:not_a_function", "--input-shape", "4", "-o", "o.net"],
+        "is a int, not a function",
+    ),
+    "no net": (["convert", "mynet:nothing", "--input-shape", "4", "-o", "o.net"], "gave a int"),
+    "shape": (["convert", "mynet:build", "--input-shape", "1x8", "-o", "o.net"], "1,8,8"),
+    "negative shape": (["convert", "mynet:build", "--input-shape", "-1", "-o", "o.net"], "(-1,)"),
+    "weights": (
+        ["convert", "mynet:build", "--weights", "x.npy", "--input-shape", "1,8,8", "-o", "o.net"],
+        "x.npy: can't be loaded",
+    ),
+    "no weights": (
+        ["convert", "mynet:build", "--weights", "no.pt", "--input-shape", "1,8,8", "-o", "o.net"],
+        "no.pt: can't be loaded",
+    ),
+    "folder": (
+        ["convert", "mynet:build", "--input-shape", "1,8,8", "-o", "no/o.net"],
+        "no/o.net: can't be written",
+    ),
+    "no file": (
+        ["verify", "mynet:build", "no.net", "--input", "x.npy"],
+        "no.net: there is no such",
+    ),
+    "no input": (["verify", "mynet:build", "n.net", "--input", "no.npy"], "no.npy: can't be read"),
+    "text input": (["verify", "mynet:build", "n.net", "--input", "mynet.py"], "mynet.py: can't be"),
+    "foreign": (["inspect", "mynet.py"], "mynet.py: is no HDF5 file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_a_bad_call_gives_one_line_exit_status_2_and_no_file(folder, name):
+    arguments, expected = BAD_CALLS[name]
+    before = sorted(os.listdir(folder))
+    done = lava_bridge(*arguments, cwd=folder)
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert "Traceback" not in done.stderr
+    assert sorted(p for p in os.listdir(folder) if p != "__pycache__") == [
+        p for p in before if p != "__pycache__"
+    ]
+
+
+def test_weights_are_never_unpickled(folder):
+    """A checkpoint that would run code is refused, and the code does not run."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(folder / "exploded"),))
+
+    torch.save({"0.weight": Bomb()}, folder / "bomb.pt")
+    done = lava_bridge(
+        "convert", "mynet:build", "--weights", "bomb.pt", "--input-shape", "1,8,8", "-o", "b.net",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert not (folder / "exploded").exists()
+    np.save(folder / "bomb.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    done = lava_bridge("verify", "mynet:build", "n.net", "--input", "bomb.npy", cwd=folder)
+    assert done.returncode == 2
+    assert not (folder / "exploded").exists()
+
+
+def test_long_work_shows_a_progress_bar_on_a_terminal_and_none_in_a_log(folder):
+    np.save(folder / "many.npy", np.zeros((4, 200, 1, 8, 8), dtype="f4"))
+    arguments = ["verify", "mynet:build", "n.net", "--input", "many.npy"]
+    assert "comparing" not in lava_bridge(*arguments, cwd=folder).stderr
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=end
+    )
+    os.close(end)
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(terminal)
+    assert process.wait(timeout=300) == 0
+    assert b"comparing" in shown

@@ -1,0 +1,77 @@
+"""What all tests share: the real frameworks as references, and reproducible randomness."""
+
+import os
+import sys
+import types
+import warnings
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# Set by `make test`: a missing reference is then a failure, not a skip.
+REFERENCES_REQUIRED = os.environ.get("LAVA_BRIDGE_REFERENCES") == "required"
+
+# lava.lib.dl.slayer imports an object detection package that wants these; slayer itself does not.
+_STAND_INS = (
+    "torchvision",
+    "torchvision.ops",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+    "cv2",
+)
+
+settings.register_profile(
+    "bridge",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("bridge")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def missing_reference(reason: str) -> None:
+    """Fail where references are required, skip elsewhere."""
+    if REFERENCES_REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def import_lava_slayer() -> ModuleType:
+    """The real ``lava.lib.dl.slayer``, imported past what it does not need."""
+    before = {name: sys.modules.get(name) for name in _STAND_INS}
+    for name in _STAND_INS:
+        sys.modules[name] = types.ModuleType(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import lava.lib.dl.slayer as slayer
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+    return slayer
+
+
+@pytest.fixture(scope="session")
+def lava() -> ModuleType:
+    """The real ``lava.lib.dl.slayer`` of lava-dl 0.6.0."""
+    try:
+        return import_lava_slayer()
+    except ImportError as error:
+        missing_reference(f"lava-dl 0.6.0 is not installed ({error}); `make test` installs it")
+        raise
+
+
+@pytest.fixture(scope="session")
+def lava_block(lava: ModuleType) -> ModuleType:
+    """The real ``lava.lib.dl.slayer.block.cuba``."""
+    return lava.block.cuba

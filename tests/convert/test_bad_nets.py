@@ -1,0 +1,210 @@
+"""Nets that can't be converted: one line that names the place, and the net as it was."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+from spikingjelly.activation_based import layer, neuron
+
+from lava_bridge import BridgeError, ConversionError, to_slayer
+from lava_bridge.exchange import CubaLIFNode
+
+IF = neuron.IFNode
+
+
+def linear(inputs: int = 4, outputs: int = 3, **options) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias=False, **options)
+
+
+def with_weight(value: float) -> nn.Linear:
+    broken = linear()
+    broken.weight.data[0, 0] = value
+    return broken
+
+
+def out_of_range_decay() -> CubaLIFNode:
+    node = CubaLIFNode(0.5, 0.5)
+    node.voltage_decay.fill_(5000.0)
+    return node
+
+
+# What is wrong, the input shape, and what the message must name: place, finding and cure.
+BAD_NETS = {
+    "bias": (lambda: [nn.Linear(4, 3), IF()], (4,), ["0 (Linear)", "bias", "bias=False"]),
+    "conv bias": (
+        lambda: [nn.Sequential(nn.Conv2d(1, 2, 3), IF())],
+        (1, 8, 8),
+        ["0.0 (Conv2d)", "bias"],
+    ),
+    "v_reset": (
+        lambda: [linear(), IF(v_reset=0.5)],
+        (4,),
+        ["1 (IFNode)", "v_reset=0.5", "v_reset=0."],
+    ),
+    "soft reset": (
+        lambda: [linear(), IF(v_reset=None)],
+        (4,),
+        ["1 (IFNode)", "soft reset", "v_reset=0."],
+    ),
+    "decay_input": (
+        lambda: [linear(), neuron.LIFNode()],
+        (4,),
+        ["1 (LIFNode)", "decay_input=True", "decay_input=False"],
+    ),
+    "flatten": (
+        lambda: [nn.Flatten(2), linear(), IF()],
+        (1, 2, 2),
+        ["0 (Flatten)", "2 to -1", "start_dim=1"],
+    ),
+    "neuron without a synapse": (
+        lambda: [IF(), linear(), IF()],
+        (4,),
+        ["0 (IFNode)", "no synapse before it"],
+    ),
+    "two neurons": (lambda: [linear(), IF(), IF()], (4,), ["2 (IFNode)", "no synapse before it"]),
+    "synapse without a neuron": (
+        lambda: [linear(), linear(3, 2), IF()],
+        (4,),
+        ["0 (Linear)", "without a neuron", "IFNode"],
+    ),
+    "synapse without a neuron at the end": (
+        lambda: [linear(), IF(), linear(3, 2)],
+        (4,),
+        ["2 (Linear)", "without a neuron"],
+    ),
+    "unknown type": (
+        lambda: [linear(), nn.LayerNorm(3), IF()],
+        (4,),
+        ["1 (LayerNorm)", "no rule", "lava_bridge.convert.rule"],
+    ),
+    "subclass": (
+        lambda: [layer.WSConv2d(1, 2, 3, bias=False), IF()],
+        (1, 8, 8),
+        ["0 (WSConv2d)", "no rule", "kind of Conv2d"],
+    ),
+    "PLIF": (
+        lambda: [linear(), neuron.ParametricLIFNode()],
+        (4,),
+        ["1 (ParametricLIFNode)", "no rule"],
+    ),
+    "NaN": (lambda: [with_weight(float("nan")), IF()], (4,), ["0 (Linear)", "1 weights", "NaN"]),
+    "infinite": (lambda: [with_weight(float("inf")), IF()], (4,), ["0 (Linear)", "infinite"]),
+    "too few inputs": (lambda: [linear(5), IF()], (4,), ["(IFNode)", "5 neurons", "(4,)"]),
+    "no flatten": (
+        lambda: [nn.Conv2d(1, 2, 3, bias=False), IF(), linear(), IF()],
+        (1, 8, 8),
+        ["3 (IFNode)", "(2, 6, 6)", "Flatten"],
+    ),
+    "channels": (
+        lambda: [nn.Conv2d(2, 2, 3, bias=False), IF()],
+        (1, 8, 8),
+        ["(2, H, W)", "(1, 8, 8)"],
+    ),
+    "kernel": (
+        lambda: [nn.Conv2d(1, 2, 9, bias=False), IF()],
+        (1, 8, 8),
+        ["(9, 9)", "(1, 8, 8)", "leaves nothing"],
+    ),
+    "threshold below the grid": (
+        lambda: [linear(), IF(v_threshold=0.01)],
+        (4,),
+        ["1 (IFNode)", "0.01", "1/64"],
+    ),
+    "threshold above 17 bits": (
+        lambda: [linear(), IF(v_threshold=2048.0)],
+        (4,),
+        ["1 (IFNode)", "2048", "131072", "131071"],
+    ),
+    "threshold NaN": (
+        lambda: [linear(), IF(v_threshold=float("nan"))],
+        (4,),
+        ["1 (IFNode)", "nan"],
+    ),
+    "decay": (
+        lambda: [
+            linear(),
+            neuron.LIFNode(tau=1.5, decay_input=False),
+            linear(3),
+            out_of_range_decay(),
+        ],
+        (4,),
+        ["3 (CubaLIFNode)", "voltage_decay", "0 ... 1"],
+    ),
+    "padding mode": (
+        lambda: [nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect", bias=False), IF()],
+        (1, 8, 8),
+        ["0 (Conv2d)", "reflect", "zeros"],
+    ),
+    "same padding of an even kernel": (
+        lambda: [nn.Conv2d(1, 2, 2, padding="same", bias=False), IF()],
+        (1, 8, 8),
+        ["padding='same'", "odd kernel"],
+    ),
+    "pool without a neuron at the end": (
+        lambda: [nn.AvgPool2d(2)],
+        (1, 8, 8),
+        ["0 (AvgPool2d)", "without a neuron"],
+    ),
+    "pool then linear": (
+        lambda: [nn.AvgPool2d(2), linear(), IF()],
+        (1, 8, 8),
+        ["1 (Linear)", "Flatten"],
+    ),
+    "overlapping pool without a neuron": (
+        lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, bias=False), IF()],
+        (1, 9, 9),
+        ["1 (Conv2d)", "overlap"],
+    ),
+    "pool that leaves rows before a padded convolution": (
+        lambda: [nn.AvgPool2d(2), nn.Conv2d(1, 2, 3, padding=1, bias=False), IF()],
+        (1, 9, 9),
+        ["1 (Conv2d)", "(1, 9, 9)", "padding=0"],
+    ),
+    "pool that counts no padding": (
+        lambda: [nn.AvgPool2d(3, 2, 1, count_include_pad=False), IF()],
+        (1, 9, 9),
+        ["0 (AvgPool2d)", "count_include_pad"],
+    ),
+    "ceil_mode": (
+        lambda: [nn.AvgPool2d(3, 2, ceil_mode=True), IF()],
+        (1, 9, 9),
+        ["0 (AvgPool2d)", "ceil_mode"],
+    ),
+    "input shape": (lambda: [linear(), IF()], (4, 4), ["input_shape", "(4, 4)"]),
+    "input shape of zero": (lambda: [linear(), IF()], (0,), ["input_shape", "(0,)"]),
+    "no net": (lambda: linear(), (4,), ["net (Linear)", "without a neuron"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NETS)
+def test_a_bad_net_gives_one_line_that_names_place_and_cure_and_stays_as_it_was(name):
+    make, shape, expected = BAD_NETS[name]
+    net = make()
+    modules = nn.ModuleList(net if isinstance(net, list) else [net])
+    before = copy.deepcopy(modules.state_dict())
+    with pytest.raises(ConversionError) as caught:
+        to_slayer(net, input_shape=shape)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in expected:
+        assert part in message, message
+    assert isinstance(caught.value, BridgeError | ValueError)
+    after = modules.state_dict()
+    assert list(before) == list(after)
+    for key, value in before.items():
+        assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(after[key])), key
+
+
+def test_a_good_net_is_bit_identical_after_conversion_states_and_modes_included():
+    node = neuron.LIFNode(tau=2.0, decay_input=False, step_mode="m")
+    net = nn.Sequential(layer.Linear(4, 3, bias=False, step_mode="m"), node)
+    net(torch.ones(3, 2, 4))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    voltage, attributes = node.v, dict(node.__dict__)
+    to_slayer(net, input_shape=(4,))
+    assert node.v is voltage
+    assert net.training
+    assert {k: id(v) for k, v in node.__dict__.items()} == {k: id(v) for k, v in attributes.items()}
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])

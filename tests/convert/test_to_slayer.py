@@ -1,0 +1,240 @@
+"""SpikingJelly nets against the slayer blocks that they become."""
+
+import pytest
+import torch
+import torch.nn as nn
+from hypothesis import given
+from hypothesis import strategies as st
+from spikingjelly.activation_based import functional, layer, neuron
+
+import lava_bridge
+from lava_bridge import NXT_to_TNX, TNX_to_NXT, to_slayer
+from lava_bridge.exchange import BlockContainer, CubaLIFNode, SumPool2d
+
+from .nets import conv_nets, quantised_run, spikes, widen_weights
+
+
+def outputs_of(blocks: nn.Sequential, x_seq: torch.Tensor) -> list[torch.Tensor]:
+    """Spikes [T, N, *] of every block that has a neuron."""
+    outputs, x = [], TNX_to_NXT(x_seq)
+    with torch.no_grad():
+        for block in blocks:
+            x = block(x)
+            if getattr(block, "neuron", None) is not None:
+                outputs.append(NXT_to_TNX(x))
+    return outputs
+
+
+@given(net=conv_nets(), steps=st.integers(1, 12), batch=st.integers(1, 3))
+def test_blocks_give_the_spikes_of_the_quantised_net_in_every_layer(net, steps, batch):
+    layers, shape = net
+    widen_weights(layers)
+    x = spikes(steps, batch, *shape)
+    expected = quantised_run(layers, x)
+    found = outputs_of(to_slayer(layers, input_shape=shape), x)
+    assert len(found) == len(expected)
+    for ours, truth in zip(found, expected, strict=True):
+        assert torch.equal(ours, truth)
+
+
+@given(net=conv_nets())
+def test_blocks_of_the_real_slayer_give_the_same_spikes_and_shapes(lava, net):
+    layers, shape = net
+    widen_weights(layers)
+    x = spikes(7, 2, *shape)
+    ours = to_slayer(layers, input_shape=shape)
+    theirs = to_slayer(layers, input_shape=shape, slayer=lava)
+    for our_block, their_block in zip(ours, theirs, strict=True):
+        assert type(their_block).__module__.startswith("lava.lib.dl.slayer")
+        assert list(our_block.shape) == list(their_block.shape)
+    for our_spikes, their_spikes in zip(outputs_of(ours, x), outputs_of(theirs, x), strict=True):
+        assert torch.equal(our_spikes, their_spikes)
+
+
+@given(net=conv_nets())
+def test_input_shape_lets_every_block_know_the_shape_that_a_forward_finds(net):
+    layers, shape = net
+    blocks = to_slayer(layers, input_shape=shape)
+    x = torch.zeros(1, *shape, 2)
+    for block in blocks:
+        x = block(x)
+        inferred = tuple(block.shape)
+        assert inferred == (*x.shape[1:-1], 1, 1)[: len(inferred)]
+
+
+@given(net=conv_nets())
+def test_delay_shift_delays_each_layer_by_one_step(net):
+    layers, shape = net
+    widen_weights(layers)
+    x = spikes(10, 2, *shape)
+    plain = outputs_of(to_slayer(layers, input_shape=shape), x)
+    delayed = outputs_of(to_slayer(layers, input_shape=shape, delay_shift=True), x)
+    for depth, (now, later) in enumerate(zip(plain, delayed, strict=True), start=1):
+        assert torch.equal(now[: max(10 - depth, 0)], later[depth:])
+        assert not later[:depth].any()
+
+
+def small_net() -> list[nn.Module]:
+    layers = [
+        nn.Conv2d(1, 2, 3, bias=False),
+        neuron.IFNode(),
+        nn.AvgPool2d(2),
+        neuron.LIFNode(tau=2.0, decay_input=False),
+        nn.Flatten(),
+        nn.Linear(2 * 3 * 3, 4, bias=False),
+        neuron.IFNode(v_threshold=0.7),
+    ]
+    functional.set_step_mode(nn.ModuleList(layers), "m")
+    widen_weights(layers)
+    return layers
+
+
+def test_nesting_containers_lists_and_dropout_make_no_difference():
+    flat = small_net()
+    x = spikes(8, 2, 1, 8, 8)
+    nested = nn.Sequential(
+        layer.SeqToANNContainer(flat[0]),
+        nn.Sequential(flat[1], nn.Identity()),
+        layer.Dropout(0.5),
+        nn.Dropout(0.5),
+        layer.MultiStepContainer(flat[2]),
+        flat[3],
+        layer.SeqToANNContainer(nn.Dropout2d(0.5), flat[4], flat[5]),
+        flat[6],
+    )
+    expected = outputs_of(to_slayer(flat, (1, 8, 8)), x)
+    for net in (nested, tuple(flat), [flat[:3], tuple(flat[3:])], nn.Sequential(*flat)):
+        for ours, truth in zip(outputs_of(to_slayer(net, (1, 8, 8)), x), expected, strict=True):
+            assert torch.equal(ours, truth)
+
+
+def test_block_containers_convert_as_their_parts_do():
+    conv, lif = nn.Conv2d(1, 2, 3, bias=False), CubaLIFNode(0.3, 0.1, 0.7)
+    linear, cuba = nn.Linear(2 * 3 * 3, 4, bias=False), CubaLIFNode(1.0, 0.0)
+    widen_weights([conv, linear])
+    net = nn.Sequential(
+        BlockContainer(conv, lif),
+        BlockContainer(SumPool2d(2), neuron.IFNode()),
+        BlockContainer(nn.Flatten(), None),
+        BlockContainer(linear, cuba),
+    )
+    functional.set_step_mode(net, "m")
+    x = spikes(8, 2, 1, 8, 8)
+    expected = net(x)
+    assert expected.any()
+    assert torch.equal(outputs_of(to_slayer(net, (1, 8, 8)), x)[-1], expected)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(3, stride=2),
+        nn.AvgPool2d(3, stride=2, padding=1),
+        nn.AvgPool2d((2, 3)),
+        nn.AvgPool2d(2, divisor_override=3),
+        nn.AvgPool2d(4),
+        nn.AvgPool2d(3, stride=1),
+    ],
+    ids=str,
+)
+def test_a_pooling_with_its_own_neuron_is_exact_for_every_geometry(pool):
+    layers = [nn.Conv2d(1, 3, 2, bias=False), neuron.IFNode(), pool, neuron.IFNode()]
+    functional.set_step_mode(nn.ModuleList(layers), "m")
+    widen_weights(layers)
+    x = spikes(9, 2, 1, 12, 11, rate=0.6)  # 11 x 10 after the convolution: no pool by 2 or 4 fits
+    expected = quantised_run(layers, x)
+    found = outputs_of(to_slayer(layers, (1, 12, 11)), x)
+    assert expected[-1].any()
+    for ours, truth in zip(found, expected, strict=True):
+        assert torch.equal(ours, truth)
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 1),
+    dilation=st.integers(1, 2),
+    pool=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_a_pooling_without_a_neuron_merges_exactly_into_the_convolution(
+    kernel, stride, padding, dilation, pool
+):
+    size = (6 * pool[0], 6 * pool[1])
+    layers = [
+        nn.AvgPool2d(pool),
+        nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups=2, bias=False),
+        neuron.LIFNode(tau=3.0, decay_input=False, step_mode="m"),
+    ]
+    widen_weights(layers)
+    x = spikes(6, 2, 2, *size)
+    (expected,) = quantised_run(layers, x)
+    blocks = to_slayer(layers, (2, *size))
+    assert torch.equal(outputs_of(blocks, x)[0], expected)
+    assert len(blocks) == 2  # Input and one Conv
+
+
+def test_a_converted_block_shares_nothing_with_the_net():
+    layers = small_net()
+    blocks = to_slayer(layers, (1, 8, 8))
+    before = [p.clone() for p in nn.ModuleList(layers).parameters()]
+    with torch.no_grad():
+        for parameter in blocks.parameters():
+            parameter.add_(1)
+    for kept, parameter in zip(before, nn.ModuleList(layers).parameters(), strict=True):
+        assert torch.equal(kept, parameter)
+
+
+def test_a_rule_for_a_type_of_ones_own_takes_three_lines():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    net = nn.Sequential(Doubled(4, 3, bias=False), neuron.IFNode(step_mode="m"))
+    with pytest.raises(lava_bridge.ConversionError, match="kind of Linear but may compute"):
+        to_slayer(net)
+
+    @lava_bridge.convert.rule(Doubled)
+    def doubled(module, chain):
+        linear = nn.Linear(module.in_features, module.out_features, bias=False)
+        linear.weight = nn.Parameter(2 * module.weight.detach())
+        chain.synapse(linear)
+
+    try:
+        (block,) = to_slayer(net)
+    finally:
+        del lava_bridge.convert.RULES[Doubled]
+    assert torch.equal(block.synapse.weight.flatten(1), 2 * net[0].weight)
+
+
+def test_weights_beyond_8_bits_are_clipped_with_a_warning_that_names_the_layer():
+    net = nn.Sequential(nn.Linear(2, 1, bias=False), neuron.IFNode())
+    net[0].weight = nn.Parameter(torch.tensor([[5.0, 1.0]]))
+    with pytest.warns(UserWarning, match=r"0 \(Linear\): 1 of 2 weights lie outside"):
+        to_slayer(net)
+
+
+def test_to_lava_blocks_without_a_shape_gives_a_list_of_blocks():
+    layers = small_net()
+    blocks = lava_bridge.exchange.to_lava_blocks(layers)
+    x = spikes(8, 2, 1, 8, 8)
+    assert isinstance(blocks, list)
+    assert torch.equal(
+        outputs_of(nn.Sequential(*blocks), x)[-1], outputs_of(to_slayer(layers, (1, 8, 8)), x)[-1]
+    )
+
+
+def test_a_net_that_has_just_been_trained_on_converts_without_a_reset():
+    layers = small_net()
+    net = nn.Sequential(*layers)
+    layer_wise = nn.Sequential(
+        layer.SeqToANNContainer(net[0]),
+        net[1],
+        layer.SeqToANNContainer(net[2]),
+        net[3],
+        layer.SeqToANNContainer(net[4], net[5]),
+        net[6],
+    )
+    layer_wise(spikes(4, 2, 1, 8, 8)).sum().backward()  # states now hang on a graph
+    state = layers[1].v
+    to_slayer(layers, (1, 8, 8))
+    assert layers[1].v is state

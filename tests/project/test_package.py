@@ -1,0 +1,109 @@
+"""The package as a whole: what it imports, what it says of itself, how its files are kept."""
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lava_bridge
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "lava_bridge").rglob("*.py"))
+
+# A room may import from those before it only.
+ROOMS = [
+    "errors",
+    "layout",
+    "quantize",
+    "ops",
+    "slayer",
+    "exchange",
+    "convert",
+    "net_reader",
+    "hdf5",
+    "progress",
+    "report",
+    "verify",
+    "cli",
+]
+# exchange.to_lava_blocks is convert.to_slayer under SpikingJelly's name.
+ALLOWED = {("exchange", "convert")}
+
+
+def test_slayer_and_files_work_without_spikingjelly(tmp_path):
+    code = """
+import sys
+sys.modules["spikingjelly"] = None
+import lava_bridge
+block = lava_bridge.slayer.block.cuba.Dense(
+    {"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 2, 2
+)
+lava_bridge.export_hdf5([block], sys.argv[1])
+lava_bridge.load_hdf5(sys.argv[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "net.net")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_neither_torchvision_nor_matplotlib():
+    code = (
+        "import sys, lava_bridge.cli, lava_bridge.convert, lava_bridge.verify; "
+        "print([m for m in ('torchvision', 'torchaudio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_public_face_is_complete_and_each_name_is_there():
+    assert len(lava_bridge.__all__) <= 14
+    for name in lava_bridge.__all__:
+        assert getattr(lava_bridge, name) is not None
+        assert name in dir(lava_bridge)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        lava_bridge.nothing  # noqa: B018
+
+
+def test_the_versions_agree():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == lava_bridge.__version__
+    assert f"## {lava_bridge.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_torch_has_no_upper_bound_for_users_and_is_not_in_the_build():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    (torch_line,) = re.findall(r"^torch.*$", config["options"]["install_requires"], re.MULTILINE)
+    assert torch_line == "torch>=2.4"
+    assert (
+        "torch" not in (ROOT / "pyproject.toml").read_text().split("requires = ")[1].split("]")[0]
+    )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(ROOT / "lava_bridge").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    depth = len(path.relative_to(ROOT / "lava_bridge").parts) - 1
+    # An import with as many dots as lead up to the package names a room.
+    pattern = rf"^\s*from \.{{{depth + 1}}}([a-z_0-9]*)(?:\.\S+)? import ([^\n]*)"
+    for module, names in re.findall(pattern, path.read_text(), re.MULTILINE):
+        for target in [module] if module else re.findall(r"\b[a-z_0-9]+\b", names)[:1]:
+            if target in ROOMS and (room, target) not in ALLOWED:
+                assert ROOMS.index(target) <= ROOMS.index(room), f"{path}: imports {target}"
+
+
+@pytest.mark.parametrize(
+    "path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: p.name
+)
+def test_files_stay_under_500_lines(path):
+    assert len(path.read_text().splitlines()) < 500

@@ -1,0 +1,208 @@
+"""The equivalence check: it finds what differs, where, and changes nothing."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from hypothesis import given
+from hypothesis import strategies as st
+from spikingjelly.activation_based import functional, layer, neuron
+
+from lava_bridge import (
+    BridgeError,
+    TNX_to_NXT,
+    check_equivalence,
+    export_hdf5,
+    load_hdf5,
+    to_slayer,
+    to_spikingjelly,
+)
+from lava_bridge.slayer.block import cuba
+
+from ..convert.nets import conv_nets, spikes, widen_weights
+
+SHAPE = (1, 8, 8)
+
+
+def make_net(step_mode: str = "m") -> nn.Sequential:
+    net = nn.Sequential(
+        layer.Conv2d(1, 4, 3, bias=False),
+        neuron.IFNode(),
+        layer.AvgPool2d(2),
+        layer.Flatten(),
+        layer.Dropout(0.5),
+        layer.Linear(4 * 9, 5, bias=False),
+        neuron.LIFNode(tau=2.0, decay_input=False),
+    )
+    widen_weights(list(net), 6.0)
+    functional.set_step_mode(net, step_mode)
+    return net
+
+
+@pytest.fixture
+def net() -> nn.Sequential:
+    return make_net()
+
+
+@given(net=conv_nets(), delay_shift=st.booleans())
+def test_twin_blocks_and_file_are_exact_for_random_nets(tmp_path_factory, net, delay_shift):
+    layers, shape = net
+    widen_weights(layers)
+    blocks = to_slayer(layers, shape, delay_shift=delay_shift)
+    twin = to_spikingjelly(to_slayer(layers, shape))
+    path = tmp_path_factory.mktemp("net") / "net.net"
+    export_hdf5(blocks, path)
+    x = spikes(9, 3, *shape)
+    for a, b in ((twin, blocks), (blocks, path), (path, twin)):
+        report = check_equivalence(a, b, x, batch_size=2)
+        assert report.claim == "exact"
+        assert report.ok, str(report)
+        assert report.samples == 3
+        assert len(report.layers) == sum(isinstance(m, neuron.BaseNode) for m in layers)
+
+
+def test_one_changed_spike_is_found_and_placed(net):
+    blocks = to_slayer(net, SHAPE)
+    x = spikes(10, 5, *SHAPE)
+    changed = copy.deepcopy(blocks)
+    changed[-1].neuron.threshold = 5.0
+    expected = TNX_to_NXT(x)
+    before, after = blocks(expected), changed(expected)
+    report = check_equivalence(blocks, changed, x, batch_size=2)
+    conv, dense = report.layers
+    differ = (before != after).permute(2, 0, 1).nonzero()[0].tolist()  # time, sample, neuron
+    assert conv.mismatches == 0
+    assert conv.first is None
+    assert dense.mismatches == int((before != after).sum()) > 0
+    assert (dense.first.time, dense.first.sample, *dense.first.neuron) == tuple(differ)
+    assert dense.largest == 1
+    assert dense.spikes == before.numel()
+    assert dense.rate_a == int(before.sum()) / before.numel() > 0
+    assert dense.drift == dense.mismatches / dense.spikes
+    assert not report.ok
+    assert report.verdict.startswith("NOT exact")
+    assert f"t={differ[0]}" in str(report)
+
+
+def test_a_float_net_is_drift_and_never_called_exact(net):
+    report = check_equivalence(net, to_slayer(net, SHAPE), spikes(10, 5, *SHAPE))
+    assert report.claim == "drift"
+    assert report.verdict.startswith("drift")
+    assert "exact" not in str(report)
+
+
+def test_a_net_whose_weights_are_not_quantised_is_drift_even_with_cuba_neurons():
+    twin = to_spikingjelly(to_slayer(make_net(), SHAPE))
+    loose = nn.Sequential(layer.SeqToANNContainer(twin[0].synapse), twin[0].neuron)
+    report = check_equivalence(loose, to_slayer(list(twin)[:1], SHAPE), spikes(4, 2, *SHAPE))
+    assert report.claim == "drift"
+
+
+def test_a_single_step_net_gives_the_report_of_the_multi_step_one():
+    torch.manual_seed(1)
+    multi = make_net("m")
+    single = copy.deepcopy(multi)
+    functional.set_step_mode(single, "s")
+    x, blocks = spikes(10, 5, *SHAPE), to_slayer(multi, SHAPE)
+    for a, b in zip(
+        check_equivalence(multi, blocks, x).layers,
+        check_equivalence(single, blocks, x).layers,
+        strict=True,
+    ):
+        assert (a.mismatches, a.fired_a, a.first) == (b.mismatches, b.fired_a, b.first)
+
+
+def test_the_layouts_give_the_same_report_and_arrays_and_integers_are_taken(net):
+    x, blocks = spikes(10, 5, *SHAPE), to_slayer(net, SHAPE)
+    expected = str(check_equivalence(net, blocks, x))
+    assert str(check_equivalence(net, blocks, TNX_to_NXT(x), layout="NXT")) == expected
+    assert str(check_equivalence(net, blocks, x.numpy())) == expected
+    assert str(check_equivalence(net, blocks, x.numpy().astype(np.uint8))) == expected
+    assert str(check_equivalence(net, blocks, x, batch_size=1)) == expected
+
+
+def test_the_nets_are_left_as_they_were(net):
+    x = spikes(6, 3, *SHAPE)
+    blocks = to_slayer(net, SHAPE)
+    blocks[1].neuron.persistent_state = True
+    net(x)
+    blocks(TNX_to_NXT(x))
+    node = net[1]
+    voltage, state = node.v, blocks[1].neuron.voltage_state
+    copies = voltage.clone(), state.clone()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    hooks = [dict(m._forward_hooks) for m in net.modules()]
+    report = check_equivalence(net, blocks, x)
+    assert report.layers[0].fired_a > 0
+    assert node.v is voltage
+    assert blocks[1].neuron.voltage_state is state
+    assert torch.equal(voltage, copies[0])
+    assert torch.equal(state, copies[1])
+    assert net.training
+    assert blocks.training
+    assert [dict(m._forward_hooks) for m in net.modules()] == hooks
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_a_run_that_fails_leaves_the_nets_as_they_were_too(net):
+    net(spikes(6, 3, *SHAPE))
+    voltage = net[1].v
+    with pytest.raises(BridgeError, match="can't be run on an input of shape"):
+        check_equivalence(net, to_slayer(net, SHAPE), spikes(6, 3, 1, 5, 5))
+    assert net[1].v is voltage
+    assert net.training
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_an_empty_set_of_samples_agrees(net):
+    report = check_equivalence(net, to_slayer(net, SHAPE), torch.zeros(4, 0, *SHAPE))
+    assert report.samples == 0
+    assert report.ok
+
+
+@pytest.mark.parametrize(
+    ("x", "layout", "what"),
+    [
+        (torch.zeros(4, 1), "TNX", "3 or more dimensions"),
+        (torch.zeros(4, 1, *SHAPE), "NHWC", "'TNX' or 'NXT'"),
+        (torch.full((4, 1, *SHAPE), torch.nan), "TNX", "NaN"),
+    ],
+)
+def test_a_bad_input_is_named(net, x, layout, what):
+    with pytest.raises(BridgeError, match=what):
+        check_equivalence(net, to_slayer(net, SHAPE), x, layout=layout)
+
+
+def test_nets_that_cannot_be_compared_are_named(net, tmp_path):
+    x, blocks = spikes(4, 2, *SHAPE), to_slayer(net, SHAPE)
+    with pytest.raises(BridgeError, match=r"^a: expected a SpikingJelly net.*Linear"):
+        check_equivalence(nn.Linear(2, 2), blocks, x)
+    with pytest.raises(BridgeError, match=r"has 2 layers with neurons, b .* has 1"):
+        check_equivalence(net, blocks[:2], x)
+    other = [cuba.Conv({"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 1, 3, 3)]
+    with pytest.raises(BridgeError, match=r"\(2, 4, 6, 6, 4\), but .* \(2, 3, 6, 6, 4\)"):
+        check_equivalence(blocks[:2], other, x)
+    with pytest.raises(BridgeError, match="there is no such file"):
+        check_equivalence(net, tmp_path / "none.net", x)
+
+
+def test_the_report_draws_every_layer_with_what_differs_in_red(net):
+    pytest.importorskip("matplotlib")
+    report = check_equivalence(net, to_slayer(net, SHAPE), spikes(10, 3, *SHAPE))
+    figure = report.plot()
+    assert len(figure.axes) == len(report.layers)
+    for axis, compared in zip(figure.axes, report.layers, strict=True):
+        shown_a, shown_b = compared.raster_a[:100], compared.raster_b[:100]
+        same, differ = (len(points.get_offsets()) for points in axis.collections)
+        assert same == int(((shown_a == shown_b) & (shown_a != 0)).sum())
+        assert differ == int((shown_a != shown_b).sum())
+    figure.canvas.draw()
+
+
+def test_a_file_is_read_back_as_blocks_that_compare_with_those_it_came_from(net, tmp_path):
+    blocks = to_slayer(net, SHAPE)
+    export_hdf5(blocks, tmp_path / "net.net")
+    assert check_equivalence(blocks, load_hdf5(tmp_path / "net.net"), spikes(9, 2, *SHAPE)).ok
