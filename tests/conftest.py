@@ -4,6 +4,7 @@ import os
 import sys
 import types
 import warnings
+from importlib.metadata import version
 from types import ModuleType
 
 import pytest
@@ -30,6 +31,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("bridge")
+
+
+def pytest_report_header() -> list[str]:
+    return [f"torch {torch.__version__}, SpikingJelly {version('spikingjelly')}"]
+
+
+def pytest_sessionstart() -> None:
+    """`make test` runs once for each SpikingJelly line: make sure that it is the one meant."""
+    meant = os.environ.get("LAVA_BRIDGE_SPIKINGJELLY")
+    if meant and version("spikingjelly") != meant:
+        pytest.exit(f"SpikingJelly {version('spikingjelly')} is in use, not {meant}", returncode=1)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,10 @@ from lava_bridge.exchange import CubaLIFNode
 IF = neuron.IFNode
 
 
+class StandardisedConv2d(nn.Conv2d):
+    """Computes something else than its base, as SpikingJelly's WSConv2d does."""
+
+
 def linear(inputs: int = 4, outputs: int = 3, **options) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=False, **options)
 
@@ -79,9 +83,9 @@ BAD_NETS = {
         ["1 (LayerNorm)", "no rule", "lava_bridge.convert.rule"],
     ),
     "subclass": (
-        lambda: [layer.WSConv2d(1, 2, 3, bias=False), IF()],
+        lambda: [StandardisedConv2d(1, 2, 3, bias=False), IF()],
         (1, 8, 8),
-        ["0 (WSConv2d)", "no rule", "kind of Conv2d"],
+        ["0 (StandardisedConv2d)", "no rule", "kind of Conv2d"],
     ),
     "PLIF": (
         lambda: [linear(), neuron.ParametricLIFNode()],
