@@ -402,6 +402,7 @@ def _restore_weight(layer: LayerReader, synapse: Any, name: str) -> None:
 
 def _restore_neuron(layer: LayerReader, neuron: Any) -> None:
     """Decays per channel and the norm."""
+    neuron.draw(neuron.shape[0])
     if not neuron.shared_param:
         for name, key in (("current_decay", "iDecay"), ("voltage_decay", "vDecay")):
             decay = layer.integers(f"neuron/{key}").astype(np.float32).reshape(-1)

@@ -142,6 +142,8 @@ def _weight(block: Any) -> Tensor:
 def _neuron(neuron: Any) -> CubaLIFNode:
     if neuron.graded_spike:
         raise ConversionError("has graded spikes, but SpikingJelly's are 0 or 1")
+    if neuron.shape is not None:
+        neuron.draw(neuron.shape[0])
     decays = []
     for decay in (neuron.current_decay, neuron.voltage_decay):
         held = decay.detach() / neuron.p_scale

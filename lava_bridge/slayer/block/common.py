@@ -144,6 +144,7 @@ class SynapticBlock(Block):
     def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = self.synapse.output_shape(input_shape)
         self.neuron.shape = shape
+        self.neuron.draw(shape[0])
         if self.delay is not None:
             self.delay.draw(shape[0])
         return shape

@@ -10,18 +10,22 @@ import numpy as np
 import torch
 
 from ...errors import BridgeError
+from ..lazy import LazyChannels
 
 __all__ = ["write_axon", "write_header", "write_neuron", "write_norm", "write_weight"]
 
 
 def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
-    """Type and shape of a layer."""
+    """Type and shape of a layer; what each channel draws at the first forward is drawn now."""
     shape = getattr(block, "shape", None)
     if shape is None:
         raise BridgeError(
             f"{_name(block)}: its shape is not known, so it can't be exported; run it once, or "
             "call infer_shape((C, H, W)), or pass input_shape to lava_bridge.export_hdf5"
         )
+    for part in block.children():
+        if isinstance(part, LazyChannels):
+            part.draw(shape[0])
     handle.create_dataset("type", (1,), "S10", [kind.encode("ascii")])
     handle.create_dataset("shape", data=np.array(shape, dtype=np.int64))
 

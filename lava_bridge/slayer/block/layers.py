@@ -29,7 +29,8 @@ class DenseFields(SynapticBlock):
 
     def _know_shape(self, in_neurons: Any) -> None:
         if isinstance(in_neurons, int):
-            self.infer_shape((in_neurons,))
+            # Set, not inferred: what each channel draws is drawn at the first forward, as in slayer.
+            self.neuron.shape = self.synapse.output_shape((in_neurons,))
 
 
 class _WindowFields(SynapticBlock):

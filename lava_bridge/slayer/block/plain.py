@@ -69,6 +69,7 @@ class AbstractInput(Block):
         self.input_shape = torch.Size(input_shape)
         if self.neuron is not None:
             self.neuron.shape = self.input_shape
+            self.neuron.draw(self.input_shape[0])
         return tuple(input_shape)
 
     def export_hdf5(self, handle: Any) -> None:

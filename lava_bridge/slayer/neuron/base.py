@@ -153,11 +153,13 @@ class Neuron(LazyChannels):
     @shape.setter
     def shape(self, shape: tuple[int, ...] | None) -> None:
         self._shape = None if shape is None else torch.Size(shape)
-        if self._shape is not None:
-            self.draw(self._shape[0])
-            for norm in self.children():
-                if isinstance(norm, LazyChannels):
-                    norm.draw(self._shape[0])
+
+    def draw(self, channels: int) -> None:
+        """Draw the parameters of each channel, and size the norm, unless that has happened."""
+        super().draw(channels)
+        for norm in self.children():
+            if isinstance(norm, LazyChannels):
+                norm.draw(channels)
 
     @property
     def num_neurons(self) -> int | None:
@@ -198,6 +200,7 @@ class Neuron(LazyChannels):
                 f"found {tuple(found)} in an input {tuple(input.shape)}; use one neuron for each "
                 "layer"
             )
+        self.draw(found[0])
         for state_name in self._states:
             state = getattr(self, state_name)
             if state.shape[0] != input.shape[0]:

@@ -50,8 +50,8 @@ def _surrogate_slope(
 ) -> Tensor:
     if tau_rho == 0:
         raise BridgeError(
-            "Spike: expected a surrogate gradient of some width, found tau_rho = 0; a neuron's is a "
-            "multiple of its threshold, so give it a threshold of 1 / scale or more"
+            "Spike: expected a surrogate gradient of some width, found tau_rho = 0; a neuron's is "
+            "a multiple of its threshold, so give it a threshold of 1 / scale or more"
         )
     above = voltage - threshold
     if graded_spike:
