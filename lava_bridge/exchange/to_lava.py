@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import slayer as native_slayer
 from ..errors import ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
+from ..ops import DECAY_SCALE
 from .cuba_lif import THRESHOLD_MAX, CubaLIFNode
 from .pool import SumPool2d
 
@@ -141,29 +142,42 @@ def to_lava_neuron(sj_ms_neuron: nn.Module, slayer: Any = native_slayer) -> Any:
     return lava_neuron
 
 
-def _copy_learned(sj_ms_neuron: nn.Module, lava_neuron: Any, slayer: Any) -> None:
-    """Decays per channel and the norm: what constructor arguments can't carry."""
+def _copy_learned(
+    sj_ms_neuron: nn.Module, lava_neuron: Any, slayer: Any, dimensions: int | None = None
+) -> None:
+    """Decays per channel and the norm: what constructor arguments can't carry.
+
+    ``dimensions`` is 1 for a layer ``[C]``, 3 for a layer ``[C, H, W]``, None if not known.
+    """
     if not isinstance(sj_ms_neuron, CubaLIFNode):
         return
     if not lava_neuron.shared_param:
         channels = max(sj_ms_neuron.current_decay.numel(), sj_ms_neuron.voltage_decay.numel())
-        lava_neuron.load_state_dict(
-            {
-                name: _per_channel(name, getattr(sj_ms_neuron, name), channels)
-                for name in ("current_decay", "voltage_decay")
-            }
-        )
+        decays = {
+            name: _per_channel(name, getattr(sj_ms_neuron, name), channels, dimensions)
+            for name in ("current_decay", "voltage_decay")
+        }
+        if hasattr(lava_neuron, "current_decay_min"):
+            # lava-dl draws them at the first forward, whatever they were: from a range of one point
+            for name, decay in decays.items():
+                getattr(lava_neuron, name).data = decay
+                setattr(lava_neuron, f"{name}_min", decay / DECAY_SCALE)
+                setattr(lava_neuron, f"{name}_max", decay / DECAY_SCALE)
+        else:
+            lava_neuron.load_state_dict(decays)
     if sj_ms_neuron.norm is not None:
         lava_neuron.norm = sj_ms_neuron.norm.to_lava(slayer)
         lava_neuron.norm.pre_hook_fx = lava_neuron.quantize_8bit
 
 
-def _per_channel(name: str, decay: Tensor, channels: int) -> Tensor:
-    """A decay as slayer holds it, ``[C]``, from one that broadcasts as ``[C, 1, 1]``."""
-    if decay.dim() > 1 and decay.shape[1:].numel() > 1:
+def _per_channel(name: str, decay: Tensor, channels: int, dimensions: int | None) -> Tensor:
+    """A decay as slayer holds it, ``[C]``, from one that broadcasts as ``[C]`` or ``[C, 1, 1]``."""
+    by_channel = decay.dim() == (dimensions or decay.dim()) and decay.shape[1:].numel() == 1
+    if decay.numel() > 1 and not by_channel:
         raise ConversionError(
             f"has a {name} of shape {tuple(decay.shape)}, but slayer's decays differ by channel "
-            "only; use one of shape [C, 1, 1] (convolution) or [C]"
+            "only; use one of shape [C, 1, 1] (after a convolution or pooling) or [C] (after a "
+            "linear layer)"
         )
     return decay.detach().flatten().expand(channels).clone()
 
@@ -356,7 +370,7 @@ def block_of(
             synapse.dilation,
             **options,
         )
-    _copy_learned(sj_neuron, block.neuron, slayer)
+    _copy_learned(sj_neuron, block.neuron, slayer, 1 if isinstance(synapse, nn.Linear) else 3)
     return block
 
 

@@ -71,8 +71,9 @@ def integrate(
     for t in range(x.shape[-1]):
         drive = (scale * x[..., t].to(exact)).to(torch.int64)
         level = right_shift_to_zero(held * kept, DECAY_BITS) + drive
-        output[..., t] = level / scale
-        held = level if threshold is None else level * (level < threshold * scale)
+        real = level.to(exact)
+        output[..., t] = real / scale
+        held = level if threshold is None else level * (real < threshold * scale)
     return output
 
 

@@ -29,7 +29,7 @@ class DenseFields(SynapticBlock):
 
     def _know_shape(self, in_neurons: Any) -> None:
         if isinstance(in_neurons, int):
-            # Set, not inferred: what each channel draws is drawn at the first forward, as in slayer.
+            # Not inferred: channels draw what is their own at the first forward, as in slayer.
             self.neuron.shape = self.synapse.output_shape((in_neurons,))
 
 
