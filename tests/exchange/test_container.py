@@ -179,6 +179,7 @@ def test_a_norm_reaches_the_block_as_a_copy(lava, seed):
         assert neu.norm.running_mean.any()
         x = sequence((4,), 1, 1.0)
         assert torch.equal(block.neuron.norm.pre_hook_fx(x), quantize_8bit(x, 64))
+        assert block.neuron.norm.pre_hook_fx.__self__ is block.neuron, "nothing of the node's"
 
 
 def test_the_blocks_weights_are_copies(lava):
