@@ -75,6 +75,7 @@ def accuracy(rate: torch.Tensor, labels: torch.Tensor) -> float:
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     console = Console()
+    torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other
     torch.manual_seed(0)
     images, test_images, labels, test_labels = train_test_split(
         *load_digits(return_X_y=True), test_size=450, random_state=0

@@ -23,6 +23,9 @@ _STAND_INS = (
     "cv2",
 )
 
+# The tests' tensors are small: more threads would only wait for each other.
+torch.set_num_threads(1)
+
 settings.register_profile(
     "bridge",
     deadline=None,

@@ -192,6 +192,15 @@ def test_the_blocks_weights_are_copies(lava):
         assert torch.equal(container.synapse.weight, before)
 
 
+def test_a_pools_weight_of_one_is_quantised_as_the_blocks(lava):
+    # at a scale of 256 the largest weight is 254: four spikes are 4 * 254, one is 254 / 256
+    neu = CubaLIFNode(1.0, 1.0, v_threshold=3.98, scale=256)
+    container = BlockContainer(SumPool2d(2), neu, "m")
+    x_seq = torch.ones(1, 1, 1, 2, 2)
+    assert not assert_blocks_spike_as(lava, container, x_seq, "m").any()
+    assert CubaLIFNode(1.0, 1.0, v_threshold=3.98, scale=256)(torch.full((1, 1), 4.0)).all()
+
+
 def test_an_empty_batch_passes():
     for synapse, shape in (
         (nn.Linear(6, 3, bias=False), (6,)),
