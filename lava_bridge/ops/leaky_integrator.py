@@ -65,7 +65,7 @@ def integrate(
     x, decay, state = x.detach(), decay.detach(), state.detach()
     # Half precision overflows at 16 when it is scaled by 4096.
     exact = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-    held = (state * scale).to(torch.int64)
+    held = (scale * state.to(exact)).to(torch.int64)
     kept = DECAY_SCALE - decay.to(torch.int64)
     output = torch.empty_like(x)
     for t in range(x.shape[-1]):

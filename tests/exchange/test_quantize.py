@@ -158,6 +158,18 @@ def test_an_integrator_step_is_its_definition_in_pythons_integers(seed, decay, s
         assert mine == (kept + int(scale * drive)) / scale
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@given(seed=seeds, decay=decays)
+def test_an_integrator_step_in_half_precision_is_that_of_the_same_values(dtype, seed, decay):
+    # times 4096 these overflow a float16
+    x, decay, state = step_inputs(seed, torch.tensor(4096 * decay), size=40.0)
+    x, state = x.detach().to(dtype), state.detach().to(dtype)
+    y = exchange.LeakyIntegratorStep.apply(x, decay, state, 4096)
+    reference = exchange.LeakyIntegratorStep.apply(x.float(), decay, state.float(), 4096)
+    assert torch.equal(y, reference.to(dtype))
+    assert torch.isfinite(y).all()
+
+
 @given(seeds, st.lists(decays, min_size=3, max_size=3))
 def test_a_decay_per_channel_has_a_gradient_of_its_own_shape(sj, seed, values):
     shape = (2, 3, 2, 2)
