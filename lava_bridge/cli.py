@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Exit status: 0 fine, 1 the nets differ, 2 something given can't be used.
+# Exit status: 0 fine, 1 the nets differ, 2 something given can't be used, 70 a fault in here (as
+# sysexits.h has it).
 MISMATCH = 1
 UNUSABLE = 2
+CRASHED = 70
 
 # Columns of a table that does not go to a terminal.
 LOG_WIDTH = 160
@@ -45,6 +48,11 @@ class _Commands(click.Group):
         except BridgeError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(UNUSABLE)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception:  # a fault of this library: not to be taken for a mismatch
+            traceback.print_exc()
+            ctx.exit(CRASHED)
 
 
 class _Shape(click.ParamType):
@@ -205,22 +213,25 @@ def _build(factory: str, weights: str | None) -> "nn.Module":
     """The net of MODULE:FACTORY, with weights from a file."""
     import torch
 
-    net = _factory(factory)()
-    if not isinstance(net, torch.nn.Module | list | tuple):
+    from .verify import as_module
+
+    build = _factory(factory)
+    try:
+        net = as_module(build())
+    except Exception as error:  # whatever the user's code raises
+        raise BridgeError(f"{factory}: can't build the net: {_one_line(error)}") from error
+    if not isinstance(net, torch.nn.Module):
         raise BridgeError(
             f"{factory}: gave a {type(net).__name__}, not a net; return an nn.Sequential"
         )
-    if isinstance(net, list | tuple):
-        net = torch.nn.Sequential(*net)
     if weights is not None:
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
             net.load_state_dict(state)
         except Exception as error:  # whatever a foreign file makes of torch's reader
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BridgeError(
-                f"{weights}: can't be loaded into the net of {factory} ({reason}); save it with "
-                "torch.save(net.state_dict(), ...)"
+                f"{weights}: can't be loaded into the net of {factory} ({_one_line(error)}); save "
+                "it with torch.save(net.state_dict(), ...)"
             ) from error
     return net.eval()
 
@@ -232,10 +243,10 @@ def _factory(name: str) -> Callable[[], Any]:
     try:
         module = _import(module_name)
         factory = getattr(module, attribute)
-    except (ImportError, AttributeError, SyntaxError, OSError) as error:
+    except Exception as error:  # whatever the user's module raises
         raise BridgeError(
-            f"{name}: can't be imported ({error}); give a module that Python finds from here, or a "
-            "file, and a function in it"
+            f"{name}: can't be imported ({_one_line(error)}); give a module that Python finds from "
+            "here, or a file, and a function in it"
         ) from error
     if not callable(factory):
         raise BridgeError(
@@ -265,9 +276,16 @@ def _load_input(path: str) -> "np.ndarray":
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
+        x = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
         raise BridgeError(
-            f"{path}: can't be read as a NumPy array ({reason}); save it with numpy.save"
+            f"{path}: can't be read as a NumPy array ({_one_line(error)}); save it with numpy.save"
         ) from error
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
+        raise BridgeError(f"{path}: is no array of numbers; save one with numpy.save")
+    return x
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, in one line of bounded length."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -36,7 +36,7 @@ MAX_EXPONENT = 32
 
 
 def export_hdf5(
-    blocks: Iterable[nn.Module],
+    blocks: Iterable[nn.Module] | nn.Module,
     path: str | os.PathLike[str],
     input_shape: tuple[int, ...] | None = None,
 ) -> None:
@@ -60,22 +60,24 @@ def export_hdf5(
         If a block can't be exported (it is named), or the file can't be written.
     """
     target = Path(path)
+    layers_of: Any = [blocks] if hasattr(blocks, "export_hdf5") else blocks
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         layers = file.create_group("layer")
         block: Any
-        for i, block in enumerate(blocks):
+        for i, block in enumerate(layers_of):
             place = f"{i} ({type(block).__name__})"
             if not hasattr(block, "export_hdf5"):
                 raise NetFileError(
                     f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first"
                 )
             try:
-                if input_shape is not None:
+                if input_shape is not None and hasattr(block, "infer_shape"):
                     input_shape = block.infer_shape(input_shape)
                 block.export_hdf5(layers.create_group(str(i)))
-            except BridgeError as error:
-                raise NetFileError(f"{place}: {error}") from error
+            except (BridgeError, TypeError, AttributeError, RuntimeError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise NetFileError(f"{place}: {reason}") from error
         if not len(layers):
             raise NetFileError(f"{target}: there are no blocks to write; give at least one")
     _write_whole(target, image.getbuffer())
@@ -145,16 +147,20 @@ def load_hdf5(path: str | os.PathLike[str]) -> nn.Sequential:
     blocks = []
     with open_layers(path) as layers:
         for layer in layers:
-            kind = layer.text("type")
-            read = _READERS.get(kind)
-            if read is None:
-                raise layer.error("type", f"is {kind!r}, which is none of {', '.join(_READERS)}")
+            kind = None
             try:
+                kind = layer.text("type")
+                read = _READERS.get(kind)
+                if read is None:
+                    raise layer.error(
+                        "type", f"is {kind!r}, which is none of {', '.join(_READERS)}"
+                    )
                 blocks.append(read(layer))
             except NetFileError:
                 raise
             except (BridgeError, ValueError, TypeError, RuntimeError) as error:
-                raise layer.error("", f"is no valid layer of type {kind!r}: {error}") from error
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise layer.error("", f"is no valid layer of type {kind!r}: {reason}") from error
     return nn.Sequential(*blocks)
 
 
@@ -176,6 +182,8 @@ def _read_input(layer: LayerReader) -> nn.Module:
         # Lava makes no process of such a layer, so nothing delays there.
         block = _blocks.Input(delay_shift=layer.flag("delay_shift", False))
     else:
+        if layer.has("neuron/weight_exp"):
+            raise layer.error("neuron/weight_exp", "is a norm's, which an input has not")
         params, scale = _neuron_params(layer)
         block = _blocks.Input(
             params,
@@ -422,3 +430,4 @@ def _restore_neuron(layer: LayerReader, neuron: Any) -> None:
             raise layer.error("neuron/weight_exp", f"is {exponent}, beyond {MAX_EXPONENT} bits")
         # Any variance between two powers of four has the exponent of the upper.
         neuron.norm.running_var = torch.tensor([4.0 ** (exponent - 0.5)])
+        neuron.norm.weight_exp_bits = layer.attribute("weight_exp_bits", 3, 0)

@@ -24,6 +24,8 @@ MAX_LAYERS = 4096
 MAX_COMPRESSION = 1032
 # Below this many bytes a dataset is believed.
 SMALL = 1 << 16
+# The longest type that is told apart or shown.
+MAX_TEXT = 40
 # The largest integer that a layer's geometry or a neuron's parameter may have.
 MAX_INTEGER = 1 << 31
 
@@ -50,8 +52,8 @@ class LayerReader:
         value = np.asarray(self._read(name)).reshape(-1)
         if value.size != 1 or not isinstance(value[0], bytes | str):
             raise self.error(name, "is not a string")
-        text = value[0]
-        return text.decode("ascii", "replace") if isinstance(text, bytes) else text
+        text = value[0].decode("ascii", "replace") if isinstance(value[0], bytes) else value[0]
+        return text[:MAX_TEXT]
 
     def floats(self, name: str) -> np.ndarray:
         """A dataset of finite numbers."""
@@ -121,14 +123,14 @@ class LayerReader:
         """An attribute of the group, a whole number of ``least`` or more."""
         value = self._group.attrs.get(name, default)
         if not isinstance(value, int | np.integer) or not least <= value <= MAX_INTEGER:
-            raise self.error("", f"has the attribute {name}={value!r}, not an integer from {least}")
+            raise self.error("", f"has an attribute {name} that is no integer from {least} up")
         return int(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """An attribute of the group, true or false."""
         value = self._group.attrs.get(name, default)
         if not isinstance(value, bool | np.bool_):
-            raise self.error("", f"has the attribute {name}={value!r}, not true or false")
+            raise self.error("", f"has an attribute {name} that is neither true nor false")
         return bool(value)
 
     def _find(self, name: str) -> Any:
@@ -138,18 +140,20 @@ class LayerReader:
         found = self._find(name)
         if not isinstance(found, h5py.Dataset):
             raise self.error(name, "is missing" if found is None else "is no dataset")
+        if found.is_virtual or found.external:
+            raise self.error(name, "lies in another file")
+        if found.shape is None:
+            raise self.error(name, "is empty")
+        declared = math.prod(found.shape) * found.dtype.itemsize
+        if declared > max(SMALL, MAX_COMPRESSION * found.id.get_storage_size()):
+            raise self.error(name, f"claims {declared} bytes, which the file does not hold")
+        if found.dtype.hasobject and found.size != 1:
+            # Strings of any length lie elsewhere in the file, where many may share one.
+            raise self.error(name, f"has {found.size} values where one string is expected")
         return found
 
     def _read(self, name: str) -> Any:
-        dataset = self._dataset(name)
-        if dataset.is_virtual or dataset.external:
-            raise self.error(name, "lies in another file")
-        if dataset.shape is None:
-            raise self.error(name, "is empty")
-        declared = math.prod(dataset.shape) * dataset.dtype.itemsize
-        if declared > max(SMALL, MAX_COMPRESSION * dataset.id.get_storage_size()):
-            raise self.error(name, f"claims {declared} bytes, which the file does not hold")
-        return dataset[()]
+        return self._dataset(name)[()]
 
 
 @contextmanager

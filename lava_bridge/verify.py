@@ -24,7 +24,6 @@ from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
-from .slayer.block.common import Block
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
 
@@ -67,9 +66,11 @@ def check_equivalence(
         If a net can't be run on ``x``, or the nets have not the same layers.
     """
     x_nxt = _as_nxt(x, layout)
+    if batch_size < 1:
+        raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
     side_a, side_b = _side(a, "a"), _side(b, "b")
     comparisons: list[LayerComparison] = []
-    starts = range(0, max(x_nxt.shape[0], 1), batch_size)
+    starts = range(0, x_nxt.shape[0], batch_size)
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
         for start in starts:
             batch = x_nxt[start : start + batch_size]
@@ -86,9 +87,15 @@ def check_equivalence(
                 comparisons, outputs_a, outputs_b, strict=True
             ):
                 steps = spikes_a.shape[-1] - max(delay_a, delay_b)
+                if steps < 1:
+                    raise BridgeError(
+                        f"check_equivalence: layer {comparison.name_a} has nothing to compare: its "
+                        f"spikes come {max(delay_a, delay_b)} steps late, and the input has "
+                        f"{spikes_a.shape[-1]}; give more time steps"
+                    )
                 comparison.add(
-                    spikes_a[..., delay_a : delay_a + max(steps, 0)],
-                    spikes_b[..., delay_b : delay_b + max(steps, 0)],
+                    spikes_a[..., delay_a : delay_a + steps],
+                    spikes_b[..., delay_b : delay_b + steps],
                     start,
                 )
             advance()
@@ -99,13 +106,23 @@ def check_equivalence(
 def _as_nxt(x: Tensor | np.ndarray, layout: str) -> Tensor:
     if layout not in ("TNX", "NXT"):
         raise BridgeError(f"check_equivalence: layout must be 'TNX' or 'NXT', found {layout!r}")
-    x = torch.as_tensor(x)
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise BridgeError(
+            f"check_equivalence: the input is no array of numbers: {error}"
+        ) from error
     if not x.is_floating_point():
         x = x.float()
     if x.dim() < 3:
         raise BridgeError(
             f"check_equivalence: expected an input in layout {layout} of 3 or more dimensions, "
             f"found shape {tuple(x.shape)}"
+        )
+    if not x.numel():
+        raise BridgeError(
+            f"check_equivalence: an input of shape {tuple(x.shape)} has nothing to compare; give "
+            "at least one sample and one time step"
         )
     if not bool(torch.isfinite(x).all()):
         raise BridgeError("check_equivalence: the input has values that are NaN or infinite")
@@ -135,18 +152,26 @@ class _Side:
 def _side(net: Any, letter: str) -> _Side:
     if isinstance(net, str | os.PathLike):
         return _slayer_side(os.fspath(net), load_hdf5(net))
-    if isinstance(net, Block):
+    if hasattr(net, "export_hdf5"):
         net = [net]
-    if isinstance(net, list | tuple | nn.Sequential) and any(isinstance(m, Block) for m in net):
+    if isinstance(net, list | tuple | nn.Sequential) and any(
+        hasattr(block, "export_hdf5") for block in net
+    ):
         return _slayer_side(f"{letter} (slayer blocks)", net)
-    if isinstance(net, list | tuple):
-        net = nn.Sequential(*net)
+    net = as_module(net)
     if isinstance(net, nn.Module) and any(isinstance(m, neuron.BaseNode) for m in net.modules()):
         return _spikingjelly_side(letter, net)
     raise BridgeError(
         f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
         f"{type(net).__name__} without any neuron"
     )
+
+
+def as_module(net: Any) -> Any:
+    """A net that is given as a list or tuple, nested as you like, as an nn.Sequential."""
+    if isinstance(net, list | tuple):
+        return nn.Sequential(*(as_module(part) for part in net))
+    return net
 
 
 def _match_layers(
@@ -190,6 +215,9 @@ def _untouched(blocks: Any) -> Iterator[None]:
     """Run blocks in evaluation mode from a fresh state, then put everything back."""
     modules = list(dict.fromkeys(m for block in blocks for m in block.modules()))
     saved = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in modules]
+    # Delays and decays per channel are drawn at a first forward: that would be the user's to do.
+    values = [(p, p.data) for m in modules for p in m.parameters(recurse=False)]
+    random = torch.get_rng_state()
     try:
         for module in modules:
             module.__dict__["training"] = False
@@ -206,6 +234,9 @@ def _untouched(blocks: Any) -> Iterator[None]:
             module._buffers.update(buffers)
             module._parameters.clear()
             module._parameters.update(parameters)
+        for parameter, value in values:
+            parameter.data = value
+        torch.set_rng_state(random)
 
 
 # SpikingJelly -----------------------------------------------------------------------------------
@@ -235,6 +266,13 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
         finally:
             for hook in hooks:
                 hook.remove()
+        expected = 1 if multi_step else x.shape[-1]
+        for node, steps in spikes.items():
+            if len(steps) != expected:
+                raise BridgeError(
+                    f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
+                    "use each neuron once, all in the same step mode"
+                )
         return [
             (_short(nodes[node]), 0, TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)))
             for node, steps in spikes.items()

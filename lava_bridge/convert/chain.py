@@ -9,7 +9,7 @@ import torch.nn as nn
 from .. import slayer as native_slayer
 from ..errors import ConversionError
 from ..exchange.pool import SumPool2d
-from ..exchange.to_lava import block_of
+from ..exchange.to_lava import block_of, check_pool_scale
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN
 from .merge import pool_as_conv, pool_into_conv, pool_into_linear
 
@@ -40,6 +40,8 @@ class Chain:
         self._waiting_place = ""
         self._factor = 1.0
         self._flatten_waits = False
+        # The neurons met so far.
+        self._seen: set[int] = set()
         if input_shape is not None:
             self._append(slayer.block.cuba.Input(delay_shift=False))
 
@@ -79,7 +81,15 @@ class Chain:
                 "has no synapse before it, but a slayer neuron is part of a layer; put a Linear, "
                 "Conv2d or pooling in front"
             )
+        if id(node) in self._seen:
+            raise ConversionError(
+                "is used a second time: two layers would share its state; give each layer a neuron "
+                "of its own"
+            )
+        self._seen.add(id(node))
+        scale = getattr(node, "scale", getattr(node, "lava_s_cale", 1 << 6))
         if isinstance(layer, SumPool2d):
+            check_pool_scale(scale)
             layer = self._fit_pool(layer)
         block = block_of(
             layer,
@@ -88,7 +98,7 @@ class Chain:
             threshold_factor=self._factor,
             slayer=self._slayer,
         )
-        self._warn_of_clipping(layer, getattr(node, "scale", getattr(node, "lava_s_cale", 64)))
+        self._warn_of_clipping(layer, scale)
         self._waiting = None
         self._append(block, layer, node)
         if self._flatten_waits:

@@ -28,7 +28,7 @@ def twin(*types: type) -> Callable[[Callable[[Any], nn.Module | None]], Any]:
     return register
 
 
-def to_spikingjelly(blocks: Iterable[nn.Module]) -> nn.Sequential:
+def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
     """Convert slayer blocks to a multi-step SpikingJelly net that gives the same spikes.
 
     Each block becomes a :class:`~lava_bridge.exchange.BlockContainer` with copies of its weights:
@@ -50,8 +50,9 @@ def to_spikingjelly(blocks: Iterable[nn.Module]) -> nn.Sequential:
     ConversionError
         If a block has no twin; it names the block's place.
     """
+    net: Any = [blocks] if hasattr(blocks, "export_hdf5") else blocks
     containers = []
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(net):
         try:
             make = TWINS.get(type(block))
             if make is None:
@@ -130,7 +131,9 @@ def _container(block: Any, layer: Any, weight: Tensor | None = None) -> BlockCon
         )
     if weight is not None:
         layer.weight = nn.Parameter(weight.reshape(layer.weight.shape).clone())
-    return BlockContainer(layer, _neuron(block.neuron), step_mode="m")
+    # Decays per channel broadcast with [N, C] or [N, C, H, W].
+    spatial = 0 if isinstance(layer, nn.Linear) else 2
+    return BlockContainer(layer, _neuron(block.neuron, spatial), step_mode="m")
 
 
 def _weight(block: Any) -> Tensor:
@@ -139,7 +142,7 @@ def _weight(block: Any) -> Tensor:
     return weight if mask is None else weight * mask
 
 
-def _neuron(neuron: Any) -> CubaLIFNode:
+def _neuron(neuron: Any, spatial: int) -> CubaLIFNode:
     if neuron.graded_spike:
         raise ConversionError("has graded spikes, but SpikingJelly's are 0 or 1")
     if neuron.shape is not None:
@@ -147,8 +150,7 @@ def _neuron(neuron: Any) -> CubaLIFNode:
     decays = []
     for decay in (neuron.current_decay, neuron.voltage_decay):
         held = decay.detach() / neuron.p_scale
-        spatial = [1] * (len(neuron.shape) - 1) if neuron.shape is not None else []
-        decays.append(held.item() if held.numel() == 1 else held.reshape(-1, *spatial))
+        decays.append(held.item() if held.numel() == 1 else held.reshape(-1, *[1] * spatial))
     current_decay, voltage_decay = decays
     return CubaLIFNode(
         current_decay,

@@ -1,5 +1,6 @@
 """From a SpikingJelly net to slayer blocks."""
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch.nn as nn
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from .chain import Chain
-from .rules import CONTAINERS, rule_of
+from .rules import is_container, rule_of
 
 __all__ = ["to_slayer"]
 
@@ -33,7 +34,8 @@ def to_slayer(
         SpikingJelly's step-mode containers. The layers must have no bias.
     input_shape : (C, H, W) or (C,), optional
         Shape of one input, without batch and time. With it every block knows its shape, so that it
-        can be exported at once, and an Input block comes first.
+        can be exported at once, and an Input block comes first. Without, poolings are taken to fit
+        their input (slayer's Pool counts a window that is cut off, AvgPool2d leaves it out).
     delay_shift : bool
         Whether each block delays its spikes by one step, as the chip does. Without, the blocks
         equal the SpikingJelly net step for step.
@@ -70,10 +72,11 @@ def to_slayer(
 
 def _leaves(module: Any, path: str) -> Iterator[tuple[str, Any]]:
     """The modules in order, with their paths, containers opened."""
-    if type(module) not in CONTAINERS:
+    if not is_container(module):
         yield path, module
         return
-    children = module.named_children() if isinstance(module, nn.Module) else enumerate(module)
+    # Not named_children(): it leaves out a module that stands in the net a second time.
+    children = module._modules.items() if isinstance(module, nn.Module) else enumerate(module)
     for name, child in children:
         yield from _leaves(child, f"{path}.{name}" if path else str(name))
 
@@ -81,9 +84,12 @@ def _leaves(module: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     if shape is None:
         return None
-    shape = tuple(shape)
-    if len(shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in shape):
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        sizes = ()
+    if len(sizes) not in (1, 3) or min(sizes) < 1:
         raise ConversionError(
-            f"input_shape: expected (C, H, W) or (C,) of positive integers, found {shape}"
+            f"input_shape: expected (C, H, W) or (C,) of positive integers, found {shape!r}"
         )
-    return shape
+    return sizes

@@ -47,6 +47,7 @@ def pool_into_conv(pool: SumPool2d, conv: nn.Conv2d, shape: tuple[int, ...] | No
     convolution would see them where the net sees zeros.
     """
     _require_tiles(pool)
+    _refuse_ceil(pool)
     padding = conv_padding(conv)
     if any(padding):
         _require_fit(pool, shape)

@@ -14,7 +14,7 @@ from ..exchange import BlockContainer, CubaLIFNode, SumPool2d
 from ..exchange.to_lava import check_flatten, check_synapse, sum_pool_of
 from .chain import Chain
 
-__all__ = ["CONTAINERS", "RULES", "rule"]
+__all__ = ["RULES", "is_container", "rule", "rule_of"]
 
 Rule = Callable[[Any, Chain], None]
 
@@ -82,6 +82,15 @@ def _block_container(module: BlockContainer, chain: Chain) -> None:
             rule_of(part)(part, chain)
 
 
+def is_container(module: Any) -> bool:
+    """Whether a module does no more than call its children one after the other."""
+    return any(
+        isinstance(module, kind)
+        and getattr(type(module), "forward", None) is getattr(kind, "forward", None)
+        for kind in CONTAINERS
+    )
+
+
 def rule_of(module: Any) -> Rule:
     """The rule for a module, by its type.
 
@@ -95,6 +104,8 @@ def rule_of(module: Any) -> Rule:
         return found
     known = [base.__name__ for base in type(module).__mro__[1:] if base in RULES]
     near = f"; it is a kind of {known[0]} but may compute something else" if known else ""
+    if isinstance(module, nn.Module) and next(module.children(), None) is not None and not near:
+        near = " (a module of its own forward: pass its layers as an nn.Sequential)"
     raise ConversionError(
         f"no rule converts this type{near}; replace the module, or register a rule with "
         "lava_bridge.convert.rule"

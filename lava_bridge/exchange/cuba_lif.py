@@ -236,6 +236,8 @@ class CubaLIFNode(neuron.BaseNode):
 
     def _decay_now(self, name: str) -> float | Tensor:
         decay = getattr(self, name).detach() / DECAY_SCALE
+        if self.requires_grad:  # as the next forward does
+            decay = decay.clamp(0, 1)
         return decay.item() if decay.numel() == 1 else decay.cpu()
 
     def quantize_8bit(self, x: Tensor, descale: bool = False) -> Tensor:

@@ -17,6 +17,7 @@ from .. import slayer as native_slayer
 from ..errors import ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE
+from ..quantize import WEIGHT_MAX, quantize_8bit
 from .cuba_lif import THRESHOLD_MAX, CubaLIFNode
 from .pool import SumPool2d
 
@@ -75,6 +76,11 @@ def to_lava_neuron_param_dict(
             for name in ("current_decay", "voltage_decay"):
                 own[name] = own[name] if isinstance(own[name], tuple) else (own[name],) * 2
         params |= own | {"requires_grad": sj_ms_neuron.requires_grad}
+        if sj_ms_neuron.norm is not None and threshold_factor != 1:
+            raise ConversionError(
+                "has a norm, but the pooling before it sums where the net averages, which the norm "
+                "would see; use a SumPool2d, or a neuron without a norm"
+            )
     elif isinstance(sj_ms_neuron, neuron.IFNode | neuron.LIFNode):
         is_lif = isinstance(sj_ms_neuron, neuron.LIFNode)
         params |= {
@@ -96,7 +102,8 @@ def to_lava_neuron_param_dict(
     params["threshold"] *= threshold_factor
     _check_reset(sj_ms_neuron.v_reset)
     _check_threshold(params["threshold"], params["scale"])
-    _check_decay("voltage_decay", params["voltage_decay"])
+    for name in ("current_decay", "voltage_decay"):
+        _check_decay(name, params[name])
     return params
 
 
@@ -220,6 +227,11 @@ def lava_neuron_forward(
 
 def check_synapse(layer: nn.Module) -> None:
     """Refuse a layer that no slayer synapse equals."""
+    if hasattr(layer, "weight") and "weight" not in layer._parameters:
+        raise ConversionError(
+            "computes its weight in a hook (weight norm, pruning), so it may be out of date; make "
+            "it permanent with remove_weight_norm or prune.remove"
+        )
     if getattr(layer, "bias", None) is not None:
         raise ConversionError("has a bias, which slayer's synapses have not; train with bias=False")
     padding_mode = getattr(layer, "padding_mode", "zeros")
@@ -233,6 +245,26 @@ def check_synapse(layer: nn.Module) -> None:
         raise ConversionError(
             f"has {int((~torch.isfinite(weight)).sum())} weights that are NaN or infinite; "
             "check the training or the checkpoint"
+        )
+
+
+def check_pool_scale(scale: int) -> None:
+    """Refuse a neuron whose scale can't hold a pooling's weight of 1."""
+    if quantize_8bit(torch.ones(()), scale) != 1:
+        raise ConversionError(
+            f"has a scale of {scale}, at which 8 bits can't hold a pooling's weight of 1; use an "
+            f"even scale of {WEIGHT_MAX} at most"
+        )
+
+
+def _check_norm(synapse: Any, sj_neuron: Any) -> None:
+    """Refuse a norm of other channels than its layer has."""
+    channels = getattr(synapse, "out_features", getattr(synapse, "out_channels", None))
+    norm = getattr(sj_neuron, "norm", None)
+    if norm is not None and channels is not None and norm.num_features != channels:
+        raise ConversionError(
+            f"has a norm of {norm.num_features} features on a layer of {channels} channels; put "
+            "the neuron before the Flatten, with one feature for each channel"
         )
 
 
@@ -342,6 +374,7 @@ def block_of(
     check_synapse(synapse)
     params = to_lava_neuron_param_dict(sj_neuron, threshold_factor)
     params["persistent_state"] = False
+    _check_norm(synapse, sj_neuron)
     hook = {} if quantize_to_8bit else {"pre_hook_fx": None}
     options = {"delay_shift": delay_shift, **hook}
     blocks = slayer.block.cuba
@@ -409,6 +442,7 @@ def to_lava_block_pool(
     """
     _check_type(pool2d_nn, nn.AvgPool2d)
     pool, divisor = sum_pool_of(pool2d_nn)
+    check_pool_scale(to_lava_neuron_param_dict(sj_ms_neuron)["scale"])
     return block_of(pool, sj_ms_neuron, quantize_to_8bit, threshold_factor=divisor, slayer=slayer)
 
 
@@ -421,6 +455,11 @@ def to_lava_block_flatten(flatten_nn: nn.Flatten, slayer: Any = native_slayer) -
 
 def sum_pool_of(pool: nn.AvgPool2d) -> tuple[SumPool2d, float]:
     """An average pooling as a sum pooling, and the divisor that is left over."""
+    if pool.ceil_mode and not pool.divisor_override:
+        raise ConversionError(
+            "has ceil_mode=True: a window that is cut off is divided by its own size; use "
+            "ceil_mode=False, or divisor_override"
+        )
     geometry = SumPool2d(pool.kernel_size, pool.stride, pool.padding, ceil_mode=pool.ceil_mode)
     if any(geometry.padding) and not pool.count_include_pad:
         raise ConversionError(

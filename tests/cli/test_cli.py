@@ -34,6 +34,12 @@ NET = """
     def nothing():
         return 7
 
+    def fails():
+        raise RuntimeError("no\\nluck")
+
+    def needs(argument):
+        return argument
+
     not_a_function = 7
 """
 
@@ -53,6 +59,8 @@ def folder(tmp_path_factory) -> Path:
     (folder / "mynet.py").write_text(textwrap.dedent(NET))
     weights = {"0.weight": torch.full((2, 1, 3, 3), 0.5), "3.weight": torch.full((3, 72), 0.25)}
     torch.save(weights, folder / "w.pt")
+    np.savez(folder / "x.npz", x=np.zeros(3))
+    np.save(folder / "s.npy", np.array([[["spike"]]]))
     np.save(folder / "x.npy", (np.random.default_rng(0).random((9, 3, 1, 8, 8)) < 0.4).astype("f4"))
     done = lava_bridge(
         "convert", "mynet:build", "--input-shape", "1,8,8", "-o", "n.net", cwd=folder
@@ -139,6 +147,16 @@ BAD_CALLS = {
         ["convert", "mynet:not_a_function", "--input-shape", "4", "-o", "o.net"],
         "is a int, not a function",
     ),
+    "failing": (
+        ["convert", "mynet:fails", "--input-shape", "4", "-o", "o.net"],
+        "mynet:fails: can't build the net: no luck",
+    ),
+    "argument": (
+        ["convert", "mynet:needs", "--input-shape", "4", "-o", "o.net"],
+        "mynet:needs: can't build the net",
+    ),
+    "archive": (["verify", "mynet:build", "n.net", "--input", "x.npz"], "x.npz: is no array"),
+    "strings": (["verify", "mynet:build", "n.net", "--input", "s.npy"], "s.npy: is no array"),
     "no net": (["convert", "mynet:nothing", "--input-shape", "4", "-o", "o.net"], "gave a int"),
     "shape": (["convert", "mynet:build", "--input-shape", "1x8", "-o", "o.net"], "1,8,8"),
     "negative shape": (["convert", "mynet:build", "--input-shape", "-1", "-o", "o.net"], "(-1,)"),

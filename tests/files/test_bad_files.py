@@ -232,3 +232,50 @@ def test_a_file_with_any_byte_changed_is_read_or_refused_never_crashes(tmp_path_
     path.write_bytes(content)
     with contextlib.suppress(NetFileError):
         load_hdf5(path)
+
+
+def test_many_strings_that_share_one_are_refused_before_they_are_read(good, tmp_path):
+    path = tmp_path / "strings.net"
+    shutil.copy(good, path)
+    with h5py.File(path, "r+") as file:
+        del file["layer/1/type"]
+        file["layer/1/type"] = np.array(["conv"] * 3, dtype=h5py.string_dtype())
+    assert "3 values where one string is expected" in refuse(path)
+
+
+def test_a_weight_that_was_never_written_is_refused_before_its_layer_is_built(good, tmp_path):
+    path = tmp_path / "empty.net"
+    shutil.copy(good, path)
+    with h5py.File(path, "r+") as file:
+        layer = file["layer/7"]
+        for name in ("weight", "inFeatures", "outFeatures", "shape"):
+            del layer[name]
+        layer["inFeatures"], layer["outFeatures"], layer["shape"] = 1 << 17, 1 << 17, [1 << 17]
+        layer.create_dataset("weight", (1 << 17, 1 << 17), dtype="f4", chunks=(1 << 10, 1 << 10))
+    assert "which the file does not hold" in refuse(path)
+
+
+@pytest.mark.parametrize("value", [np.arange(900), np.zeros((5, 5)), "text", -3])
+@pytest.mark.parametrize("name", ["scale", "delay_shift"])
+def test_a_wrong_attribute_is_one_line(good, tmp_path, name, value):
+    path = tmp_path / "attribute.net"
+    shutil.copy(good, path)
+    with h5py.File(path, "r+") as file:
+        file["layer/1"].attrs[name] = value
+    assert f"attribute {name}" in refuse(path)
+
+
+def test_an_input_with_a_norm_is_refused(good, tmp_path):
+    path = tmp_path / "input.net"
+    shutil.copy(good, path)
+    with h5py.File(path, "r+") as file:
+        file["layer/0/neuron/weight_exp"] = np.zeros(1)
+    assert "layer/0/neuron/weight_exp is a norm's" in refuse(path)
+
+
+def test_weights_that_are_not_finite_are_refused_when_written(tmp_path):
+    block = slayer.block.cuba.Dense({"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 3, 2)
+    block.synapse.weight.data[0, 0] = torch.nan
+    with pytest.raises(NetFileError, match=r"0 \(Dense\).*NaN"):
+        export_hdf5(block, tmp_path / "nan.net")
+    assert not os.listdir(tmp_path)

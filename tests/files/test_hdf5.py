@@ -87,6 +87,14 @@ def test_a_file_of_lava_dl_reads_back_to_blocks_of_the_same_spikes(pair, tmp_pat
         assert torch.equal(ours, theirs)
 
 
+def five_bit_norm() -> native.neuron.norm.WgtScaleBatchNorm:
+    """A norm whose variance needs more than the usual three bits."""
+    norm = native.neuron.norm.WgtScaleBatchNorm(weight_exp_bits=5).eval()
+    norm.running_mean.fill_(0.25)
+    norm.running_var.fill_(2.0**-9)
+    return norm
+
+
 ALL_BLOCKS = {
     "input": (lambda: cuba.Input(dict(PARAMS), weight=1.5, bias=0.25), (3,)),
     "plain input": (lambda: cuba.Input(), (2, 5, 4)),
@@ -109,6 +117,14 @@ ALL_BLOCKS = {
         lambda: cuba.Dense(dict(PARAMS), 12, 3, mask=torch.arange(36).reshape(3, 12) % 2),
         (12,),
     ),
+    "affine with a norm": (
+        lambda: cuba.Affine({**PARAMS, "norm": five_bit_norm}, 12, 3),
+        (12,),
+    ),
+    "dense with a norm of five bits": (
+        lambda: cuba.Dense({**PARAMS, "norm": five_bit_norm}, 12, 3),
+        (12,),
+    ),
     "conv": (lambda: cuba.Conv(dict(PARAMS), 2, 4, (3, 2), 2, 1, groups=2, delay=True), (2, 5, 4)),
     "pool": (lambda: cuba.Pool(dict(PARAMS), 2), (2, 5, 4)),
     "convT": (lambda: cuba.ConvT(dict(PARAMS), 2, 4, 3, 2), (2, 5, 4)),
@@ -129,7 +145,8 @@ def test_every_block_exports_before_a_forward_and_reads_back_to_the_same_output(
     if getattr(block, "delay", None) is not None:
         block.delay.delay.data.floor_()  # a file holds whole steps
     x = (torch.rand(3, *shape, 9) < 0.5).float()
-    (expected,), (found,) = run([block], x), run([loaded], x)
+    block.eval()
+    (expected,), (found,) = run([block], x), run([loaded.eval()], x)
     assert expected.any()
     assert torch.equal(found, expected)
 

@@ -157,16 +157,13 @@ def test_a_run_that_fails_leaves_the_nets_as_they_were_too(net):
     assert not any(m._forward_hooks for m in net.modules())
 
 
-def test_an_empty_set_of_samples_agrees(net):
-    report = check_equivalence(net, to_slayer(net, SHAPE), torch.zeros(4, 0, *SHAPE))
-    assert report.samples == 0
-    assert report.ok
-
-
 @pytest.mark.parametrize(
     ("x", "layout", "what"),
     [
         (torch.zeros(4, 1), "TNX", "3 or more dimensions"),
+        (torch.zeros(4, 0, *SHAPE), "TNX", "nothing to compare"),
+        (torch.zeros(0, 4, *SHAPE), "TNX", "nothing to compare"),
+        (np.array([[["spike"]]]), "TNX", "no array of numbers"),
         (torch.zeros(4, 1, *SHAPE), "NHWC", "'TNX' or 'NXT'"),
         (torch.full((4, 1, *SHAPE), torch.nan), "TNX", "NaN"),
     ],
@@ -206,3 +203,48 @@ def test_a_file_is_read_back_as_blocks_that_compare_with_those_it_came_from(net,
     blocks = to_slayer(net, SHAPE)
     export_hdf5(blocks, tmp_path / "net.net")
     assert check_equivalence(blocks, load_hdf5(tmp_path / "net.net"), spikes(9, 2, *SHAPE)).ok
+
+
+def test_a_proof_of_nothing_is_refused(net):
+    x, blocks = spikes(2, 2, *SHAPE), to_slayer(net, SHAPE)
+    late = to_slayer(net, SHAPE, delay_shift=True)
+    with pytest.raises(BridgeError, match="batch_size must be 1 or more"):
+        check_equivalence(net, blocks, x, batch_size=0)
+    with pytest.raises(BridgeError, match="come 2 steps late, and the input has 2"):
+        check_equivalence(blocks, late, x)
+    shared = neuron.IFNode(step_mode="m")
+    twice = nn.Sequential(nn.Linear(4, 4, bias=False), shared, nn.Linear(4, 4, bias=False), shared)
+    with pytest.raises(BridgeError, match="neuron 1 runs 2 times where 1 is expected"):
+        check_equivalence(twice, twice, spikes(3, 2, 4))
+
+
+def test_checking_blocks_that_have_not_run_draws_nothing_for_them():
+    params = {"threshold": 0.5, "current_decay": 0.5, "voltage_decay": 0.1, "shared_param": False}
+    blocks = [cuba.Dense(params, 6, 4, delay=True)]
+    before = {key: value.clone() for key, value in blocks[0].state_dict().items()}
+    random = torch.get_rng_state()
+    check_equivalence(blocks, blocks, spikes(5, 2, 6))
+    assert torch.equal(torch.get_rng_state(), random)
+    for key, value in blocks[0].state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_nested_lists_and_single_blocks_are_nets_too(net, tmp_path):
+    blocks = to_slayer(net, SHAPE)
+    x = spikes(6, 2, *SHAPE)
+    nested = [list(net)[:2], tuple(list(net)[2:])]
+    for a, b in zip(
+        check_equivalence(nested, blocks, x).layers,
+        check_equivalence(net, blocks, x).layers,
+        strict=True,
+    ):
+        assert (a.mismatches, a.fired_a, a.first) == (b.mismatches, b.fired_a, b.first)
+    export_hdf5(blocks[1], tmp_path / "one.net")
+    assert check_equivalence(blocks[1], tmp_path / "one.net", x).ok
+
+
+def test_the_originals_blocks_are_a_side_as_well(lava, net):
+    x = spikes(6, 2, *SHAPE)
+    report = check_equivalence(to_slayer(net, SHAPE, slayer=lava), to_slayer(net, SHAPE), x)
+    assert report.claim == "exact"
+    assert report.ok

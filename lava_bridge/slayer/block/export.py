@@ -45,6 +45,11 @@ def write_weight(
     with torch.no_grad():
         weight = synapse.weight if mask is None else synapse.weight * mask
         integers = synapse.pre_hook_fx(weight, descale=True)
+    if not bool(torch.isfinite(integers).all()):
+        raise BridgeError(
+            f"synapse.{type(synapse).__name__}: has weights that are NaN or infinite; check the "
+            "training or the checkpoint"
+        )
     shape = integers.shape[: 4 if max(integers.shape[2:4]) > 1 else dimensions]
     handle.create_dataset(name, data=integers.reshape(shape).cpu().numpy())
 
@@ -58,6 +63,7 @@ def write_norm(handle: Any, neuron: Any) -> None:
         handle.create_dataset("bias", data=norm.bias.cpu().numpy().flatten())
         if hasattr(norm, "weight_exp"):
             handle.create_dataset("neuron/weight_exp", data=norm.weight_exp.cpu().numpy())
+            handle.attrs["weight_exp_bits"] = norm.weight_exp_bits
 
 
 def write_axon(handle: Any, block: Any) -> None:

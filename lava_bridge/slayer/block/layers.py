@@ -110,6 +110,7 @@ class AbstractAffine(DenseFields):
             handle.create_dataset(name, data=value)
         export.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
         if self.dynamics:
+            export.write_norm(handle, self.neuron)
             export.write_neuron(handle, self.neuron)
         handle.attrs["scale"] = self.neuron.scale
 

@@ -75,6 +75,11 @@ class AbstractInput(Block):
     def export_hdf5(self, handle: Any) -> None:
         export.write_header(handle, self, "input")
         if self.neuron is not None:
+            if getattr(self.neuron, "norm", None) is not None:
+                raise BridgeError(
+                    "Input: its neuron has a norm, for which a file has no place; use weight and "
+                    "bias"
+                )
             for name in ("weight", "bias"):
                 value = getattr(self, name)
                 if value is not None:

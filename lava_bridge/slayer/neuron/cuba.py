@@ -190,6 +190,7 @@ class Neuron(base.Neuron):
             threshold,
         )
         if self.persistent_state:
+            # With a norm, what goes on is the normalised current, as in slayer.
             self.current_state = current[..., -1].detach().clone()
             self.voltage_state = voltage[..., -1].detach().clone()
         return current, voltage
