@@ -131,7 +131,9 @@ class EquivalenceReport:
             share = mismatches / total if total else 0.0
             return f"drift: {share:.2%} of {total:,} spike places differ (measured, not a claim)"
         if self.ok:
-            return f"exact: all {total:,} spike places agree"
+            silent = [layer.name_a for layer in self.layers if not layer.fired_a]
+            note = f" (but no neuron fires in {', '.join(silent)})" if silent else ""
+            return f"exact: all {total:,} spike places agree{note}"
         first = next(layer for layer in self.layers if layer.mismatches)
         return (
             f"NOT exact: {mismatches:,} of {total:,} spike places differ, first in layer "

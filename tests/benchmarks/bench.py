@@ -5,6 +5,7 @@ the same tensors, turn by turn, so that a machine that slows down slows both.
 """
 
 import json
+import os
 import platform
 import statistics
 import sys
@@ -91,6 +92,7 @@ def measure(case: Case) -> dict[str, list[float]]:
 
 def main() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count() or 1)  # the tests' set-up takes one
     results = {what: measure(case) for what, case in track(cases().items(), "measuring")}
     table = Table(
         "what",

@@ -218,6 +218,16 @@ def test_a_proof_of_nothing_is_refused(net):
         check_equivalence(twice, twice, spikes(3, 2, 4))
 
 
+def test_a_layer_that_never_fires_is_said_to_prove_little(net):
+    blocks = to_slayer(net, SHAPE)
+    report = check_equivalence(blocks, blocks, torch.zeros(4, 2, *SHAPE))
+    assert report.ok
+    assert report.verdict.endswith("(but no neuron fires in 1 Conv, 3 Dense)")
+    for block in (blocks[1], blocks[-1]):
+        block.synapse.weight.data.fill_(1.0)
+    assert "no neuron" not in check_equivalence(blocks, blocks, torch.ones(4, 2, *SHAPE)).verdict
+
+
 def test_checking_blocks_that_have_not_run_draws_nothing_for_them():
     params = {"threshold": 0.5, "current_decay": 0.5, "voltage_decay": 0.1, "shared_param": False}
     blocks = [cuba.Dense(params, 6, 4, delay=True)]
