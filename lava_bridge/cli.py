@@ -222,7 +222,8 @@ def _build(factory: str, weights: str | None) -> "nn.Module":
         raise BridgeError(f"{factory}: can't build the net: {_one_line(error)}") from error
     if not isinstance(net, torch.nn.Module):
         raise BridgeError(
-            f"{factory}: gave a {type(net).__name__}, not a net; return an nn.Sequential"
+            f"{factory}: gave an object of type {type(net).__name__}, not a net; return an "
+            "nn.Sequential"
         )
     if weights is not None:
         try:
@@ -250,7 +251,7 @@ def _factory(name: str) -> Callable[[], Any]:
         ) from error
     if not callable(factory):
         raise BridgeError(
-            f"{name}: is a {type(factory).__name__}, not a function that builds a net"
+            f"{name}: is of type {type(factory).__name__}, not a function that builds a net"
         )
     return factory
 

@@ -160,7 +160,9 @@ class LayerReader:
 def open_layers(path: str | os.PathLike[str]) -> Iterator[Iterator[LayerReader]]:
     """Open a ``.net`` file for its layers, in order."""
     name = os.fspath(path)
-    if not Path(path).is_file():
+    if Path(path).exists() and not Path(path).is_file():
+        raise NetFileError(f"{name}: is a directory or a device, not a file; check the path")
+    if not Path(path).exists():
         raise NetFileError(f"{name}: there is no such file; check the path")
     try:
         file = h5py.File(path, "r")

@@ -100,6 +100,7 @@ class Chain:
         )
         self._warn_of_clipping(layer, scale)
         self._waiting = None
+        self.place = self._waiting_place  # a shape that does not fit is the layer's fault
         self._append(block, layer, node)
         if self._flatten_waits:
             self._flatten_waits = False

@@ -145,7 +145,7 @@ BAD_CALLS = {
     "no colon": (["convert", "mynet", "--input-shape", "4", "-o", "o.net"], "MODULE:FACTORY"),
     "no function": (
         ["convert", "mynet:not_a_function", "--input-shape", "4", "-o", "o.net"],
-        "is a int, not a function",
+        "is of type int, not a function",
     ),
     "failing": (
         ["convert", "mynet:fails", "--input-shape", "4", "-o", "o.net"],
@@ -157,7 +157,10 @@ BAD_CALLS = {
     ),
     "archive": (["verify", "mynet:build", "n.net", "--input", "x.npz"], "x.npz: is no array"),
     "strings": (["verify", "mynet:build", "n.net", "--input", "s.npy"], "s.npy: is no array"),
-    "no net": (["convert", "mynet:nothing", "--input-shape", "4", "-o", "o.net"], "gave a int"),
+    "no net": (
+        ["convert", "mynet:nothing", "--input-shape", "4", "-o", "o.net"],
+        "gave an object of type int",
+    ),
     "shape": (["convert", "mynet:build", "--input-shape", "1x8", "-o", "o.net"], "1,8,8"),
     "negative shape": (["convert", "mynet:build", "--input-shape", "-1", "-o", "o.net"], "(-1,)"),
     "weights": (

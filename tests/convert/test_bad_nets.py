@@ -94,21 +94,21 @@ BAD_NETS = {
     ),
     "NaN": (lambda: [with_weight(float("nan")), IF()], (4,), ["0 (Linear)", "1 weights", "NaN"]),
     "infinite": (lambda: [with_weight(float("inf")), IF()], (4,), ["0 (Linear)", "infinite"]),
-    "too few inputs": (lambda: [linear(5), IF()], (4,), ["(IFNode)", "5 neurons", "(4,)"]),
+    "too few inputs": (lambda: [linear(5), IF()], (4,), ["0 (Linear)", "5 neurons", "(4,)"]),
     "no flatten": (
         lambda: [nn.Conv2d(1, 2, 3, bias=False), IF(), linear(), IF()],
         (1, 8, 8),
-        ["3 (IFNode)", "(2, 6, 6)", "Flatten"],
+        ["2 (Linear)", "(2, 6, 6)", "Flatten"],
     ),
     "channels": (
         lambda: [nn.Conv2d(2, 2, 3, bias=False), IF()],
         (1, 8, 8),
-        ["(2, H, W)", "(1, 8, 8)"],
+        ["0 (Conv2d)", "(2, H, W)", "(1, 8, 8)"],
     ),
     "kernel": (
         lambda: [nn.Conv2d(1, 2, 9, bias=False), IF()],
         (1, 8, 8),
-        ["(9, 9)", "(1, 8, 8)", "leaves nothing"],
+        ["0 (Conv2d)", "(9, 9)", "(1, 8, 8)", "leaves nothing"],
     ),
     "threshold below the grid": (
         lambda: [linear(), IF(v_threshold=0.01)],

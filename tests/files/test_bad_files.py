@@ -37,7 +37,7 @@ def refuse(path) -> str:
 
 def test_a_missing_file(tmp_path):
     assert "there is no such file" in refuse(tmp_path / "none.net")
-    assert "there is no such file" in refuse(tmp_path)
+    assert "is a directory or a device" in refuse(tmp_path)
 
 
 def test_a_file_that_is_not_hdf5(tmp_path):

@@ -342,7 +342,7 @@ class ConvTranspose(torch.nn.ConvTranspose3d, GenericLayer):
             self.hooked_weight(),
             None,
             self.stride,
-            self.padding,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type] # torch types it str too, which it never is
             self.output_padding,
             self.groups,
             self.dilation,
@@ -460,7 +460,7 @@ class Unpool(torch.nn.ConvTranspose3d, GenericLayer):
             self.hooked_weight(),
             None,
             self.stride,
-            self.padding,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type] # torch types it str too, which it never is
             self.output_padding,
             1,
             self.dilation,
