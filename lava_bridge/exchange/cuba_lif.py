@@ -14,7 +14,8 @@ from ..errors import BridgeError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE, leaky_integrator_with_reset_path
 from ..quantize import quantize_8bit, quantize_down, step_quantize, unquantized
-from ..slayer.neuron.cuba import STATE_OVER_WEIGHT, THRESHOLD_EPS
+from ..slayer.neuron.base import STATE_OVER_WEIGHT
+from ..slayer.neuron.cuba import THRESHOLD_EPS
 
 __all__ = ["BatchNorm2d", "CubaLIFNode"]
 

@@ -1,22 +1,33 @@
-"""The dynamics as differentiable torch operators; time is the last dimension of every sequence."""
+"""The dynamics as differentiable torch operators; time is the last dimension of every sequence.
 
-from .leaky_integrator import (
-    DECAY_BITS,
-    DECAY_SCALE,
-    LeakyIntegratorStep,
-    integrate,
+Each module has one recurrence, which its ``dynamics`` runs, in the arithmetic of
+:mod:`.fixed_point`.
+"""
+
+from . import (
+    adaptive_phase_th,
+    adaptive_resonator,
+    adaptive_threshold,
+    delta,
     leaky_integrator,
-    leaky_integrator_with_reset_path,
+    resonator,
 )
+from .fixed_point import DECAY_BITS, DECAY_SCALE
+from .leaky_integrator import LeakyIntegratorStep, integrate, leaky_integrator_with_reset_path
 from .shift import shift, shift_channels
 
 __all__ = [
     "DECAY_BITS",
     "DECAY_SCALE",
     "LeakyIntegratorStep",
+    "adaptive_phase_th",
+    "adaptive_resonator",
+    "adaptive_threshold",
+    "delta",
     "integrate",
     "leaky_integrator",
     "leaky_integrator_with_reset_path",
+    "resonator",
     "shift",
     "shift_channels",
 ]

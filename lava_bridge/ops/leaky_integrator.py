@@ -11,7 +11,7 @@ with the scale ``s`` of the states, the 12-bit decay ``d`` and, for a current, n
 The forward pass is one function, :func:`integrate`. The two backward passes differ because the two
 frameworks differ:
 
-- :func:`leaky_integrator` has slayer's: the adjoint of the leak, nothing through the reset.
+- :func:`dynamics` has slayer's: the adjoint of the leak, nothing through the reset.
 - :func:`leaky_integrator_with_reset_path` has SpikingJelly's: through the reset as well, with the
   derivative of any surrogate function.
 
@@ -23,20 +23,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..quantize import right_shift_to_zero
+from .fixed_point import DECAY_SCALE, decayed, exact_dtype, integers, kept
 
-__all__ = [
-    "DECAY_BITS",
-    "DECAY_SCALE",
-    "LeakyIntegratorStep",
-    "integrate",
-    "leaky_integrator",
-    "leaky_integrator_with_reset_path",
-]
-
-# Loihi's compartment decays are 12-bit fractions: 4096 forgets everything in one step.
-DECAY_BITS = 12
-DECAY_SCALE = 1 << DECAY_BITS
+__all__ = ["LeakyIntegratorStep", "dynamics", "integrate", "leaky_integrator_with_reset_path"]
 
 
 def integrate(
@@ -62,15 +51,11 @@ def integrate(
     Tensor
         The states before their reset, ``[N, *, T]``, in the dtype and memory order of ``x``.
     """
-    x, decay, state = x.detach(), decay.detach(), state.detach()
-    # Half precision overflows at 16 when it is scaled by 4096.
-    exact = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-    held = (scale * state.to(exact)).to(torch.int64)
-    kept = DECAY_SCALE - decay.to(torch.int64)
+    x, exact, factor = x.detach(), exact_dtype(x), kept(decay)
+    held = integers(state.to(exact), scale)
     output = torch.empty_like(x)
     for t in range(x.shape[-1]):
-        drive = (scale * x[..., t].to(exact)).to(torch.int64)
-        level = right_shift_to_zero(held * kept, DECAY_BITS) + drive
+        level = decayed(held, factor) + integers(x[..., t], scale)
         real = level.to(exact)
         output[..., t] = real / scale
         held = level if threshold is None else level * (real < threshold * scale)
@@ -148,15 +133,20 @@ def _leak_adjoint(
     return grad_x
 
 
-def leaky_integrator(
-    x: Tensor, decay: Tensor, state: Tensor, scale: int, threshold: float | None = None
+def dynamics(
+    input: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    w_scale: int,
+    threshold: float | None = None,
+    debug: bool = False,
 ) -> Tensor:
-    """:func:`integrate` with slayer's gradients, for ``x`` and for ``decay``.
+    """:func:`integrate` with slayer's gradients, for ``input`` and for ``decay``.
 
     The decay's gradient is slayer's own: the sum over time of the input's gradient at ``t+1`` times
-    the output at ``t``, without the factor -1/4096. ``state`` gets none.
+    the output at ``t``, without the factor -1/4096. ``state`` gets none. ``debug`` has no effect.
     """
-    return _LeakyIntegrator.apply(x, decay, state, scale, threshold)
+    return _LeakyIntegrator.apply(input, decay, state, w_scale, threshold)
 
 
 def leaky_integrator_with_reset_path(

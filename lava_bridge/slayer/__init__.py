@@ -3,6 +3,6 @@
 Tensors are ``[N, C, T]`` or ``[N, C, H, W, T]`` (NXT): batch first, time last.
 """
 
-from . import axon, block, neuron, spike, synapse, utils
+from . import axon, block, dendrite, neuron, spike, synapse, utils
 
-__all__ = ["axon", "block", "neuron", "spike", "synapse", "utils"]
+__all__ = ["axon", "block", "dendrite", "neuron", "spike", "synapse", "utils"]

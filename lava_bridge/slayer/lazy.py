@@ -47,7 +47,7 @@ class LazyChannels(torch.nn.Module):
             if loaded is None:
                 continue
             self._loaded = True
-            if own.numel() == 1 and loaded.dim() == 1 and loaded.numel() > 1:
+            if own.numel() == 1 and loaded.shape != own.shape:
                 own.data = own.data.new_zeros(loaded.shape)
                 self.init = True
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -215,7 +215,7 @@ def test_eight_bit_weights_are_lavas(lava, scale, seed, descale):
     assert torch.equal(integers % 2, torch.zeros(64))
 
 
-@given(neurons(out_of_range=False), neurons(out_of_range=False))
+@given(neurons(), neurons())
 def test_shared_state_dicts_load_both_ways(lava, params, others):
     ours, theirs = Neuron(**params), lava.neuron.cuba.Neuron(**others)
     ours.load_state_dict(theirs.state_dict(), strict=True)

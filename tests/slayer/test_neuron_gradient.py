@@ -102,6 +102,7 @@ def test_one_number_per_channel_is_spread_as_in_lava(lava, current, voltage, cha
     params = {"threshold": 1, "current_decay": current, "voltage_decay": voltage}
     params["shared_param"] = False
     ours, theirs = drawn(params, torch.zeros(2, channels, 1), lava, seed)
+    theirs.clamp()  # lava runs with decays above 1, which it does not export
     assert torch.equal(ours.current_decay, theirs.current_decay)
     assert torch.equal(ours.voltage_decay, theirs.voltage_decay)
     assert ((ours.current_decay - 4096 * current).abs() <= 0.0101 * 4096 * current).all()

@@ -1,5 +1,5 @@
 """Blocks: a synapse, its neuron and its axon as one layer that exports to HDF5."""
 
-from . import base, cuba
+from . import adrf, adrf_iz, alif, base, cuba, rf, rf_iz, sigma_delta
 
-__all__ = ["base", "cuba"]
+__all__ = ["adrf", "adrf_iz", "alif", "base", "cuba", "rf", "rf_iz", "sigma_delta"]

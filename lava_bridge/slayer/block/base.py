@@ -15,6 +15,7 @@ from .layers import (
     AbstractDense,
     AbstractPool,
     AbstractUnpool,
+    DenseFields,
 )
 from .plain import AbstractAverage, AbstractFlatten, AbstractInput, AbstractTimeDecimation
 from .recurrent import AbstractKWTA, AbstractRecurrent
@@ -34,6 +35,7 @@ __all__ = [
     "AbstractTimeDecimation",
     "AbstractUnpool",
     "Block",
+    "DenseFields",
     "NeuronFamily",
     "SynapticBlock",
     "step_delay",

@@ -45,6 +45,11 @@ class Block(torch.nn.Module):
         super().__init__()
         self.count_log = count_log
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__ is None:  # a family's block: documented where it is written
+            cls.__doc__ = next(c.__doc__ for c in cls.__mro__[1:] if issubclass(c, Block))
+
     @property
     def shape(self) -> Any:
         """Shape ``[C, *]`` of the output, or None before it is known."""
@@ -79,7 +84,7 @@ class Block(torch.nn.Module):
         """``x``; with ``count_log`` the pair of ``x`` and the rate of its events."""
         if not self.count_log:
             return x
-        return x, (x > 0).to(x.dtype).mean() if self.gives_spikes else None
+        return x, (x != 0).to(x.dtype).mean() if self.gives_spikes else None
 
     def extra_repr(self) -> str:
         shape = self.shape

@@ -1,8 +1,12 @@
-"""Blocks of CUBA LIF neurons, quantised to 8 bits: what ``lava.lib.dl.slayer.block.cuba`` has."""
+"""Blocks of CUBA LIF neurons, quantised to 8 bits.
+
+Source: ``lava.lib.dl.slayer.block.cuba``.
+"""
 
 from ..neuron import cuba
 from ..synapse import layer
 from . import base
+from .plain import Average, Flatten, TimeDecimation
 
 __all__ = [
     "KWTA",
@@ -28,49 +32,28 @@ class AbstractCuba(base.NeuronFamily):
     synapse_types = layer
 
 
-class Input(AbstractCuba, base.AbstractInput):
-    __doc__ = base.AbstractInput.__doc__
+class Input(AbstractCuba, base.AbstractInput): ...
 
 
-class Flatten(base.AbstractFlatten):
-    __doc__ = base.AbstractFlatten.__doc__
+class Affine(AbstractCuba, base.AbstractAffine): ...
 
 
-class Average(base.AbstractAverage):
-    __doc__ = base.AbstractAverage.__doc__
+class Dense(AbstractCuba, base.AbstractDense): ...
 
 
-class TimeDecimation(base.AbstractTimeDecimation):
-    __doc__ = base.AbstractTimeDecimation.__doc__
+class Conv(AbstractCuba, base.AbstractConv): ...
 
 
-class Affine(AbstractCuba, base.AbstractAffine):
-    __doc__ = base.AbstractAffine.__doc__
+class ConvT(AbstractCuba, base.AbstractConvT): ...
 
 
-class Dense(AbstractCuba, base.AbstractDense):
-    __doc__ = base.AbstractDense.__doc__
+class Pool(AbstractCuba, base.AbstractPool): ...
 
 
-class Conv(AbstractCuba, base.AbstractConv):
-    __doc__ = base.AbstractConv.__doc__
+class Unpool(AbstractCuba, base.AbstractUnpool): ...
 
 
-class ConvT(AbstractCuba, base.AbstractConvT):
-    __doc__ = base.AbstractConvT.__doc__
+class KWTA(AbstractCuba, base.AbstractKWTA): ...
 
 
-class Pool(AbstractCuba, base.AbstractPool):
-    __doc__ = base.AbstractPool.__doc__
-
-
-class Unpool(AbstractCuba, base.AbstractUnpool):
-    __doc__ = base.AbstractUnpool.__doc__
-
-
-class KWTA(AbstractCuba, base.AbstractKWTA):
-    __doc__ = base.AbstractKWTA.__doc__
-
-
-class Recurrent(AbstractCuba, base.AbstractRecurrent):
-    __doc__ = base.AbstractRecurrent.__doc__
+class Recurrent(AbstractCuba, base.AbstractRecurrent): ...

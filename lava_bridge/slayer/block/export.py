@@ -12,7 +12,14 @@ import torch
 from ...errors import BridgeError
 from ..lazy import LazyChannels
 
-__all__ = ["write_axon", "write_header", "write_neuron", "write_norm", "write_weight"]
+__all__ = [
+    "norms_of",
+    "write_axon",
+    "write_header",
+    "write_neuron",
+    "write_norm",
+    "write_weight",
+]
 
 
 def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
@@ -37,33 +44,42 @@ def write_weight(
 
     A Dense synapse that sees height and width keeps its kernel: four dimensions.
     """
-    if synapse.pre_hook_fx is None:
-        raise BridgeError(
-            f"synapse.{type(synapse).__name__}: has no pre_hook_fx, so its weights are not the "
-            "chip's 8-bit integers; set synapse.pre_hook_fx = neuron.quantize_8bit"
-        )
-    with torch.no_grad():
-        weight = synapse.weight if mask is None else synapse.weight * mask
-        integers = synapse.pre_hook_fx(weight, descale=True)
-    if not bool(torch.isfinite(integers).all()):
-        raise BridgeError(
-            f"synapse.{type(synapse).__name__}: has weights that are NaN or infinite; check the "
-            "training or the checkpoint"
-        )
-    shape = integers.shape[: 4 if max(integers.shape[2:4]) > 1 else dimensions]
-    handle.create_dataset(name, data=integers.reshape(shape).cpu().numpy())
+    for place, part in synapse.parts(name):
+        if part.pre_hook_fx is None:
+            raise BridgeError(
+                f"synapse.{type(part).__name__}: has no pre_hook_fx, so its weights are not the "
+                "chip's 8-bit integers; set synapse.pre_hook_fx = neuron.quantize_8bit"
+            )
+        with torch.no_grad():
+            weight = part.weight if mask is None else part.weight * mask
+            integers = part.pre_hook_fx(weight, descale=True)
+        if not bool(torch.isfinite(integers).all()):
+            raise BridgeError(
+                f"synapse.{type(part).__name__}: has weights that are NaN or infinite; check the "
+                "training or the checkpoint"
+            )
+        shape = integers.shape[: 4 if max(integers.shape[2:4]) > 1 else dimensions]
+        handle.create_dataset(place, data=integers.reshape(shape).cpu().numpy())
+
+
+def norms_of(neuron: Any) -> dict[str, Any]:
+    """A neuron's norms, by the suffix of their datasets; lava-dl writes a complex neuron's not."""
+    if not neuron.complex:
+        found = {"": neuron.norm}
+    else:
+        found = {"_real": neuron.real_norm, "_imag": neuron.imag_norm}
+    return {suffix: norm for suffix, norm in found.items() if norm is not None}
 
 
 def write_norm(handle: Any, neuron: Any) -> None:
     """A norm as the chip has it: a bias and an exponent of the weights."""
-    norm = getattr(neuron, "norm", None)
-    if norm is None:
-        return
-    with torch.no_grad():
-        handle.create_dataset("bias", data=norm.bias.cpu().numpy().flatten())
-        if hasattr(norm, "weight_exp"):
-            handle.create_dataset("neuron/weight_exp", data=norm.weight_exp.cpu().numpy())
-            handle.attrs["weight_exp_bits"] = norm.weight_exp_bits
+    for suffix, norm in norms_of(neuron).items():
+        with torch.no_grad():
+            handle.create_dataset(f"bias{suffix}", data=norm.bias.cpu().numpy().flatten())
+            if hasattr(norm, "weight_exp"):
+                exponent = norm.weight_exp.cpu().numpy()
+                handle.create_dataset(f"neuron/weight_exp{suffix}", data=exponent)
+                handle.attrs["weight_exp_bits"] = norm.weight_exp_bits
 
 
 def write_axon(handle: Any, block: Any) -> None:
@@ -79,6 +95,10 @@ def write_neuron(handle: Any, neuron: Any) -> None:
     """The neuron's device parameters, and the scale that they were made with."""
     for key, value in neuron.device_params.items():
         handle.create_dataset(f"neuron/{key}", data=value)
+    if getattr(neuron, "bias_is_set", False):
+        # A sigma-delta neuron's bias, which lava-dl leaves out; Lava does not read it.
+        bias = torch.round(neuron.bias.detach() * neuron.s_scale).to(torch.int64)
+        handle.create_dataset("neuron/bias", data=bias.cpu().numpy())
     handle.attrs["scale"] = neuron.scale
 
 

@@ -1,4 +1,7 @@
-"""The blocks without a synapse: input, flatten, average and time decimation."""
+"""The blocks without a synapse: input, flatten, average and time decimation.
+
+The last three have no neuron either: they are the same in every family.
+"""
 
 import math
 from typing import Any
@@ -12,11 +15,21 @@ from ...quantize import unquantized
 from . import export
 from .common import Block, step_delay
 
-__all__ = ["AbstractAverage", "AbstractFlatten", "AbstractInput", "AbstractTimeDecimation"]
+__all__ = [
+    "AbstractAverage",
+    "AbstractFlatten",
+    "AbstractInput",
+    "AbstractTimeDecimation",
+    "Average",
+    "Flatten",
+    "TimeDecimation",
+]
 
 
 class AbstractInput(Block):
     """Encodes an input: ``s = neuron(weight * x + bias)``, or ``x`` itself without a neuron.
+
+    For a complex neuron x is a pair (real, imaginary), or the real part alone.
 
     Parameters
     ----------
@@ -47,19 +60,28 @@ class AbstractInput(Block):
         self.pre_hook_fx: Any = unquantized
         self.input_shape: torch.Size | None = None
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Any) -> Any:
         if self.input_shape is None:
-            self.input_shape = x.shape[1:-1]
+            self.input_shape = (x[0] if isinstance(x, tuple) else x).shape[1:-1]
         if self.neuron is not None:
-            x = self.pre_hook_fx(x)
-            if self.weight is not None:
-                x = x * self.pre_hook_fx(self.weight)
-            if self.bias is not None:
-                x = x + self.pre_hook_fx(self.bias)
-            x = self.neuron(x)
+            if self.neuron.complex:
+                # A real input drives the real part alone.
+                parts = x if isinstance(x, tuple) else (x, torch.zeros_like(x))
+                x = self._encode((self._weighted(parts[0]), self._weighted(parts[1])))
+            else:
+                x = self._encode(self._weighted(x))
         if self.delay_shift:
             x = step_delay(self, x)
         return self._counted(x)
+
+    def _weighted(self, x: Tensor) -> Tensor:
+        x = self.pre_hook_fx(x)
+        if self.weight is not None:
+            x = x * self.pre_hook_fx(self.weight)
+        return x if self.bias is None else x + self.pre_hook_fx(self.bias)
+
+    def _encode(self, x: Any) -> Tensor:
+        return self.neuron(x)
 
     @property
     def shape(self) -> torch.Size | None:
@@ -75,7 +97,7 @@ class AbstractInput(Block):
     def export_hdf5(self, handle: Any) -> None:
         export.write_header(handle, self, "input")
         if self.neuron is not None:
-            if getattr(self.neuron, "norm", None) is not None:
+            if export.norms_of(self.neuron):
                 raise BridgeError(
                     "Input: its neuron has a norm, for which a file has no place; use weight and "
                     "bias"
@@ -192,3 +214,12 @@ class AbstractTimeDecimation(Block):
         # lava-dl raises here; the type is this library's own, it fits the ten bytes of the field.
         export.write_header(handle, self, "decimation")
         handle.create_dataset("factor", data=self.factor)
+
+
+class Flatten(AbstractFlatten): ...
+
+
+class Average(AbstractAverage): ...
+
+
+class TimeDecimation(AbstractTimeDecimation): ...

@@ -47,7 +47,8 @@ class AbstractKWTA(_FedBack):
         R = (1 + a) I - 1
 
     with the number N of neurons, the number K of winners, the self-excitation a and the scale w of
-    the weights. The state, s[t-1] included, goes on in the next forward of the same batch size.
+    the weights. With a complex neuron the feedback goes into the real part. The state, s[t-1]
+    included, goes on in the next forward of the same batch size.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ count_log
         bias = self.neuron.quantize_8bit(self.self_excitation.new_tensor([bias]))
         identity = torch.eye(self.num_neurons).to(self.self_excitation)
         recurrent = self.neuron.quantize_8bit((1 + self.self_excitation) * identity - 1)
-        x = _recur(self, self.synapse(x), lambda spike: F.linear(spike, recurrent) + bias)
+        x = _recur(self, self.synapse(x), lambda spike: [F.linear(spike, recurrent) + bias, 0])
         if self.delay_shift:
             x = step_delay(self, x)
         return self._counted(x)
@@ -168,9 +169,10 @@ delay_shift, count_log
         return self.input_synapse
 
     def forward(self, x: Tensor) -> Any:
-        recurrent = self.recurrent_synapse.hooked_weight().flatten(1)
+        parts = self.recurrent_synapse.parts("")
+        weights = [part.hooked_weight().flatten(1) for _, part in parts]
         z = self.input_synapse(x)
-        x = self._axon(_recur(self, z, lambda spike: F.linear(spike, recurrent)))
+        x = self._axon(_recur(self, z, lambda spike: [F.linear(spike, w) for w in weights]))
         return self._counted(x)
 
     def export_hdf5(self, handle: Any) -> None:
@@ -178,18 +180,25 @@ delay_shift, count_log
         export.write_weight(handle, self.recurrent_synapse, 2, name="weight_rec")
 
 
-def _recur(block: Any, z: Tensor, feedback: Callable[[Tensor], Tensor]) -> Tensor:
+def _recur(block: Any, z: Any, feedback: Callable[[Tensor], list[Any]]) -> Tensor:
     """Run a block's neuron step by step with feedback: ``s[t] = f(z[t] + feedback(s[t-1]))``.
 
-    ``z`` and the result are ``[N, C, *, T]``. The last spikes stay in ``block.spike_state``.
+    ``z`` is ``[N, C, *, T]`` or a pair (real, imaginary) of that, the result ``[N, C, *, T]``;
+    ``feedback`` gives a list for the parts. The last spikes stay in ``block.spike_state``.
     """
+    parts = z if isinstance(z, tuple) else (z,)
+    before_time = parts[0].shape[:-1]
     spike = block.spike_state
-    if spike.shape != z.shape[:-1]:
-        spike = z.new_zeros(z.shape[:-1])
+    if spike.shape != before_time:
+        spike = parts[0].new_zeros(before_time)
     steps = []
-    for t in range(z.shape[-1]):
-        fed_back = feedback(spike.flatten(1)).reshape(z.shape[:-1])
-        spike = block.neuron((z[..., t] + fed_back).unsqueeze(-1)).squeeze(-1)
+    for t in range(parts[0].shape[-1]):
+        fed_back = feedback(spike.flatten(1))
+        drive = tuple(
+            (part[..., t] + (fed if isinstance(fed, int) else fed.reshape(before_time)))[..., None]
+            for part, fed in zip(parts, fed_back, strict=False)
+        )
+        spike = block.neuron(drive if isinstance(z, tuple) else drive[0]).squeeze(-1)
         steps.append(spike)
     block.spike_state = spike.detach()
     return torch.stack(steps, dim=-1)

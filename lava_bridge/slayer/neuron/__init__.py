@@ -1,6 +1,18 @@
-"""Neurons: the fixed-point dynamics of the chip's compartments, with surrogate gradients."""
+"""Neurons: the dynamics from dendritic input to spikes."""
 
-from . import base, cuba, norm
+from . import adrf, adrf_iz, alif, base, cuba, dynamics, norm, rf, rf_iz, sigma_delta
 from .dropout import Dropout
 
-__all__ = ["Dropout", "base", "cuba", "norm"]
+__all__ = [
+    "Dropout",
+    "adrf",
+    "adrf_iz",
+    "alif",
+    "base",
+    "cuba",
+    "dynamics",
+    "norm",
+    "rf",
+    "rf_iz",
+    "sigma_delta",
+]

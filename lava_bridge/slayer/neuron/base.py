@@ -10,17 +10,33 @@ from torch import Tensor
 from ...errors import BridgeError
 from ...quantize import quantize_8bit, quantize_down
 from ..lazy import LazyChannels
+from ..stateful import Stateful
+from ..utils import quantize
 
-__all__ = ["Neuron"]
+__all__ = ["CHANNEL_JITTER", "NEVER_FIRES", "STATE_OVER_WEIGHT", "Neuron", "on_chip"]
 
 # A decay range given as one number is spread by one per cent where each channel draws its own.
 CHANNEL_JITTER = 0.01
+
+# States are held 64 times finer than weights: the chip shifts weights left by 6.
+STATE_OVER_WEIGHT = 1 << 6
 
 # The largest threshold mantissa: how lava-dl writes a neuron that never fires.
 NEVER_FIRES = (1 << 18) - 1
 
 
-class Neuron(LazyChannels):
+def on_chip(name: str) -> Any:
+    """A property of a neuron: its parameter ``name`` as the chip's integer, or integers ``[C]``."""
+
+    def cx(neuron: "Neuron") -> Any:
+        neuron.clamp()
+        value = torch.round(getattr(neuron, name).detach()).cpu().numpy().astype(int)
+        return value[0] if len(value) == 1 else value
+
+    return property(cx, doc=f"``{name}`` as the chip's integer, or integers ``[C]``.")
+
+
+class Neuron(Stateful):
     r"""The common part of the neurons. A family adds its parameters, dynamics and spike.
 
     Numbers are scaled to the ranges in which nets train; the chip's integers are these numbers
@@ -53,6 +69,8 @@ class Neuron(LazyChannels):
     shape : torch.Size or None
         Shape ``[C, *]`` of the layer, without batch and time. Taken from the first input; it may
         be set before.
+    scale_rho, tau_rho : float
+        Height and width of the surrogate gradient, before the family's own factors.
     debug : bool
         slayer's switch for its own comparisons; without effect here.
 
@@ -74,8 +92,7 @@ class Neuron(LazyChannels):
         requires_grad: bool = True,
         complex: bool = False,
     ) -> None:
-        super().__init__()
-        self._shape: torch.Size | None = None
+        super().__init__(persistent_state)
         self.p_scale = p_scale
         self.w_scale = int(w_scale)
         self.s_scale = int(s_scale)
@@ -84,16 +101,15 @@ class Neuron(LazyChannels):
                 f"{type(self).__name__}: the state scale must not be smaller than the weight "
                 f"scale, found s_scale={self.s_scale} and w_scale={self.w_scale}"
             )
-        self._threshold: float | None = quantize_down(threshold, self.w_scale)
+        self._threshold: float | None = self.on_grid("threshold", threshold)
         self.tau_rho = tau_grad * self._threshold
         self.scale_rho = scale_grad
         self.shared_param = shared_param
-        self.persistent_state = persistent_state
         self.requires_grad = requires_grad
         self.debug = False
         self.complex = complex
+        self._fractions: list[str] = []
         self._ranges: dict[str, tuple[float, float]] = {}
-        self._states: list[str] = []
         for name in ("real_norm", "imag_norm") if complex else ("norm",):
             setattr(self, name, None if norm is None else norm())
             if hasattr(getattr(self, name), "pre_hook_fx"):
@@ -102,16 +118,42 @@ class Neuron(LazyChannels):
 
     # Parameters ---------------------------------------------------------------------------------
 
-    def add_parameter(self, name: str, value: Any) -> None:
-        """Register a decay ``name``, a fraction in 0 ... 1 held as ``p_scale`` times its value.
-
-        Shared: ``[1]``. Per channel: ``[C]``, drawn from the range ``value`` (a number stands for
-        one per cent around it) at the first forward.
+    def on_grid(self, name: str, value: float) -> float:
+        """A threshold rounded down to a multiple of ``1 / w_scale``.
 
         Raises
         ------
         BridgeError
-            If the value is not a number (shared), or neither a number nor a pair (per channel).
+            If it is negative, infinite or not a number.
+        """
+        if not 0 <= value < math.inf:
+            raise BridgeError(f"{self.place}: expected {name} of 0 or more, found {value!r}")
+        return quantize_down(value, self.w_scale)
+
+    def add_parameter(self, name: str, value: Any, jitter: float = CHANNEL_JITTER) -> None:
+        """Register a decay ``name``, a fraction in 0 ... 1 held as ``p_scale`` times its value.
+
+        Shared: ``[1]``. Per channel: ``[C]``, drawn at the first forward from the range that
+        :meth:`range_of` gives.
+        """
+        low, high = self.range_of(name, value, jitter, 0, 1)
+        start = torch.tensor([self.p_scale * low], dtype=torch.float)
+        self.register_parameter(name, torch.nn.Parameter(start, requires_grad=self.requires_grad))
+        self._fractions.append(name)
+        if not self.shared_param:
+            self._ranges[name] = (low, high)
+            self.lazy_channels = (*self.lazy_channels, name)
+
+    def range_of(
+        self, name: str, value: Any, jitter: float, least: float, most: float
+    ) -> tuple[float, float]:
+        """The range of a constructor's argument; of one number, ``jitter`` to both sides of it.
+
+        Raises
+        ------
+        BridgeError
+            If the value is not a number (shared), neither a number nor a pair (per channel), or
+            not in ``least ... most``.
         """
         scalar = isinstance(value, int | float) or getattr(value, "ndim", None) == 0
         if self.shared_param and not scalar:
@@ -119,103 +161,52 @@ class Neuron(LazyChannels):
                 f"{name}: expected one number where shared_param is True, found {value!r}; pass "
                 "shared_param=False for a range (min, max)"
             )
-        low = high = value
-        if not scalar:
-            if len(value) != 2:
-                raise BridgeError(f"{name}: expected a number or (min, max), found {value!r}")
-            low, high = value
-        elif not self.shared_param:
-            low, high = value * (1 - CHANNEL_JITTER), value * (1 + CHANNEL_JITTER)
-        start = torch.tensor([self.p_scale * low], dtype=torch.float)
-        self.register_parameter(name, torch.nn.Parameter(start, requires_grad=self.requires_grad))
-        if not self.shared_param:
-            self._ranges[name] = (low, high)
-            self.lazy_channels = (*self.lazy_channels, name)
+        if not scalar and len(value) != 2:
+            raise BridgeError(f"{name}: expected a number or (min, max), found {value!r}")
+        low, high = (value, value) if scalar else value
+        if not (least <= low <= most and least <= high <= most):
+            raise BridgeError(
+                f"{self.place}: expected {name} in {least:g} ... {most:g}, found {value!r}"
+            )
+        if scalar and not self.shared_param:
+            return value * (1 - jitter), value * (1 + jitter)
+        return low, high
 
     def _draw(self, channels: int) -> None:
         for name, (low, high) in self._ranges.items():
-            parameter = getattr(self, name)
             drawn = low + (high - low) * torch.rand(channels, dtype=torch.float)
-            parameter.data = (self.p_scale * drawn).to(parameter.device, parameter.dtype)
+            self._set_channels(name, self.p_scale * drawn)
+
+        self.clamp()
+
+    def _set_channels(self, name: str, value: Tensor) -> None:
+        parameter = getattr(self, name)
+        parameter.data = value.to(parameter.device, parameter.dtype)
 
     def per_neuron(self, parameter: Tensor, input: Tensor) -> Tensor:
-        """View a parameter ``[1]`` or ``[C]`` so that it broadcasts with ``[N, C, *]``."""
+        """A parameter ``[1]`` or ``[C]`` as integers that broadcast with ``[N, C, *]``."""
+        rounded = quantize(parameter)
         if parameter.numel() == 1:
-            return parameter
-        return parameter.reshape(-1, *[1] * (input.dim() - 3))
+            return rounded
+        return rounded.reshape(-1, *[1] * (input.dim() - 3))
 
-    # Shape and state ----------------------------------------------------------------------------
-
-    @property
-    def shape(self) -> torch.Size | None:
-        return self._shape
-
-    @shape.setter
-    def shape(self, shape: tuple[int, ...] | None) -> None:
-        self._shape = None if shape is None else torch.Size(shape)
+    # Forward ------------------------------------------------------------------------------------
 
     def draw(self, channels: int) -> None:
         """Draw the parameters of each channel, and size the norm, unless that has happened."""
         super().draw(channels)
-        for norm in self.children():
-            if isinstance(norm, LazyChannels):
-                norm.draw(channels)
-
-    @property
-    def num_neurons(self) -> int | None:
-        """Number of neurons in the layer, or None before its shape is known."""
-        return None if self._shape is None else math.prod(self._shape)
-
-    def add_state(self, name: str) -> None:
-        """Register a state ``[N, *]``, zero at the start, not part of the ``state_dict``."""
-        self.register_buffer(name, torch.zeros(1), persistent=False)
-        self._states.append(name)
+        for part in self.children():
+            if isinstance(part, LazyChannels):
+                part.draw(channels)
 
     def prepare(self, input: Tensor) -> None:
-        """Check ``[N, C, *, T]`` against the layer's shape, and bring the states to that shape.
-
-        A batch of another size starts from zero.
-
-        Raises
-        ------
-        BridgeError
-            If a dimension is missing, or the shape is not that of the first forward.
-        """
-        name = type(self).__module__.rpartition(".")[2] + "." + type(self).__name__
-        if input.dim() < 3:
-            raise BridgeError(
-                f"{name}: expected [N, C, *, T] of 3 or more dimensions, found shape "
-                f"{tuple(input.shape)}; add the missing dimension with unsqueeze"
-            )
-        if not input.is_floating_point():
-            raise BridgeError(
-                f"{name}: expected a floating dtype, found {input.dtype}; pass input.float()"
-            )
-        found = input.shape[1:-1]
-        if self._shape is None or self._is_same_row(found):
-            self.shape = found
-        elif found != self._shape:
-            raise BridgeError(
-                f"{name}: expected neurons of shape {tuple(self._shape)} as at the first forward, "
-                f"found {tuple(found)} in an input {tuple(input.shape)}; use one neuron for each "
-                "layer"
-            )
-        self.draw(found[0])
-        for state_name in self._states:
-            state = getattr(self, state_name)
-            if state.shape[0] != input.shape[0]:
-                state = state.new_zeros(input.shape[:-1])
-            elif state.shape[1:] != found:
-                state = state * state.new_ones(input.shape[:-1])
-            setattr(self, state_name, state)
+        super().prepare(input)
         if self.requires_grad:
             self.clamp()
 
-    def _is_same_row(self, found: torch.Size) -> bool:
-        """Whether a layer that has not run was given as [C] and gets [C, 1, 1], or the reverse."""
-        fresh = all(getattr(self, name).dim() == 1 for name in self._states)
-        assert self._shape is not None
-        return fresh and found[0] == self._shape[0] == found.numel() == self._shape.numel()
+    def dropped(self, spike: Tensor) -> Tensor:
+        """The spikes after the dropout, if there is one."""
+        return spike if self.drop is None else self.drop(spike)
 
     # Scales and device parameters ---------------------------------------------------------------
 
@@ -226,7 +217,7 @@ class Neuron(LazyChannels):
 
     @threshold.setter
     def threshold(self, threshold: float | None) -> None:
-        self._threshold = None if threshold is None else quantize_down(threshold, self.w_scale)
+        self._threshold = None if threshold is None else self.on_grid("threshold", threshold)
 
     @property
     def v_th_mant(self) -> int:
@@ -244,22 +235,9 @@ class Neuron(LazyChannels):
         return self.w_scale
 
     @property
-    def device(self) -> torch.device | None:
-        """Where the neuron's tensors are; None if it has none."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            return tensor.device
-        return None
-
-    @property
     def device_params(self) -> Mapping[str, Any]:
         """The neuron's parameters as the chip's integers."""
         raise NotImplementedError
-
-    def cx(self, parameter: Tensor) -> Any:
-        """A parameter as the chip's integers: one NumPy integer, or an array ``[C]``."""
-        self.clamp()
-        value = torch.round(parameter.detach()).cpu().numpy().astype(int)
-        return value[0] if len(value) == 1 else value
 
     def quantize_8bit(self, weight: Tensor, descale: bool = False) -> Tensor:
         """Weights as 8 bits hold them (:func:`lava_bridge.quantize.quantize_8bit`).
@@ -269,4 +247,15 @@ class Neuron(LazyChannels):
         return quantize_8bit(weight, self.w_scale, descale)
 
     def clamp(self) -> None:
-        """Bring the parameters back into their range."""
+        """Bring the decays back into 0 ... ``p_scale``."""
+        for name in self._fractions:
+            getattr(self, name).data.clamp_(0, self.p_scale)
+
+    def extra_repr(self) -> str:
+        decays = [
+            f"{name}={parameter.item() / self.p_scale:.4g}"
+            if parameter.numel() == 1
+            else f"{name}=[{parameter.numel()}]"
+            for name, parameter in self.named_parameters(recurse=False)
+        ]
+        return ", ".join([f"threshold={self.threshold}", *decays, f"scale={self.scale}"])

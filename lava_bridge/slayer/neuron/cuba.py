@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ...ops import DECAY_SCALE, leaky_integrator
+from ...ops.fixed_point import exact_dtype
 from ..spike import Spike
-from ..utils import quantize
 from . import base
 
 __all__ = ["Neuron", "neuron_params"]
@@ -16,9 +16,6 @@ __all__ = ["Neuron", "neuron_params"]
 # slayer's starting points for the surrogate gradient (lava.lib.dl.slayer.neuron.cuba).
 SCALE_RHO_MULT = 0.1
 TAU_RHO_MULT = 100
-
-# States are held 64 times finer than weights: the chip shifts weights left by 6.
-STATE_OVER_WEIGHT = 1 << 6
 
 # In hundredths of a state's step: what makes >= here the chip's >.
 THRESHOLD_EPS = 0.01
@@ -91,6 +88,8 @@ class Neuron(base.Neuron):
     Source: ``lava.lib.dl.slayer.neuron.cuba.Neuron``.
     """
 
+    kind = "CUBA"
+
     current_decay: Tensor
     voltage_decay: Tensor
     current_state: Tensor
@@ -118,7 +117,7 @@ class Neuron(base.Neuron):
             scale_grad=scale_grad,
             p_scale=DECAY_SCALE,
             w_scale=scale,
-            s_scale=scale * STATE_OVER_WEIGHT,
+            s_scale=scale * base.STATE_OVER_WEIGHT,
             norm=norm,
             dropout=dropout,
             persistent_state=persistent_state,
@@ -133,20 +132,8 @@ class Neuron(base.Neuron):
         self.add_state("voltage_state")
         self.clamp()
 
-    def clamp(self) -> None:
-        """Bring the decays back into 0 ... 4096."""
-        self.current_decay.data.clamp_(0, self.p_scale)
-        self.voltage_decay.data.clamp_(0, self.p_scale)
-
-    @property
-    def cx_current_decay(self) -> Any:
-        """The current decay as the chip's integer, or integers ``[C]``."""
-        return self.cx(self.current_decay)
-
-    @property
-    def cx_voltage_decay(self) -> Any:
-        """The voltage decay as the chip's integer, or integers ``[C]``."""
-        return self.cx(self.voltage_decay)
+    cx_current_decay = base.on_chip("current_decay")
+    cx_voltage_decay = base.on_chip("voltage_decay")
 
     @property
     def ref_delay(self) -> int:
@@ -157,7 +144,7 @@ class Neuron(base.Neuron):
     def device_params(self) -> dict[str, Any]:
         """The neuron's parameters as the chip's integers; :func:`neuron_params` is the way back."""
         return {
-            "type": "CUBA",
+            "type": self.kind,
             "iDecay": self.cx_current_decay,
             "vDecay": self.cx_voltage_decay,
             "vThMant": self.v_th_mant,
@@ -165,34 +152,27 @@ class Neuron(base.Neuron):
             "gradedSpike": self.graded_spike,
         }
 
-    def dynamics(self, input: Tensor) -> tuple[Tensor, Tensor]:
+    def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
         """Integrate ``[N, C, *, T]`` to current and voltage, of the same shape.
 
         The voltage is the one before the reset. Without a threshold there is no reset.
         """
         self.prepare(input)
-        if input.dtype in (torch.float16, torch.bfloat16):
-            input = input.float()
-        current = leaky_integrator(
-            input,
-            self.per_neuron(quantize(self.current_decay), input),
-            self.current_state,
-            self.s_scale,
+        input = input.to(exact_dtype(input))
+        current = leaky_integrator.dynamics(
+            input, self.per_neuron(self.current_decay, input), self.current_state, self.s_scale
         )
         if self.norm is not None:
             current = self.norm(current)
-        threshold = None if self.threshold is None else self.threshold + self.threshold_eps
-        voltage = leaky_integrator(
+        voltage = leaky_integrator.dynamics(
             current,
-            self.per_neuron(quantize(self.voltage_decay), input),
+            self.per_neuron(self.voltage_decay, input),
             self.voltage_state,
             self.s_scale,
-            threshold,
+            None if self.threshold is None else self.threshold + self.threshold_eps,
         )
-        if self.persistent_state:
-            # With a norm, what goes on is the normalised current, as in slayer.
-            self.current_state = current[..., -1].detach().clone()
-            self.voltage_state = voltage[..., -1].detach().clone()
+        # With a norm, what goes on is the normalised current, as in slayer.
+        self.keep(current_state=current, voltage_state=voltage)
         return current, voltage
 
     def spike(self, voltage: Tensor) -> Tensor:
@@ -210,18 +190,9 @@ class Neuron(base.Neuron):
         if self.persistent_state:
             fired = spike[..., -1].detach() > 0
             self.voltage_state = self.voltage_state * ~fired
-        return spike if self.drop is None else self.drop(spike)
+        return self.dropped(spike)
 
     def forward(self, input: Tensor) -> Tensor:
         """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
         _, voltage = self.dynamics(input)
         return self.spike(voltage).to(input.dtype)
-
-    def extra_repr(self) -> str:
-        decays = [
-            f"{name}={parameter.item() / self.p_scale:.4g}"
-            if parameter.numel() == 1
-            else f"{name}=[{parameter.numel()}]"
-            for name, parameter in self.named_parameters(recurse=False)
-        ]
-        return ", ".join([f"threshold={self.threshold}", *decays, f"scale={self.scale}"])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ...errors import BridgeError
 
-__all__ = ["Spike"]
+__all__ = ["Spike", "require_width"]
 
 
 class Spike(torch.autograd.Function):
@@ -48,12 +48,17 @@ def _surrogate_slope(
     scale_rho: float,
     graded_spike: bool,
 ) -> Tensor:
+    require_width(tau_rho)
+    above = voltage - threshold
+    if graded_spike:
+        return scale_rho * torch.exp(above.clamp(max=0) / tau_rho)
+    return scale_rho / 2 / tau_rho * torch.exp(-above.abs() / tau_rho)
+
+
+def require_width(tau_rho: float) -> None:
+    """Refuse a surrogate gradient of width 0."""
     if tau_rho == 0:
         raise BridgeError(
             "Spike: expected a surrogate gradient of some width, found tau_rho = 0; a neuron's is "
             "a multiple of its threshold, so give it a threshold of 1 / scale or more"
         )
-    above = voltage - threshold
-    if graded_spike:
-        return scale_rho * torch.exp(above.clamp(max=0) / tau_rho)
-    return scale_rho / 2 / tau_rho * torch.exp(-above.abs() / tau_rho)

@@ -122,6 +122,10 @@ class GenericLayer(torch.nn.Module):
         """Shape of the weight, five dimensions."""
         return self.weight.shape
 
+    def parts(self, name: str) -> list[tuple[str, "GenericLayer"]]:
+        """The real synapses that this one is made of, with their places under ``name``: itself."""
+        return [(name, self)]
+
     def hooked_weight(self, mask: Tensor | None = None) -> Tensor:
         """The weight as it is used: times ``mask``, then through ``pre_hook_fx``."""
         weight = self.weight if mask is None else self.weight * mask

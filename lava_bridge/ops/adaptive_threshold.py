@@ -1,0 +1,96 @@
+r"""The adaptive threshold: it rises with each spike, and a refractory state holds the next off.
+
+.. math::
+    r[t] &= D\bigl((4096 - d_r)\,r[t-1]\bigr), \qquad
+    \vartheta[t] = D\bigl((4096 - d_\vartheta)(\vartheta[t-1] - \vartheta_0)\bigr) + \vartheta_0 \\
+    s[t] &= x[t] \ge \vartheta[t] + r[t] \\
+    r[t] &\leftarrow r[t] + 2\,s[t]\,\vartheta[t], \qquad
+    \vartheta[t] \leftarrow \vartheta[t] + s[t]\,\Delta\vartheta
+
+in integers over the scale ``w``, with the shift toward zero of :mod:`.fixed_point`. Outputs are
+:math:`\vartheta[t] / w` and :math:`r[t] / w`, before the spike changes them. They have no gradient.
+
+Source: ``lava.lib.dl.slayer.neuron.dynamics.adaptive_threshold``.
+"""
+
+import torch
+from torch import Tensor
+
+from .fixed_point import decayed, exact_dtype, integers, kept
+
+__all__ = ["adapt", "dynamics"]
+
+
+def dynamics(
+    input: Tensor,
+    ref_state: Tensor,
+    ref_decay: Tensor,
+    th_state: Tensor,
+    th_decay: Tensor,
+    th_scale: float,
+    th0: float,
+    w_scale: int,
+    debug: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Threshold and refractory state ``[N, *, T]`` of a neuron that fires by its voltage.
+
+    Parameters
+    ----------
+    input : Tensor
+        The voltage x, ``[N, *, T]``.
+    ref_state, th_state : Tensor
+        The states before the first step, of a shape that broadcasts with ``[N, *]``.
+    ref_decay, th_decay : Tensor
+        The decays in 0 ... 4096, of a shape that broadcasts with ``[N, *]``.
+    th_scale : float
+        How much a spike raises the threshold, :math:`\\Delta\\vartheta`.
+    th0 : float
+        The threshold at rest, :math:`\\vartheta_0`.
+    w_scale : int
+        What a state of 1 is as an integer.
+    debug : bool
+        Without effect (slayer's switch).
+    """
+    exact = exact_dtype(input)
+    return adapt(
+        integers(input, w_scale),
+        None,
+        (ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale),
+        exact,
+    )
+
+
+def adapt(
+    level: Tensor,
+    may_fire: Tensor | None,
+    threshold_args: tuple[Tensor, Tensor, Tensor, Tensor, float, float, int],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Run the recurrence of this module on integers; no gradient.
+
+    Parameters
+    ----------
+    level : Tensor
+        What is compared with the threshold, integers ``[N, *, T]``.
+    may_fire : Tensor, optional
+        Where a spike is possible at all, of the same shape. None: everywhere.
+    threshold_args : tuple
+        ``ref_state`` to ``w_scale`` of :func:`dynamics`, in order.
+    dtype : torch.dtype
+        Of the result.
+    """
+    ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale = threshold_args
+    refractory, threshold = integers(ref_state, w_scale), integers(th_state, w_scale)
+    ref_kept, th_kept = kept(ref_decay), kept(th_decay)
+    rise, rest = int(th_scale * w_scale), int(th0 * w_scale)
+    outputs = torch.empty_like(level, dtype=dtype), torch.empty_like(level, dtype=dtype)
+    for t in range(level.shape[-1]):
+        refractory = decayed(refractory, ref_kept)
+        threshold = decayed(threshold - rest, th_kept) + rest
+        for output, state in zip(outputs, (threshold, refractory), strict=True):
+            output[..., t] = state.to(dtype) / w_scale
+        fired = level[..., t] >= threshold + refractory
+        if may_fire is not None:
+            fired = fired & may_fire[..., t]
+        refractory, threshold = refractory + 2 * threshold * fired, threshold + rise * fired
+    return outputs

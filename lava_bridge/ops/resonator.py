@@ -1,0 +1,136 @@
+r"""The resonator: a complex state that turns and shrinks, in fixed point.
+
+.. math::
+    a[t] &= D(c\,a[t-1]) - D(s\,b[t-1]) + \mathrm{trunc}(w\,\Re x[t]) \\
+    b[t] &= D(s\,a[t-1]) + D(c\,b[t-1]) + \mathrm{trunc}(w\,\Im x[t])
+
+with the shift toward zero :math:`D(n) = \mathrm{sign}(n)(|n| \gg 12)`, the 12-bit integers
+:math:`s, c = 4096\,(1-\alpha)\,(\sin, \cos)\,2\pi f` and the scale ``w`` of the states. With a
+threshold (Izhikevich's reset) a neuron of :math:`b \ge w\vartheta` goes on from :math:`a = 0`,
+:math:`b = w\vartheta - 1`. Outputs are :math:`a/w` and :math:`b/w`, before that reset.
+
+Source: ``lava.lib.dl.slayer.neuron.dynamics.resonator``.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .fixed_point import DECAY_SCALE, decayed, exact_dtype, integers
+
+__all__ = ["dynamics", "resonate", "with_integers"]
+
+
+def resonate(
+    real_input: Tensor,
+    imag_input: Tensor,
+    sin_decay: Tensor,
+    cos_decay: Tensor,
+    real_state: Tensor,
+    imag_state: Tensor,
+    w_scale: int,
+    threshold: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run the recurrence of this module; gives the integers a and b, ``[N, *, T]``; no gradient."""
+    sine, cosine = integers(sin_decay), integers(cos_decay)
+    real, imag = integers(real_state, w_scale), integers(imag_state, w_scale)
+    real_steps = torch.empty_like(real_input, dtype=torch.int64)
+    imag_steps = torch.empty_like(imag_input, dtype=torch.int64)
+    for t in range(real_input.shape[-1]):
+        real, imag = (
+            decayed(real, cosine) - decayed(imag, sine) + integers(real_input[..., t], w_scale),
+            decayed(real, sine) + decayed(imag, cosine) + integers(imag_input[..., t], w_scale),
+        )
+        real_steps[..., t], imag_steps[..., t] = real, imag
+        if threshold is not None and threshold >= 0:
+            fired = imag >= math.ceil(threshold * w_scale)
+            real = real.masked_fill(fired, 0)
+            imag = imag.masked_fill(fired, int(threshold * w_scale - 1))
+    return real_steps, imag_steps
+
+
+class _Resonator(torch.autograd.Function):
+    """The recurrence with slayer's gradient: the adjoint of the turn, nothing through the reset."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        real_input: Tensor,
+        imag_input: Tensor,
+        sin_decay: Tensor,
+        cos_decay: Tensor,
+        *args: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        w_scale = args[2]
+        steps = resonate(real_input, imag_input, sin_decay, cos_decay, *args)
+        exact = exact_dtype(real_input)
+        real, imag = ((part.to(exact) / w_scale).to(real_input.dtype) for part in steps)
+        ctx.save_for_backward(real, imag, sin_decay, cos_decay)
+        ctx.mark_non_differentiable(steps[1])
+        return real, imag, steps[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        real, imag, sin_decay, cos_decay = ctx.saved_tensors
+        sine, cosine = (d.to(real.dtype) / DECAY_SCALE for d in (sin_decay, cos_decay))
+        grads = grad_outputs[:2]
+        grad_real, grad_imag = (torch.empty_like(grad) for grad in grads)
+        later_real = later_imag = torch.zeros_like(real[..., 0])
+        for t in reversed(range(real.shape[-1])):
+            later_real, later_imag = (
+                grads[0][..., t] + cosine * later_real + sine * later_imag,
+                grads[1][..., t] - sine * later_real + cosine * later_imag,
+            )
+            grad_real[..., t], grad_imag[..., t] = later_real, later_imag
+        grad_sin = grad_cos = None
+        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+            of_real, of_imag = grad_real[..., 1:], grad_imag[..., 1:]
+            before_real, before_imag = real[..., :-1], imag[..., :-1]
+            by_sin = (of_imag * before_real - of_real * before_imag).sum(-1)
+            by_cos = (of_real * before_real + of_imag * before_imag).sum(-1)
+            grad_sin = by_sin.sum_to_size(sin_decay.shape).to(sin_decay.dtype)
+            grad_cos = by_cos.sum_to_size(cos_decay.shape).to(cos_decay.dtype)
+        return grad_real, grad_imag, grad_sin, grad_cos, None, None, None, None
+
+
+def dynamics(
+    real_input: Tensor,
+    imag_input: Tensor,
+    sin_decay: Tensor,
+    cos_decay: Tensor,
+    real_state: Tensor,
+    imag_state: Tensor,
+    w_scale: int,
+    threshold: float | None = None,
+    debug: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The resonator's real and imaginary state ``[N, *, T]``, with slayer's gradients.
+
+    The gradients of ``sin_decay`` and ``cos_decay`` come without the factor 1/4096, as in slayer.
+
+    Parameters
+    ----------
+    real_input, imag_input : Tensor
+        ``[N, *, T]`` of a floating dtype.
+    sin_decay, cos_decay : Tensor
+        The integers s and c, of a shape that broadcasts with ``[N, *]``.
+    real_state, imag_state : Tensor
+        The state before the first step, of a shape that broadcasts with ``[N, *]``.
+    w_scale : int
+        What a state of 1 is as an integer.
+    threshold : float, optional
+        Where the imaginary state fires and is reset. None: never.
+    debug : bool
+        Without effect (slayer's switch).
+    """
+    decays, states = (sin_decay, cos_decay), (real_state, imag_state)
+    return with_integers(real_input, imag_input, *decays, *states, w_scale, threshold)[:2]
+
+
+def with_integers(
+    real_input: Tensor, imag_input: Tensor, *args: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`dynamics`, and the integers b."""
+    return _Resonator.apply(real_input, imag_input, *args)

@@ -1,0 +1,110 @@
+"""The delta encoder: sends what changed, once it is large enough."""
+
+import torch
+from torch import Tensor
+
+from ...ops import delta
+from ..stateful import Stateful
+from ..utils import QUANTIZE_MODE, quantize
+
+__all__ = ["Delta"]
+
+
+class Delta(Stateful):
+    r"""Messages of the changes of a signal that reach a threshold.
+
+    .. math::
+        d[t] = x[t] - x[t-1] + \rho[t-1], \qquad
+        y[t] = d[t]\,\mathcal{H}(|d[t]| - \vartheta), \qquad
+        \rho[t] = d[t] - y[t]
+
+    and y is rounded down to multiples of ``1 / scale`` (:mod:`lava_bridge.ops.delta`).
+
+    Parameters
+    ----------
+    threshold : float
+        The threshold :math:`\vartheta`, kept at ``1 / scale`` or more.
+    scale : int
+        What a message of 1 is on the chip.
+    tau_grad, scale_grad : float
+        Width and height of the threshold's surrogate gradient.
+    cum_error : bool
+        Compare the sum of the changes since the last message, not the last change.
+    shared_param : bool
+        One threshold for all neurons; else one for each channel.
+    persistent_state : bool
+        Go on from the state at the end of the last forward.
+    requires_grad : bool
+        Whether the threshold is learned.
+
+    Attributes
+    ----------
+    threshold : Parameter
+        ``[1]``, or ``[C, 1, ...]`` of the input's spatial dimensions.
+    pre_state, residual_state, error_state : Tensor
+        :math:`x`, :math:`\rho` and the sum before the next step, ``[N, *]``.
+
+    Source: ``lava.lib.dl.slayer.axon.Delta``.
+    """
+
+    pre_state: Tensor
+    residual_state: Tensor
+    error_state: Tensor
+
+    def __init__(
+        self,
+        threshold: float,
+        scale: int = 1 << 6,
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        cum_error: bool = False,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+    ) -> None:
+        super().__init__(persistent_state)
+        self.scale = scale
+        self.tau_grad = tau_grad
+        self.scale_grad = scale_grad
+        self.cum_error = cum_error
+        self.shared_param = shared_param
+        self.requires_grad = requires_grad
+        self.threshold = torch.nn.Parameter(torch.tensor([float(threshold)]), requires_grad)
+        if not shared_param:
+            self.lazy_channels = ("threshold",)
+        for name in ("pre_state", "residual_state", "error_state"):
+            self.add_state(name)
+
+    def clamp(self) -> None:
+        """Bring the threshold back to ``1 / scale`` or more; each forward does it."""
+        self.threshold.data.clamp_(1 / self.scale)
+
+    def _draw(self, channels: int) -> None:
+        assert self.shape is not None
+        shape = (channels, *[1] * (len(self.shape) - 1))
+        self.threshold.data = self.threshold.data.flatten()[:1].expand(channels).reshape(shape)
+        self.threshold.data = self.threshold.data.clone()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Messages ``[N, C, *, T]`` of a signal ``[N, C, *, T]``."""
+        self.prepare(input)
+        self.clamp()
+        output, residual, error = delta.dynamics(
+            input,
+            self.threshold,
+            self.pre_state,
+            self.residual_state,
+            self.error_state,
+            self.cum_error,
+            self.tau_grad,
+            self.scale_grad,
+        )
+        self.keep(pre_state=input)
+        if self.persistent_state:
+            self.residual_state = residual
+            if self.cum_error:
+                self.error_state = error
+        return quantize(output, step=1 / self.scale, mode=QUANTIZE_MODE.FLOOR)
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}, cum_error={self.cum_error}"

@@ -1,0 +1,55 @@
+"""Blocks of resonate-and-fire neurons that fire by their imaginary part, their threshold adaptive.
+
+Source: ``lava.lib.dl.slayer.block.adrf_iz``.
+"""
+
+from ..neuron import adrf_iz
+from ..synapse import complex
+from . import base
+from .plain import Average, Flatten, TimeDecimation
+
+__all__ = [
+    "KWTA",
+    "AbstractADRFIZ",
+    "Average",
+    "Conv",
+    "ConvT",
+    "Dense",
+    "Flatten",
+    "Input",
+    "Pool",
+    "Recurrent",
+    "TimeDecimation",
+    "Unpool",
+]
+
+
+class AbstractADRFIZ(base.NeuronFamily):
+    """Makes a block one of adaptive resonate-and-fire neurons with complex synapses."""
+
+    neuron_class = adrf_iz.Neuron
+    synapse_types = complex
+
+
+class Input(AbstractADRFIZ, base.AbstractInput): ...
+
+
+class Dense(AbstractADRFIZ, base.AbstractDense): ...
+
+
+class Conv(AbstractADRFIZ, base.AbstractConv): ...
+
+
+class ConvT(AbstractADRFIZ, base.AbstractConvT): ...
+
+
+class Pool(AbstractADRFIZ, base.AbstractPool): ...
+
+
+class Unpool(AbstractADRFIZ, base.AbstractUnpool): ...
+
+
+class KWTA(AbstractADRFIZ, base.AbstractKWTA): ...
+
+
+class Recurrent(AbstractADRFIZ, base.AbstractRecurrent): ...

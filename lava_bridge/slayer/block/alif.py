@@ -1,0 +1,55 @@
+"""Blocks of adaptive leaky integrate-and-fire neurons, quantised to 8 bits.
+
+Source: ``lava.lib.dl.slayer.block.alif``.
+"""
+
+from ..neuron import alif
+from ..synapse import layer
+from . import base
+from .plain import Average, Flatten, TimeDecimation
+
+__all__ = [
+    "KWTA",
+    "AbstractALIF",
+    "Average",
+    "Conv",
+    "ConvT",
+    "Dense",
+    "Flatten",
+    "Input",
+    "Pool",
+    "Recurrent",
+    "TimeDecimation",
+    "Unpool",
+]
+
+
+class AbstractALIF(base.NeuronFamily):
+    """Makes a block one of adaptive leaky integrate-and-fire neurons with real synapses."""
+
+    neuron_class = alif.Neuron
+    synapse_types = layer
+
+
+class Input(AbstractALIF, base.AbstractInput): ...
+
+
+class Dense(AbstractALIF, base.AbstractDense): ...
+
+
+class Conv(AbstractALIF, base.AbstractConv): ...
+
+
+class ConvT(AbstractALIF, base.AbstractConvT): ...
+
+
+class Pool(AbstractALIF, base.AbstractPool): ...
+
+
+class Unpool(AbstractALIF, base.AbstractUnpool): ...
+
+
+class KWTA(AbstractALIF, base.AbstractKWTA): ...
+
+
+class Recurrent(AbstractALIF, base.AbstractRecurrent): ...

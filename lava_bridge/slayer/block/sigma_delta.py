@@ -1,0 +1,109 @@
+"""Blocks of sigma-delta neurons, quantised to 8 bits.
+
+Source: ``lava.lib.dl.slayer.block.sigma_delta``.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..neuron import sigma_delta
+from ..synapse import layer
+from . import base, export
+from .plain import Average, Flatten, TimeDecimation
+
+__all__ = [
+    "AbstractSDRelu",
+    "Average",
+    "Conv",
+    "ConvT",
+    "Dense",
+    "Flatten",
+    "Input",
+    "Output",
+    "Pool",
+    "TimeDecimation",
+    "Unpool",
+]
+
+
+class AbstractSDRelu(base.NeuronFamily):
+    """Makes a block one of sigma-delta neurons with real synapses; ``delay_shift`` is off."""
+
+    neuron_class = sigma_delta.Neuron
+    synapse_types = layer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"delay_shift": False, **kwargs})
+
+
+class Input(AbstractSDRelu, base.AbstractInput):
+    """Encodes an input as changes: ``s = neuron.delta(weight * x + bias)``.
+
+    Parameters as in :class:`lava_bridge.slayer.block.base.AbstractInput`.
+    """
+
+    def _encode(self, x: Tensor) -> Tensor:
+        if self.neuron.shape is None:
+            self.neuron.shape = x.shape[1:-1]
+        return self.neuron.delta(x)
+
+
+class Dense(AbstractSDRelu, base.AbstractDense): ...
+
+
+class Conv(AbstractSDRelu, base.AbstractConv): ...
+
+
+class ConvT(AbstractSDRelu, base.AbstractConvT): ...
+
+
+class Pool(AbstractSDRelu, base.AbstractPool): ...
+
+
+class Unpool(AbstractSDRelu, base.AbstractUnpool): ...
+
+
+class Output(AbstractSDRelu, base.DenseFields):
+    """All-to-all layer that gives the sum of its messages: ``y = neuron.sigma(synapse(x))``.
+
+    Parameters
+    ----------
+    neuron_params : dict
+        The neuron's constructor arguments.
+    in_neurons, out_neurons, weight_scale, weight_norm
+        The synapse's (:class:`lava_bridge.slayer.synapse.Dense`).
+    count_log : bool
+        Give the rate of values other than 0 too.
+    """
+
+    kind = "dense"
+
+    def __init__(
+        self,
+        neuron_params: dict[str, Any],
+        in_neurons: Any,
+        out_neurons: int,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        count_log: bool = False,
+    ) -> None:
+        super().__init__(neuron_params, count_log=count_log)
+        self.synapse = layer.Dense(
+            in_neurons, out_neurons, weight_scale, weight_norm, self.neuron.quantize_8bit
+        )
+        self._know_shape(in_neurons)
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.synapse(x)
+        self.neuron.prepare(z)
+        return self._counted(self.neuron.sigma(z))
+
+    def export_hdf5(self, handle: Any) -> None:
+        export.write_header(handle, self, self.kind)
+        for name, value in self._fields().items():
+            handle.create_dataset(name, data=value)
+        export.write_weight(handle, self.synapse, self.weight_dimensions)
+        export.write_axon(handle, self)
+        export.write_neuron(handle, self.neuron)
+        handle.create_dataset("neuron/sigma_output", data=True)

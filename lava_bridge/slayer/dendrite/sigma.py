@@ -1,0 +1,47 @@
+"""The sigma decoder: sums up the changes that a delta encoder sent."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..stateful import Stateful
+
+__all__ = ["Sigma"]
+
+
+class Sigma(Stateful):
+    r"""Sum over time: :math:`y[t] = y[t-1] + x[t]`.
+
+    Parameters
+    ----------
+    persistent_state : bool
+        Go on from the sum at the end of the last forward.
+
+    Attributes
+    ----------
+    pre_state : Tensor
+        The sum before the next step, ``[N, *]``.
+
+    Source: ``lava.lib.dl.slayer.dendrite.Sigma``.
+    """
+
+    pre_state: Tensor
+
+    def __init__(self, persistent_state: bool = False) -> None:
+        super().__init__(persistent_state)
+        self.add_state("pre_state")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Sum ``[N, C, *, T]`` over time."""
+        self.prepare(input)
+        output = torch.cumsum(input, dim=-1)
+        if self.persistent_state:
+            output = output + self.pre_state.unsqueeze(-1).to(input.dtype)
+        self.keep(pre_state=output)
+        return output
+
+    @property
+    def device_params(self) -> dict[str, Any]:
+        """How a file names a layer that ends in a sum."""
+        return {"type": "SDNN", "sigma_output": True}

@@ -1,0 +1,107 @@
+"""What the neurons with an adaptive threshold share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ...quantize import quantize_down
+from . import base
+
+__all__ = ["Adaptive", "adaptive_params"]
+
+
+def adaptive_params(
+    device_params: Mapping[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+) -> dict[str, Any]:
+    """The constructor's arguments of the adaptive threshold from ``device_params``."""
+    return {
+        "threshold_step": device_params["vThStep"] / scale,
+        "threshold_decay": device_params["thDecay"] / p_scale,
+        "refractory_decay": device_params["refDecay"] / p_scale,
+    }
+
+
+class Adaptive(base.Neuron):
+    r"""Mixed in before a neuron: its threshold rises with each spike, and it rests after each.
+
+    .. math::
+        r[t] &= (1 - \alpha_r)\,r[t-1], \qquad
+        \vartheta[t] = (1 - \alpha_\vartheta)(\vartheta[t-1] - \vartheta_0) + \vartheta_0 \\
+        r[t] &\leftarrow r[t] + 2\,s[t]\,\vartheta[t], \qquad
+        \vartheta[t] \leftarrow \vartheta[t] + s[t]\,\Delta\vartheta
+
+    and the neuron fires where it reaches :math:`\vartheta[t] + r[t]`, in fixed point
+    (:mod:`lava_bridge.ops.adaptive_threshold`). Nothing else is reset.
+
+    Parameters
+    ----------
+    threshold : float
+        The threshold at rest, :math:`\vartheta_0`.
+    threshold_step : float
+        What a spike adds to the threshold, :math:`\Delta\vartheta`, rounded toward 0 to a multiple
+        of ``1 / scale``.
+    threshold_decay, refractory_decay : float or (float, float)
+        The decays :math:`\alpha_\vartheta`, :math:`\alpha_r` in 0 ... 1; drawn from a pair
+        (min, max) where ``shared_param`` is False. They have no gradient.
+
+    Attributes
+    ----------
+    threshold_decay, refractory_decay : Parameter
+        4096 times the decays, ``[1]`` or ``[C]``.
+    threshold_state, refractory_state : Tensor
+        :math:`\vartheta` and r before the next step, ``[N, *]``.
+    """
+
+    threshold_decay: Tensor
+    refractory_decay: Tensor
+    threshold_state: Tensor
+    refractory_state: Tensor
+
+    def add_adaptation(
+        self, threshold_step: float, threshold_decay: Any, refractory_decay: Any
+    ) -> None:
+        """Register the parameters and states; the neuron's own are registered before."""
+        self.threshold_step = quantize_down(threshold_step, self.w_scale)
+        self.add_parameter("threshold_decay", threshold_decay, jitter=0)
+        self.add_parameter("refractory_decay", refractory_decay, jitter=0)
+        self.add_state("threshold_state", self.threshold or 0)
+        self.add_state("refractory_state")
+        self.clamp()
+
+    def threshold_args(self, input: Tensor) -> tuple[Any, ...]:
+        """The last arguments of the adaptive dynamics, ``ref_state`` to ``w_scale``."""
+        return (
+            self.refractory_state,
+            self.per_neuron(self.refractory_decay, input),
+            self.threshold_state,
+            self.per_neuron(self.threshold_decay, input),
+            self.threshold_step,
+            self.threshold,
+            self.s_scale,
+        )
+
+    def keep_spike(self, spike: Tensor) -> None:
+        """Let the last step's spike act on the states that go on."""
+        if self.persistent_state:
+            fired = spike[..., -1].detach() > 0
+            self.refractory_state = self.refractory_state + 2 * fired * self.threshold_state
+            self.threshold_state = self.threshold_state + fired * self.threshold_step
+
+    cx_threshold_decay = base.on_chip("threshold_decay")
+    cx_refractory_decay = base.on_chip("refractory_decay")
+
+    @property
+    def v_th_step(self) -> int:
+        """The threshold's step as the chip's integer."""
+        return int(self.threshold_step * self.w_scale)
+
+    @property
+    def device_params(self) -> dict[str, Any]:
+        """The neuron's parameters as the chip's integers."""
+        return {
+            **super().device_params,
+            "thDecay": self.cx_threshold_decay,
+            "refDecay": self.cx_refractory_decay,
+            "vThStep": self.v_th_step,
+        }

@@ -1,0 +1,122 @@
+"""The leaky integrate-and-fire neuron with an adaptive threshold (ALIF)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ops import adaptive_threshold, leaky_integrator
+from ...ops.fixed_point import exact_dtype
+from ..spike import Spike
+from . import cuba
+from .adaptive import Adaptive, adaptive_params
+
+__all__ = ["Neuron", "neuron_params"]
+
+
+def neuron_params(
+    device_params: Mapping[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
+) -> dict[str, Any]:
+    """The constructor's arguments from :attr:`Neuron.device_params`.
+
+    ``scale`` is the neuron's, ``p_scale`` that of the decays.
+    """
+    return {
+        **cuba.neuron_params(device_params, scale, p_scale),
+        **adaptive_params(device_params, scale, p_scale),
+    }
+
+
+class Neuron(Adaptive, cuba.Neuron):
+    r"""The CUBA neuron with an adaptive threshold and a refractory state in place of a reset.
+
+    .. math::
+        u[t] &= (1 - \alpha_u)\,u[t-1] + x[t] \\
+        v[t] &= (1 - \alpha_v)\,v[t-1] + u[t] \\
+        s[t] &= v[t] \ge \vartheta[t] + r[t]
+
+    with :math:`\vartheta` and r of :class:`lava_bridge.slayer.neuron.adaptive.Adaptive`.
+
+    Parameters
+    ----------
+    threshold, threshold_step, threshold_decay, refractory_decay
+        The adaptive threshold's (:class:`lava_bridge.slayer.neuron.adaptive.Adaptive`).
+    current_decay, voltage_decay, tau_grad, scale_grad, scale, norm, dropout, shared_param, \
+persistent_state, requires_grad, graded_spike
+        As in :class:`lava_bridge.slayer.neuron.cuba.Neuron`; the norm comes before the current.
+
+    Source: ``lava.lib.dl.slayer.neuron.alif.Neuron``.
+    """
+
+    kind = "ALIF"
+
+    def __init__(
+        self,
+        threshold: float,
+        threshold_step: float,
+        current_decay: float | tuple[float, float],
+        voltage_decay: float | tuple[float, float],
+        threshold_decay: float | tuple[float, float],
+        refractory_decay: float | tuple[float, float],
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        norm: Any = None,
+        dropout: torch.nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+        graded_spike: bool = False,
+    ) -> None:
+        super().__init__(
+            threshold,
+            current_decay,
+            voltage_decay,
+            tau_grad,
+            scale_grad,
+            scale,
+            norm,
+            dropout,
+            shared_param,
+            persistent_state,
+            requires_grad,
+            graded_spike,
+        )
+        self.add_adaptation(threshold_step, threshold_decay, refractory_decay)
+
+    def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
+        """Current, voltage, threshold and refractory state for ``[N, C, *, T]``, of that shape."""
+        self.prepare(input)
+        if self.norm is not None:
+            input = self.norm(input)
+        input = input.to(exact_dtype(input))
+        decays = (self.per_neuron(d, input) for d in (self.current_decay, self.voltage_decay))
+        states = self.current_state, self.voltage_state
+        current = leaky_integrator.dynamics(input, next(decays), states[0], self.s_scale)
+        voltage = leaky_integrator.dynamics(current, next(decays), states[1], self.s_scale)
+        threshold, refractory = adaptive_threshold.dynamics(voltage, *self.threshold_args(input))
+        self.keep(current_state=current, voltage_state=voltage)
+        self.keep(threshold_state=threshold, refractory_state=refractory)
+        return current, voltage, threshold, refractory
+
+    def spike(  # type: ignore[override] # each family's spike takes what its dynamics gives
+        self, voltage: Tensor, threshold: Tensor, refractory: Tensor
+    ) -> Tensor:
+        """Spikes ``[N, C, *, T]`` of what :meth:`dynamics` gives."""
+        spike = Spike.apply(
+            voltage,
+            threshold + refractory,
+            self.tau_rho * cuba.TAU_RHO_MULT,
+            self.scale_rho * cuba.SCALE_RHO_MULT,
+            self.graded_spike,
+            self.voltage_state,
+            1,
+        )
+        self.keep_spike(spike)
+        return self.dropped(spike)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
+        _, *state = self.dynamics(input)
+        return self.spike(*state).to(input.dtype)

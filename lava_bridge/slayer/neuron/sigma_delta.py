@@ -1,0 +1,160 @@
+"""The sigma-delta neuron: an activation between a sum of changes and a change of sums."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import BridgeError
+from ..axon import Delta
+from ..dendrite import Sigma
+from . import base
+
+__all__ = ["Neuron", "neuron_params"]
+
+
+def neuron_params(device_params: Mapping[str, Any], scale: int = 1 << 6) -> dict[str, Any]:
+    """The constructor's arguments from ``device_params``, but for the ``activation``.
+
+    A file holds no more of that than its name. ``scale`` is the neuron's.
+    """
+    return {"threshold": device_params["vThMant"] / scale}
+
+
+class Neuron(base.Neuron):
+    r"""Sigma, bias and activation, delta.
+
+    .. math::
+        y[t] = \Delta\bigl(f(\Sigma(x)[t] + b)\bigr)
+
+    with the sum :math:`\Sigma` of :class:`lava_bridge.slayer.dendrite.Sigma` and the messages
+    :math:`\Delta` of :class:`lava_bridge.slayer.axon.Delta`, of ``s_scale = 64 * scale``.
+
+    Parameters
+    ----------
+    threshold : float
+        The delta's threshold, rounded down to a multiple of ``1 / scale``.
+    activation : callable
+        The activation f, elementwise, e.g. ``torch.nn.functional.relu``.
+    cum_error : bool
+        Whether the delta compares the sum of the changes since the last message.
+    tau_grad, scale_grad : float
+        Width and height of the threshold's surrogate gradient.
+    scale, norm, dropout, shared_param, persistent_state, requires_grad
+        As in :class:`lava_bridge.slayer.neuron.cuba.Neuron`; the norm is applied to the sum, and
+        ``shared_param`` and ``requires_grad`` are the threshold's.
+
+    Attributes
+    ----------
+    sigma, delta : Module
+        The decoder and the encoder.
+    bias : Parameter
+        b, of the layer's shape once :meth:`set_bias` is called; ``[1]`` and not used before.
+
+    Source: ``lava.lib.dl.slayer.neuron.sigma_delta.Neuron``.
+    """
+
+    norm: torch.nn.Module | None
+
+    def __init__(
+        self,
+        threshold: float,
+        activation: Callable[[Tensor], Tensor],
+        tau_grad: float = 1,
+        scale_grad: float = 1,
+        scale: int = 1 << 6,
+        cum_error: bool = False,
+        norm: Any = None,
+        dropout: torch.nn.Module | None = None,
+        shared_param: bool = True,
+        persistent_state: bool = False,
+        requires_grad: bool = False,
+    ) -> None:
+        super().__init__(
+            threshold=threshold,
+            w_scale=scale,
+            s_scale=scale * base.STATE_OVER_WEIGHT,
+            norm=norm,
+            dropout=dropout,
+            persistent_state=persistent_state,
+            shared_param=shared_param,
+            requires_grad=requires_grad,
+        )
+        self.graded_spike = True
+        self.activation = activation
+        self.sigma = Sigma(persistent_state)
+        self.delta = Delta(
+            threshold=self._threshold or 0,
+            scale=self.s_scale,
+            tau_grad=tau_grad,
+            scale_grad=scale_grad,
+            cum_error=cum_error,
+            shared_param=shared_param,
+            persistent_state=persistent_state,
+            requires_grad=requires_grad,
+        )
+        self.bias_is_set = False
+        self.bias = torch.nn.Parameter(torch.zeros(1), requires_grad)
+
+    @property
+    def shape(self) -> torch.Size | None:
+        return self._shape
+
+    @shape.setter
+    def shape(self, shape: tuple[int, ...] | None) -> None:
+        base.Neuron.shape.fset(self, shape)  # type: ignore[attr-defined] # a property has it
+        self.sigma.shape = self.delta.shape = shape
+
+    @property
+    def threshold(self) -> Any:
+        """The delta's threshold, a tensor ``[1]`` or ``[C, 1, ...]``."""
+        return self.delta.threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float | None) -> None:
+        self.delta.threshold.data.fill_(self.on_grid("threshold", threshold or 0))
+
+    @property
+    def v_th_mant(self) -> Any:
+        """The threshold as the chip's integer, or integers ``[C]``."""
+        values = (self.threshold.detach().flatten() * self.w_scale).cpu().numpy().astype(int)
+        return values[0] if len(values) == 1 else values
+
+    @property
+    def device_params(self) -> dict[str, Any]:
+        """The neuron's parameters as the chip's integers, and the activation's name."""
+        activation = self.activation
+        name = getattr(activation, "__name__", type(activation).__name__.lower())
+        return {"type": "SDNN", "activation": name, "vThMant": self.v_th_mant}
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Set the bias b, of the layer's shape ``[C, *]`` (or as many values)."""
+        if self.shape is not None and bias.numel() != self.num_neurons:
+            raise BridgeError(
+                f"{self.place}: expected a bias for neurons of shape {tuple(self.shape)}, found "
+                f"shape {tuple(bias.shape)}"
+            )
+        bias = bias.detach().to(self.bias.device)
+        self.bias.data = bias if self.shape is None else bias.reshape(self.shape)
+        self.bias_is_set = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Messages ``[N, C, *, T]`` for messages ``[N, C, *, T]``."""
+        self.prepare(input)
+        level = self.sigma(input)
+        if self.norm is not None:
+            level = self.norm(level)
+        if self.bias_is_set:
+            level = level + self.bias.unsqueeze(0).unsqueeze(-1)
+        return self.dropped(self.delta(self.activation(level)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        loaded = state_dict.get(prefix + "bias")
+        if loaded is not None and (loaded.shape != self.bias.shape or loaded.any()):
+            self.set_bias(torch.zeros_like(loaded))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        name = self.device_params["activation"]
+        return f"threshold={self.v_th_mant / self.w_scale}, activation={name}, scale={self.scale}"
