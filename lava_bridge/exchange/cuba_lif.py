@@ -12,10 +12,11 @@ from torch import Tensor
 from .. import slayer as native_slayer
 from ..errors import BridgeError
 from ..layout import NXT_to_TNX, TNX_to_NXT
-from ..ops import DECAY_SCALE, leaky_integrator_with_reset_path
+from ..ops import DECAY_SCALE
 from ..quantize import quantize_8bit, quantize_down, step_quantize, unquantized
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.cuba import THRESHOLD_EPS
+from .gradient import leaky_integrator_with_reset_path
 
 __all__ = ["BatchNorm2d", "CubaLIFNode"]
 

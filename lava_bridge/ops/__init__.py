@@ -13,20 +13,18 @@ from . import (
     resonator,
 )
 from .fixed_point import DECAY_BITS, DECAY_SCALE
-from .leaky_integrator import LeakyIntegratorStep, integrate, leaky_integrator_with_reset_path
+from .leaky_integrator import integrate
 from .shift import shift, shift_channels
 
 __all__ = [
     "DECAY_BITS",
     "DECAY_SCALE",
-    "LeakyIntegratorStep",
     "adaptive_phase_th",
     "adaptive_resonator",
     "adaptive_threshold",
     "delta",
     "integrate",
     "leaky_integrator",
-    "leaky_integrator_with_reset_path",
     "resonator",
     "shift",
     "shift_channels",

@@ -38,9 +38,5 @@ def dynamics(
     imag = integers(im_input, w_scale)
     first = integers(im_state, w_scale).expand_as(imag[..., 0]).unsqueeze(-1)
     turns = (imag >= 0) & (torch.cat([first, imag[..., :-1]], dim=-1) < 0)
-    return adapt(
-        integers(re_input, w_scale),
-        turns,
-        (ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale),
-        exact_dtype(re_input),
-    )
+    threshold_args = ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale
+    return adapt(integers(re_input, w_scale), turns, threshold_args, exact_dtype(re_input))

@@ -32,32 +32,15 @@ def dynamics(
     w_scale: int,
     debug: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Threshold and refractory state ``[N, *, T]`` of a neuron that fires by its voltage.
+    """Threshold and refractory state ``[N, *, T]`` of a neuron of voltage ``[N, *, T]``.
 
-    Parameters
-    ----------
-    input : Tensor
-        The voltage x, ``[N, *, T]``.
-    ref_state, th_state : Tensor
-        The states before the first step, of a shape that broadcasts with ``[N, *]``.
-    ref_decay, th_decay : Tensor
-        The decays in 0 ... 4096, of a shape that broadcasts with ``[N, *]``.
-    th_scale : float
-        How much a spike raises the threshold, :math:`\\Delta\\vartheta`.
-    th0 : float
-        The threshold at rest, :math:`\\vartheta_0`.
-    w_scale : int
-        What a state of 1 is as an integer.
-    debug : bool
-        Without effect (slayer's switch).
+    ``ref_state``, ``th_state``: the states before the first step; ``ref_decay``, ``th_decay``: the
+    decays in 0 ... 4096; each broadcasts with ``[N, *]``. ``th_scale``: how much a spike raises the
+    threshold; ``th0``: the threshold at rest; ``w_scale``: what 1 is as an integer. ``debug`` has
+    no effect.
     """
-    exact = exact_dtype(input)
-    return adapt(
-        integers(input, w_scale),
-        None,
-        (ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale),
-        exact,
-    )
+    threshold_args = ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale
+    return adapt(integers(input, w_scale), None, threshold_args, exact_dtype(input))
 
 
 def adapt(
@@ -68,16 +51,8 @@ def adapt(
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence of this module on integers; no gradient.
 
-    Parameters
-    ----------
-    level : Tensor
-        What is compared with the threshold, integers ``[N, *, T]``.
-    may_fire : Tensor, optional
-        Where a spike is possible at all, of the same shape. None: everywhere.
-    threshold_args : tuple
-        ``ref_state`` to ``w_scale`` of :func:`dynamics`, in order.
-    dtype : torch.dtype
-        Of the result.
+    ``level`` ``[N, *, T]`` is compared with the threshold; ``may_fire``, of that shape, says where
+    a spike is possible at all; ``threshold_args`` are :func:`dynamics`'s from ``ref_state`` on.
     """
     ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale = threshold_args
     refractory, threshold = integers(ref_state, w_scale), integers(th_state, w_scale)

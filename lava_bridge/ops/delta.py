@@ -72,21 +72,10 @@ def dynamics(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Messages y ``[N, *, T]``, and the last residual :math:`\rho` and error e ``[N, *]``.
 
-    The gradient of ``x`` is the exact one of sending always, :math:`g[t] - g[t+1]`; that of the
-    threshold is slayer's surrogate.
-
-    Parameters
-    ----------
-    x : Tensor
-        ``[N, *, T]`` of a floating dtype.
-    threshold : Tensor
-        :math:`\vartheta`, of a shape that broadcasts with ``[N, *]``.
-    before, residual, error : Tensor
-        x, :math:`\rho` and e before the first step, of shapes that broadcast with ``[N, *]``.
-    cum_error : bool
-        Whether changes that are not sent add up to the error that is compared.
-    tau_grad, scale_grad : float
-        Width and height of the threshold's surrogate gradient.
+    ``x`` is ``[N, *, T]``; the threshold, and x, :math:`\rho` and e before the first step
+    (``before``, ``residual``, ``error``), broadcast with ``[N, *]``. The gradient of ``x`` is that
+    of sending always, :math:`g[t] - g[t+1]`; that of the threshold is slayer's surrogate, of width
+    ``tau_grad`` and height ``scale_grad``.
     """
     states = (state.to(x.dtype) for state in (before, residual, error))
     return _Delta.apply(x, threshold, *states, cum_error, tau_grad, scale_grad)

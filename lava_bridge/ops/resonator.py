@@ -108,22 +108,10 @@ def dynamics(
 ) -> tuple[Tensor, Tensor]:
     """The resonator's real and imaginary state ``[N, *, T]``, with slayer's gradients.
 
-    The gradients of ``sin_decay`` and ``cos_decay`` come without the factor 1/4096, as in slayer.
-
-    Parameters
-    ----------
-    real_input, imag_input : Tensor
-        ``[N, *, T]`` of a floating dtype.
-    sin_decay, cos_decay : Tensor
-        The integers s and c, of a shape that broadcasts with ``[N, *]``.
-    real_state, imag_state : Tensor
-        The state before the first step, of a shape that broadcasts with ``[N, *]``.
-    w_scale : int
-        What a state of 1 is as an integer.
-    threshold : float, optional
-        Where the imaginary state fires and is reset. None: never.
-    debug : bool
-        Without effect (slayer's switch).
+    Inputs ``[N, *, T]``; the integers s and c in ``sin_decay`` and ``cos_decay``, and the state
+    before the first step, broadcast with ``[N, *]``. ``w_scale``: what 1 is as an integer;
+    ``threshold``: where the imaginary state is reset (None: nowhere). ``debug`` has no effect. The
+    gradients of the decays come without the factor 1/4096, as in slayer.
     """
     decays, states = (sin_decay, cos_decay), (real_state, imag_state)
     return with_integers(real_input, imag_input, *decays, *states, w_scale, threshold)[:2]

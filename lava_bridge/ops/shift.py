@@ -55,14 +55,8 @@ def shift_channels(
         y[t] = x[t - \lfloor d / \tau \rfloor], \qquad
         \partial L / \partial d = g\,\sum_t \partial L / \partial y[t]\;(y[t-1] - y[t])
 
-    Parameters
-    ----------
-    delay : Tensor
-        Delays d of 0 and more, of a shape that broadcasts with ``[N, C, *]``.
-    sampling_time : float
-        The time :math:`\tau` of one step.
-    grad_scale : float
-        The factor g on the delay's gradient.
+    with delays d of 0 and more that broadcast with ``[N, C, *]``, the time :math:`\tau` of one step
+    (``sampling_time``) and the factor g (``grad_scale``).
 
     Source: ``lava.lib.dl.slayer.axon.delay``. (There a ``sampling_time`` other than 1 divides the
     delays twice; here once.)

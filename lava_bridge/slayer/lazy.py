@@ -1,6 +1,6 @@
 """Tensors whose number of channels is known only at the first forward."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,10 @@ class LazyChannels(torch.nn.Module):
     """
 
     lazy_channels: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # parameters and states are registered by name
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self) -> None:
         super().__init__()

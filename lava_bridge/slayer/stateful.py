@@ -57,8 +57,12 @@ class Stateful(LazyChannels):
     def keep(self, **sequences: Tensor) -> None:
         """If the state is persistent, go on from the last step of the named ``[N, *, T]``."""
         if self.persistent_state:
-            for name, sequence in sequences.items():
-                setattr(self, name, sequence[..., -1].detach().clone())
+            self.set_states(**{name: steps[..., -1] for name, steps in sequences.items()})
+
+    def set_states(self, **states: Tensor) -> None:
+        """Go on from copies of the named states ``[N, *]``."""
+        for name, state in states.items():
+            setattr(self, name, state.detach().clone())
 
     def prepare(self, input: Tensor) -> None:
         """Check ``[N, C, *, T]`` against the layer's shape, and bring the states to that shape.

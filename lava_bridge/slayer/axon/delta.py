@@ -26,16 +26,10 @@ class Delta(Stateful):
         The threshold :math:`\vartheta`, kept at ``1 / scale`` or more.
     scale : int
         What a message of 1 is on the chip.
-    tau_grad, scale_grad : float
-        Width and height of the threshold's surrogate gradient.
     cum_error : bool
         Compare the sum of the changes since the last message, not the last change.
-    shared_param : bool
-        One threshold for all neurons; else one for each channel.
-    persistent_state : bool
-        Go on from the state at the end of the last forward.
-    requires_grad : bool
-        Whether the threshold is learned.
+    tau_grad, scale_grad, shared_param, persistent_state, requires_grad
+        As in :class:`lava_bridge.slayer.neuron.base.Neuron`, for the threshold.
 
     Attributes
     ----------
@@ -46,10 +40,6 @@ class Delta(Stateful):
 
     Source: ``lava.lib.dl.slayer.axon.Delta``.
     """
-
-    pre_state: Tensor
-    residual_state: Tensor
-    error_state: Tensor
 
     def __init__(
         self,
@@ -101,9 +91,9 @@ class Delta(Stateful):
         )
         self.keep(pre_state=input)
         if self.persistent_state:
-            self.residual_state = residual
+            self.set_states(residual_state=residual)
             if self.cum_error:
-                self.error_state = error
+                self.set_states(error_state=error)
         return quantize(output, step=1 / self.scale, mode=QUANTIZE_MODE.FLOOR)
 
     def extra_repr(self) -> str:

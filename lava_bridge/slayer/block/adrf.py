@@ -6,22 +6,9 @@ Source: ``lava.lib.dl.slayer.block.adrf``.
 from ..neuron import adrf
 from ..synapse import complex
 from . import base
-from .plain import Average, Flatten, TimeDecimation
-
-__all__ = [
-    "KWTA",
-    "AbstractADRF",
-    "Average",
-    "Conv",
-    "ConvT",
-    "Dense",
-    "Flatten",
-    "Input",
-    "Pool",
-    "Recurrent",
-    "TimeDecimation",
-    "Unpool",
-]
+from .plain import Average as Average
+from .plain import Flatten as Flatten
+from .plain import TimeDecimation as TimeDecimation
 
 
 class AbstractADRF(base.NeuronFamily):

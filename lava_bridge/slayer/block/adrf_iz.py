@@ -6,22 +6,9 @@ Source: ``lava.lib.dl.slayer.block.adrf_iz``.
 from ..neuron import adrf_iz
 from ..synapse import complex
 from . import base
-from .plain import Average, Flatten, TimeDecimation
-
-__all__ = [
-    "KWTA",
-    "AbstractADRFIZ",
-    "Average",
-    "Conv",
-    "ConvT",
-    "Dense",
-    "Flatten",
-    "Input",
-    "Pool",
-    "Recurrent",
-    "TimeDecimation",
-    "Unpool",
-]
+from .plain import Average as Average
+from .plain import Flatten as Flatten
+from .plain import TimeDecimation as TimeDecimation
 
 
 class AbstractADRFIZ(base.NeuronFamily):

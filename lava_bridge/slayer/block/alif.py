@@ -6,22 +6,9 @@ Source: ``lava.lib.dl.slayer.block.alif``.
 from ..neuron import alif
 from ..synapse import layer
 from . import base
-from .plain import Average, Flatten, TimeDecimation
-
-__all__ = [
-    "KWTA",
-    "AbstractALIF",
-    "Average",
-    "Conv",
-    "ConvT",
-    "Dense",
-    "Flatten",
-    "Input",
-    "Pool",
-    "Recurrent",
-    "TimeDecimation",
-    "Unpool",
-]
+from .plain import Average as Average
+from .plain import Flatten as Flatten
+from .plain import TimeDecimation as TimeDecimation
 
 
 class AbstractALIF(base.NeuronFamily):

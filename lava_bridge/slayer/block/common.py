@@ -123,15 +123,22 @@ class SynapticBlock(Block):
     def __init__(
         self,
         neuron_params: dict[str, Any],
+        synapse: tuple[Any, ...],
         delay: bool = False,
         delay_shift: bool = True,
+        mask: Tensor | None = None,
         count_log: bool = False,
     ) -> None:
+        """``synapse``: the name of its class in ``synapse_types``, and its arguments."""
         super().__init__(count_log)
-        self.register_buffer("mask", None)
+        self.register_buffer(
+            "mask", None if mask is None else mask.reshape(*mask.shape[:2], 1, 1, 1)
+        )
         self.neuron = self.neuron_class(**neuron_params)
         self.delay = Delay(max_delay=MAX_DELAY) if delay else None
         self.delay_shift = delay_shift
+        if synapse:
+            self.synapse = getattr(self.synapse_types, synapse[0])(*synapse[1:])
 
     def forward(self, x: Tensor) -> Any:
         x = self._axon(self.neuron(self.synapse(x)))

@@ -6,23 +6,9 @@ Source: ``lava.lib.dl.slayer.block.cuba``.
 from ..neuron import cuba
 from ..synapse import layer
 from . import base
-from .plain import Average, Flatten, TimeDecimation
-
-__all__ = [
-    "KWTA",
-    "AbstractCuba",
-    "Affine",
-    "Average",
-    "Conv",
-    "ConvT",
-    "Dense",
-    "Flatten",
-    "Input",
-    "Pool",
-    "Recurrent",
-    "TimeDecimation",
-    "Unpool",
-]
+from .plain import Average as Average
+from .plain import Flatten as Flatten
+from .plain import TimeDecimation as TimeDecimation
 
 
 class AbstractCuba(base.NeuronFamily):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from . import export
@@ -39,11 +38,12 @@ class _WindowFields(SynapticBlock):
     weight_dimensions = 4
 
     def _fields(self) -> dict[str, Any]:
+        window = self.synapse
         return {
-            "kernelSize": self.synapse.kernel_size[:-1],
-            "stride": self.synapse.stride[:-1],
-            "padding": self.synapse.padding[:-1],
-            "dilation": self.synapse.dilation[:-1],
+            "kernelSize": window.kernel_size[:-1],
+            "stride": window.stride[:-1],
+            "padding": window.padding[:-1],
+            "dilation": window.dilation[:-1],
         }
 
 
@@ -51,12 +51,11 @@ class _ConvFields(_WindowFields):
     """What the two convolutions share."""
 
     def _fields(self) -> dict[str, Any]:
-        return {
+        channels = {
             "inChannels": self.synapse.in_channels,
             "outChannels": self.synapse.out_channels,
-            **super()._fields(),
-            "groups": self.synapse.groups,
         }
+        return {**channels, **super()._fields(), "groups": self.synapse.groups}
 
 
 class AbstractAffine(DenseFields):
@@ -89,12 +88,9 @@ class AbstractAffine(DenseFields):
         mask: Tensor | None = None,
         count_log: bool = False,
     ) -> None:
-        super().__init__(neuron_params, delay_shift=False, count_log=count_log)
-        self.synapse = self.synapse_types.Dense(
-            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        )
+        synapse = "Dense", in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        super().__init__(neuron_params, synapse, False, False, mask, count_log)
         self.dynamics = dynamics
-        _register_mask(self, mask)
         self.neuron.threshold = None
         self._know_shape(in_neurons)
 
@@ -149,11 +145,8 @@ class AbstractDense(DenseFields):
         mask: Tensor | None = None,
         count_log: bool = False,
     ) -> None:
-        super().__init__(neuron_params, delay, delay_shift, count_log)
-        self.synapse = self.synapse_types.Dense(
-            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        )
-        _register_mask(self, mask)
+        synapse = "Dense", in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        super().__init__(neuron_params, synapse, delay, delay_shift, mask, count_log)
         self._know_shape(in_neurons)
 
     def forward(self, x: Tensor) -> Any:
@@ -193,19 +186,10 @@ weight_norm, pre_hook_fx
         delay_shift: bool = True,
         count_log: bool = False,
     ) -> None:
-        super().__init__(neuron_params, delay, delay_shift, count_log)
-        self.synapse = getattr(self.synapse_types, self.synapse_name)(
-            in_features,
-            out_features,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            weight_scale,
-            weight_norm,
-            pre_hook_fx,
-        )
+        window = kernel_size, stride, padding, dilation
+        weight = groups, weight_scale, weight_norm, pre_hook_fx
+        synapse = self.synapse_name, in_features, out_features, *window, *weight
+        super().__init__(neuron_params, synapse, delay, delay_shift, count_log=count_log)
 
 
 class AbstractConvT(AbstractConv):
@@ -243,10 +227,10 @@ class AbstractPool(_WindowFields):
         delay_shift: bool = True,
         count_log: bool = False,
     ) -> None:
-        super().__init__({**neuron_params, "norm": None}, delay, delay_shift, count_log)
-        self.synapse = getattr(self.synapse_types, self.synapse_name)(
-            kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx
-        )
+        window = kernel_size, stride, padding, dilation
+        synapse = self.synapse_name, *window, weight_scale, weight_norm, pre_hook_fx
+        neuron_params = {**neuron_params, "norm": None}
+        super().__init__(neuron_params, synapse, delay, delay_shift, count_log=count_log)
 
 
 class AbstractUnpool(AbstractPool):
@@ -254,8 +238,3 @@ class AbstractUnpool(AbstractPool):
 
     kind = "unpool"
     synapse_name = "Unpool"
-
-
-def _register_mask(block: torch.nn.Module, mask: Tensor | None) -> None:
-    if mask is not None:
-        block.register_buffer("mask", mask.reshape(*mask.shape[:2], 1, 1, 1))

@@ -80,14 +80,9 @@ count_log
         requires_grad: bool = True,
         count_log: bool = False,
     ) -> None:
-        super().__init__(
-            {**neuron_params, "persistent_state": True},
-            delay_shift=delay_shift,
-            count_log=count_log,
-        )
-        self.synapse = self.synapse_types.Dense(
-            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        )
+        synapse = "Dense", in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
+        neuron_params = {**neuron_params, "persistent_state": True}
+        super().__init__(neuron_params, synapse, False, delay_shift, count_log=count_log)
         self.num_neurons = out_neurons
         self.num_winners = num_winners
         self.self_excitation = torch.nn.Parameter(
@@ -151,14 +146,12 @@ delay_shift, count_log
         delay_shift: bool = True,
         count_log: bool = False,
     ) -> None:
-        super().__init__({**neuron_params, "persistent_state": True}, delay, delay_shift, count_log)
+        neuron_params = {**neuron_params, "persistent_state": True}
+        super().__init__(neuron_params, (), delay, delay_shift, count_log=count_log)
         self.requires_grad = requires_grad
-        self.input_synapse = self.synapse_types.Dense(
-            in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        )
-        self.recurrent_synapse = self.synapse_types.Dense(
-            out_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        )
+        weight, dense = (weight_scale, weight_norm, pre_hook_fx), self.synapse_types.Dense
+        self.input_synapse = dense(in_neurons, out_neurons, *weight)
+        self.recurrent_synapse = dense(out_neurons, out_neurons, *weight)
         self.num_neurons = out_neurons
         self.register_buffer("spike_state", torch.zeros(1))
         self._know_shape(in_neurons)

@@ -6,23 +6,9 @@ Source: ``lava.lib.dl.slayer.block.rf_iz``.
 from ..neuron import rf_iz
 from ..synapse import complex
 from . import base
-from .plain import Average, Flatten, TimeDecimation
-
-__all__ = [
-    "KWTA",
-    "AbstractRFIz",
-    "Affine",
-    "Average",
-    "Conv",
-    "ConvT",
-    "Dense",
-    "Flatten",
-    "Input",
-    "Pool",
-    "Recurrent",
-    "TimeDecimation",
-    "Unpool",
-]
+from .plain import Average as Average
+from .plain import Flatten as Flatten
+from .plain import TimeDecimation as TimeDecimation
 
 
 class AbstractRFIz(base.NeuronFamily):

@@ -10,21 +10,9 @@ from torch import Tensor
 from ..neuron import sigma_delta
 from ..synapse import layer
 from . import base, export
-from .plain import Average, Flatten, TimeDecimation
-
-__all__ = [
-    "AbstractSDRelu",
-    "Average",
-    "Conv",
-    "ConvT",
-    "Dense",
-    "Flatten",
-    "Input",
-    "Output",
-    "Pool",
-    "TimeDecimation",
-    "Unpool",
-]
+from .plain import Average as Average
+from .plain import Flatten as Flatten
+from .plain import TimeDecimation as TimeDecimation
 
 
 class AbstractSDRelu(base.NeuronFamily):
@@ -88,10 +76,8 @@ class Output(AbstractSDRelu, base.DenseFields):
         weight_norm: bool = False,
         count_log: bool = False,
     ) -> None:
-        super().__init__(neuron_params, count_log=count_log)
-        self.synapse = layer.Dense(
-            in_neurons, out_neurons, weight_scale, weight_norm, self.neuron.quantize_8bit
-        )
+        synapse = "Dense", in_neurons, out_neurons, weight_scale, weight_norm
+        super().__init__(neuron_params, synapse, count_log=count_log)
         self._know_shape(in_neurons)
 
     def forward(self, x: Tensor) -> Any:

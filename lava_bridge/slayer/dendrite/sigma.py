@@ -13,20 +13,11 @@ __all__ = ["Sigma"]
 class Sigma(Stateful):
     r"""Sum over time: :math:`y[t] = y[t-1] + x[t]`.
 
-    Parameters
-    ----------
-    persistent_state : bool
-        Go on from the sum at the end of the last forward.
-
-    Attributes
-    ----------
-    pre_state : Tensor
-        The sum before the next step, ``[N, *]``.
+    With ``persistent_state`` it goes on from the sum at the end of the last forward, which is in
+    ``pre_state`` ``[N, *]``.
 
     Source: ``lava.lib.dl.slayer.dendrite.Sigma``.
     """
-
-    pre_state: Tensor
 
     def __init__(self, persistent_state: bool = False) -> None:
         super().__init__(persistent_state)

@@ -53,11 +53,6 @@ class Adaptive(base.Neuron):
         :math:`\vartheta` and r before the next step, ``[N, *]``.
     """
 
-    threshold_decay: Tensor
-    refractory_decay: Tensor
-    threshold_state: Tensor
-    refractory_state: Tensor
-
     def add_adaptation(
         self, threshold_step: float, threshold_decay: Any, refractory_decay: Any
     ) -> None:
@@ -85,8 +80,9 @@ class Adaptive(base.Neuron):
         """Let the last step's spike act on the states that go on."""
         if self.persistent_state:
             fired = spike[..., -1].detach() > 0
-            self.refractory_state = self.refractory_state + 2 * fired * self.threshold_state
-            self.threshold_state = self.threshold_state + fired * self.threshold_step
+            refractory = self.refractory_state + 2 * fired * self.threshold_state
+            threshold = self.threshold_state + fired * self.threshold_step
+            self.set_states(refractory_state=refractory, threshold_state=threshold)
 
     cx_threshold_decay = base.on_chip("threshold_decay")
     cx_refractory_decay = base.on_chip("refractory_decay")

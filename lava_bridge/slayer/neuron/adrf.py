@@ -47,8 +47,8 @@ requires_grad, graded_spike, log_init
     """
 
     kind = "ADRF_PHASE"
-    scale_rho_mult = 0.1
     tau_rho_mult = 100
+    scale_rho_mult = 0.1
 
     def __init__(
         self,
@@ -69,21 +69,9 @@ requires_grad, graded_spike, log_init
         graded_spike: bool = False,
         log_init: bool = True,
     ) -> None:
-        super().__init__(
-            threshold,
-            period,
-            decay,
-            tau_grad,
-            scale_grad,
-            scale,
-            norm,
-            dropout,
-            shared_param,
-            persistent_state,
-            requires_grad,
-            graded_spike,
-            log_init,
-        )
+        common = tau_grad, scale_grad, scale, norm, dropout
+        flags = shared_param, persistent_state, requires_grad, graded_spike, log_init
+        super().__init__(threshold, period, decay, *common, *flags)
         self.add_adaptation(threshold_step, threshold_decay, refractory_decay)
 
     def dynamics(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

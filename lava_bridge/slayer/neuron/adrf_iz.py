@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from ...ops import adaptive_resonator
-from ..spike import Spike
 from . import adrf
 from .adrf import neuron_params
 
@@ -41,14 +40,6 @@ Neuron`'s. A graded spike carries its imaginary part.
         self, real: Tensor, imag: Tensor, threshold: Tensor, refractory: Tensor
     ) -> Tensor:
         """Spikes ``[N, C, *, T]`` of what :meth:`dynamics` gives; ``real`` is not needed."""
-        spike = Spike.apply(
-            imag,
-            threshold + refractory,
-            self.tau_rho * self.tau_rho_mult,
-            self.scale_rho * self.scale_rho_mult,
-            self.graded_spike,
-            self.imag_state,
-            1,
-        )
+        spike = self.fire(imag, threshold + refractory, self.imag_state)
         self.keep_spike(spike)
         return self.dropped(spike)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ...ops import adaptive_threshold, leaky_integrator
 from ...ops.fixed_point import exact_dtype
-from ..spike import Spike
 from . import cuba
 from .adaptive import Adaptive, adaptive_params
 
@@ -69,20 +68,9 @@ persistent_state, requires_grad, graded_spike
         requires_grad: bool = False,
         graded_spike: bool = False,
     ) -> None:
-        super().__init__(
-            threshold,
-            current_decay,
-            voltage_decay,
-            tau_grad,
-            scale_grad,
-            scale,
-            norm,
-            dropout,
-            shared_param,
-            persistent_state,
-            requires_grad,
-            graded_spike,
-        )
+        common = tau_grad, scale_grad, scale, norm, dropout
+        flags = shared_param, persistent_state, requires_grad, graded_spike
+        super().__init__(threshold, current_decay, voltage_decay, *common, *flags)
         self.add_adaptation(threshold_step, threshold_decay, refractory_decay)
 
     def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
@@ -104,15 +92,7 @@ persistent_state, requires_grad, graded_spike
         self, voltage: Tensor, threshold: Tensor, refractory: Tensor
     ) -> Tensor:
         """Spikes ``[N, C, *, T]`` of what :meth:`dynamics` gives."""
-        spike = Spike.apply(
-            voltage,
-            threshold + refractory,
-            self.tau_rho * cuba.TAU_RHO_MULT,
-            self.scale_rho * cuba.SCALE_RHO_MULT,
-            self.graded_spike,
-            self.voltage_state,
-            1,
-        )
+        spike = self.fire(voltage, threshold + refractory, self.voltage_state)
         self.keep_spike(spike)
         return self.dropped(spike)
 

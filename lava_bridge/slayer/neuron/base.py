@@ -10,6 +10,7 @@ from torch import Tensor
 from ...errors import BridgeError
 from ...quantize import quantize_8bit, quantize_down
 from ..lazy import LazyChannels
+from ..spike import Spike
 from ..stateful import Stateful
 from ..utils import quantize
 
@@ -76,6 +77,11 @@ class Neuron(Stateful):
 
     Source: ``lava.lib.dl.slayer.neuron.base.Neuron``.
     """
+
+    # slayer's starting points for the surrogate gradient.
+    tau_rho_mult: float = 100
+    scale_rho_mult: float = 0.1
+    graded_spike: bool = False
 
     def __init__(
         self,
@@ -203,6 +209,15 @@ class Neuron(Stateful):
         super().prepare(input)
         if self.requires_grad:
             self.clamp()
+
+    @property
+    def surrogate(self) -> tuple[float, float]:
+        """Width and height of the spike's surrogate gradient, with the family's factors."""
+        return self.tau_rho * self.tau_rho_mult, self.scale_rho * self.scale_rho_mult
+
+    def fire(self, voltage: Tensor, threshold: Any, last: Tensor) -> Tensor:
+        """Spikes where a voltage reaches the threshold; ``last`` is the voltage before."""
+        return Spike.apply(voltage, threshold, *self.surrogate, self.graded_spike, last, 1)
 
     def dropped(self, spike: Tensor) -> Tensor:
         """The spikes after the dropout, if there is one."""

@@ -8,14 +8,9 @@ from torch import Tensor
 
 from ...ops import DECAY_SCALE, leaky_integrator
 from ...ops.fixed_point import exact_dtype
-from ..spike import Spike
 from . import base
 
 __all__ = ["Neuron", "neuron_params"]
-
-# slayer's starting points for the surrogate gradient (lava.lib.dl.slayer.neuron.cuba).
-SCALE_RHO_MULT = 0.1
-TAU_RHO_MULT = 100
 
 # In hundredths of a state's step: what makes >= here the chip's >.
 THRESHOLD_EPS = 0.01
@@ -24,16 +19,9 @@ THRESHOLD_EPS = 0.01
 def neuron_params(
     device_params: Mapping[str, Any], scale: int = 1 << 6, p_scale: int = 1 << 12
 ) -> dict[str, Any]:
-    """The constructor's arguments from ``device_params``, as :attr:`Neuron.device_params` has them.
+    """The constructor's arguments from ``device_params``: ``vThMant``, ``iDecay``, ``vDecay``.
 
-    Parameters
-    ----------
-    device_params : mapping
-        With ``vThMant``, ``iDecay`` and ``vDecay``.
-    scale : int
-        The neuron's ``scale``.
-    p_scale : int
-        The scale of decays.
+    ``scale`` is the neuron's, ``p_scale`` that of the decays.
     """
     return {
         "threshold": device_params["vThMant"] / scale,
@@ -59,24 +47,14 @@ class Neuron(base.Neuron):
     threshold : float
         The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
     current_decay, voltage_decay : float or (float, float)
-        The decays :math:`\alpha_u`, :math:`\alpha_v` in 0 ... 1, clamped to that. With
-        ``shared_param=False`` a pair (min, max) from which each channel draws its own.
-    tau_grad, scale_grad : float
-        Width and height of the surrogate gradient.
+        The decays :math:`\alpha_u`, :math:`\alpha_v` in 0 ... 1. With ``shared_param=False`` a pair
+        (min, max) from which each channel draws its own.
     scale : int
         What a weight of 1 is on the chip.
-    norm : callable, optional
-        Makes a normalisation of the current, applied before it is integrated to the voltage.
-    dropout : Module, optional
-        Applied to the spikes.
-    shared_param : bool
-        One decay for all neurons; else one for each channel.
-    persistent_state : bool
-        Go on from the state at the end of the last forward.
-    requires_grad : bool
-        Whether the decays are learned.
     graded_spike : bool
         Whether a spike carries its voltage.
+    tau_grad, scale_grad, norm, dropout, shared_param, persistent_state, requires_grad
+        As in :class:`lava_bridge.slayer.neuron.base.Neuron`; the norm is applied to the current.
 
     Attributes
     ----------
@@ -89,12 +67,6 @@ class Neuron(base.Neuron):
     """
 
     kind = "CUBA"
-
-    current_decay: Tensor
-    voltage_decay: Tensor
-    current_state: Tensor
-    voltage_state: Tensor
-    norm: torch.nn.Module | None
 
     def __init__(
         self,
@@ -111,19 +83,9 @@ class Neuron(base.Neuron):
         requires_grad: bool = False,
         graded_spike: bool = False,
     ) -> None:
-        super().__init__(
-            threshold=threshold,
-            tau_grad=tau_grad,
-            scale_grad=scale_grad,
-            p_scale=DECAY_SCALE,
-            w_scale=scale,
-            s_scale=scale * base.STATE_OVER_WEIGHT,
-            norm=norm,
-            dropout=dropout,
-            persistent_state=persistent_state,
-            shared_param=shared_param,
-            requires_grad=requires_grad,
-        )
+        scales = DECAY_SCALE, scale, scale * base.STATE_OVER_WEIGHT
+        flags = persistent_state, shared_param, requires_grad
+        super().__init__(threshold, tau_grad, scale_grad, *scales, norm, dropout, *flags)
         self.graded_spike = graded_spike
         self.threshold_eps = THRESHOLD_EPS / self.s_scale
         self.add_parameter("current_decay", current_decay)
@@ -178,18 +140,10 @@ class Neuron(base.Neuron):
     def spike(self, voltage: Tensor) -> Tensor:
         """Spikes ``[N, C, *, T]`` of a voltage from :meth:`dynamics`."""
         assert self.threshold is not None
-        spike = Spike.apply(
-            voltage,
-            self.threshold + self.threshold_eps,
-            self.tau_rho * TAU_RHO_MULT,
-            self.scale_rho * SCALE_RHO_MULT,
-            self.graded_spike,
-            self.voltage_state,
-            1,
-        )
+        spike = self.fire(voltage, self.threshold + self.threshold_eps, self.voltage_state)
         if self.persistent_state:
             fired = spike[..., -1].detach() > 0
-            self.voltage_state = self.voltage_state * ~fired
+            self.set_states(voltage_state=self.voltage_state * ~fired)
         return self.dropped(spike)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -134,8 +134,6 @@ class WgtScaleBatchNorm(MeanOnlyBatchNorm):
     Source: ``lava.lib.dl.slayer.neuron.norm.WgtScaleBatchNorm``.
     """
 
-    running_var: Tensor
-
     def __init__(
         self,
         num_features: int | None = None,

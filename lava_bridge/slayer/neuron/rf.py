@@ -72,17 +72,8 @@ graded_spike
     """
 
     kind = "RF_PHASE"
-    # slayer's starting points for the surrogate gradient.
-    scale_rho_mult: float = 10
     tau_rho_mult: float = 0.5
-
-    sin_decay: Tensor
-    cos_decay: Tensor
-    real_state: Tensor
-    imag_state: Tensor
-    imag_before: Tensor
-    real_norm: torch.nn.Module | None
-    imag_norm: torch.nn.Module | None
+    scale_rho_mult: float = 10
 
     def __init__(
         self,
@@ -100,19 +91,10 @@ graded_spike
         graded_spike: bool = False,
         log_init: bool = True,
     ) -> None:
+        scales = DECAY_SCALE, scale, scale * base.STATE_OVER_WEIGHT
+        flags = persistent_state, shared_param, requires_grad
         super().__init__(
-            threshold=threshold,
-            tau_grad=tau_grad,
-            scale_grad=scale_grad,
-            p_scale=DECAY_SCALE,
-            w_scale=scale,
-            s_scale=scale * base.STATE_OVER_WEIGHT,
-            norm=norm,
-            dropout=dropout,
-            persistent_state=persistent_state,
-            shared_param=shared_param,
-            requires_grad=requires_grad,
-            complex=True,
+            threshold, tau_grad, scale_grad, *scales, norm, dropout, *flags, complex=True
         )
         self.graded_spike = graded_spike
         self.log_init = log_init
@@ -200,7 +182,7 @@ graded_spike
         """Inputs, decays and states: the first arguments of the dynamics, in pairs."""
         real, imag = self.require_pair(input)
         self.prepare(real)
-        if self.real_norm is not None and self.imag_norm is not None:
+        if self.real_norm is not None:
             real, imag = self.real_norm(real), self.imag_norm(imag)
         exact = exact_dtype(real)
         decays = self.per_neuron(self.sin_decay, real), self.per_neuron(self.cos_decay, real)
@@ -216,15 +198,9 @@ graded_spike
 
     def phase_spike(self, real: Tensor, imag: Tensor, threshold: Any) -> Tensor:
         """Spikes ``[N, C, *, T]`` where the phase passes zero."""
+        last = self.imag_before
         return complex.Spike.apply(
-            real,
-            imag,
-            threshold,
-            self.tau_rho * self.tau_rho_mult,
-            self.scale_rho * self.scale_rho_mult,
-            self.graded_spike,
-            self.imag_before,
-            1,
+            real, imag, threshold, *self.surrogate, self.graded_spike, last, 1
         )
 
     def spike(self, real: Tensor, imag: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from ...ops import resonator
-from ..spike import Spike
 from . import rf
 from .rf import neuron_params
 
@@ -23,8 +22,8 @@ class Neuron(rf.Neuron):
     """
 
     kind = "RF_IZHIKEVICH"
-    scale_rho_mult = 0.1
     tau_rho_mult = 100
+    scale_rho_mult = 0.1
 
     def dynamics(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Real and imaginary state before the reset, for a pair of inputs ``[N, C, *, T]``."""
@@ -36,18 +35,10 @@ class Neuron(rf.Neuron):
     def spike(self, real: Tensor, imag: Tensor) -> Tensor:
         """Spikes ``[N, C, *, T]`` of a state from :meth:`dynamics`; ``real`` is not needed."""
         assert self.threshold is not None
-        spike = Spike.apply(
-            imag,
-            self.threshold,
-            self.tau_rho * self.tau_rho_mult,
-            self.scale_rho * self.scale_rho_mult,
-            self.graded_spike,
-            self.imag_state,
-            1,
-        )
+        spike = self.fire(imag, self.threshold, self.imag_state)
         if self.persistent_state:
             fired = spike[..., -1].detach() > 0
             below = self.threshold - 1 / self.s_scale
-            self.real_state = self.real_state * ~fired
-            self.imag_state = self.imag_state.masked_fill(fired, below)
+            imag_state = self.imag_state.masked_fill(fired, below)
+            self.set_states(real_state=self.real_state * ~fired, imag_state=imag_state)
         return self.dropped(spike)

@@ -55,8 +55,6 @@ class Neuron(base.Neuron):
     Source: ``lava.lib.dl.slayer.neuron.sigma_delta.Neuron``.
     """
 
-    norm: torch.nn.Module | None
-
     def __init__(
         self,
         threshold: float,
@@ -71,28 +69,15 @@ class Neuron(base.Neuron):
         persistent_state: bool = False,
         requires_grad: bool = False,
     ) -> None:
-        super().__init__(
-            threshold=threshold,
-            w_scale=scale,
-            s_scale=scale * base.STATE_OVER_WEIGHT,
-            norm=norm,
-            dropout=dropout,
-            persistent_state=persistent_state,
-            shared_param=shared_param,
-            requires_grad=requires_grad,
-        )
+        scales = 1, scale, scale * base.STATE_OVER_WEIGHT
+        flags = persistent_state, shared_param, requires_grad
+        super().__init__(threshold, 1, 1, *scales, norm, dropout, *flags)
         self.graded_spike = True
         self.activation = activation
         self.sigma = Sigma(persistent_state)
+        flags = shared_param, persistent_state, requires_grad
         self.delta = Delta(
-            threshold=self._threshold or 0,
-            scale=self.s_scale,
-            tau_grad=tau_grad,
-            scale_grad=scale_grad,
-            cum_error=cum_error,
-            shared_param=shared_param,
-            persistent_state=persistent_state,
-            requires_grad=requires_grad,
+            self._threshold or 0, self.s_scale, tau_grad, scale_grad, cum_error, *flags
         )
         self.bias_is_set = False
         self.bias = torch.nn.Parameter(torch.zeros(1), requires_grad)

@@ -19,32 +19,20 @@ __all__ = ["Conv", "ConvTranspose", "Dense", "GenericLayer", "Pool", "Unpool"]
 PreHook = Callable[..., Tensor] | None
 
 
-def spatial(name: str, value: Any, in_time: int) -> tuple[int, int, int]:
-    """``(height, width, in_time)`` from an int or a pair ``(height, width)``."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
-        raise BridgeError(f"{name}: expected an int or a pair (height, width), found {value!r}")
-    return (*pair, in_time)
-
-
-def _convolved(sizes: tuple[int, ...], layer: Any) -> tuple[int, ...]:
-    """Height and width after a convolution."""
-    return tuple(
-        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for size, kernel, stride, padding, dilation in zip(
-            sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=False
-        )
-    )
-
-
-def _transposed(sizes: tuple[int, ...], layer: Any) -> tuple[int, ...]:
-    """Height and width after a transposed convolution."""
-    return tuple(
-        (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
-        for size, kernel, stride, padding, dilation in zip(
-            sizes, layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=False
-        )
-    )
+def _window(kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
+    """A window in height and width as torch's arguments in height, width and time."""
+    window = {}
+    for name, value, in_time in (
+        ("kernel_size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+    ):
+        pair = (value, value) if isinstance(value, int) else tuple(value)
+        if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
+            raise BridgeError(f"{name}: expected an int or a pair (height, width), found {value!r}")
+        window[name] = (*pair, in_time)
+    return window
 
 
 class GenericLayer(torch.nn.Module):
@@ -141,42 +129,62 @@ class GenericLayer(torch.nn.Module):
         """
         raise NotImplementedError
 
-    def _require_channels(self, input_shape: tuple[int, ...], channels: int) -> None:
-        if len(input_shape) != 3 or input_shape[0] != channels:
-            raise BridgeError(
-                f"synapse.{type(self).__name__}: expected an input of shape ({channels}, H, W), "
-                f"found {tuple(input_shape)}; check the layer before it"
-            )
+    def _convolve(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The convolution, or its transpose, of ``[N, C, H, W, T]`` with the hooked weight."""
+        weight, window = self.hooked_weight(mask), (self.stride, self.padding)
+        if self.transposed:
+            size = self.output_padding, self.groups, self.dilation
+            return F.conv_transpose3d(input, weight, None, *window, *size)
+        return F.conv3d(input, weight, None, *window, self.dilation, self.groups)
 
-    def _require_positive(self, input_shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    def _plane(self, input_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
+        """Height and width after the convolution of a plane of this height and width."""
+        sizes = []
+        for i, size in enumerate((height, width)):
+            stride, padding = self.stride[i], self.padding[i]
+            reach = self.dilation[i] * (self.kernel_size[i] - 1) + 1
+            if self.transposed:
+                sizes.append((size - 1) * stride - 2 * padding + reach)
+            else:
+                sizes.append((size + 2 * padding - reach) // stride + 1)
         if min(sizes) < 1:
             raise BridgeError(
-                f"synapse.{type(self).__name__}: a kernel of {self.kernel_size[:2]} leaves nothing "
-                f"of an input of shape {tuple(input_shape)}; use a smaller kernel or more padding"
+                f"{self._place}: a kernel of {self.kernel_size[:2]} leaves nothing of an input of "
+                f"shape {tuple(input_shape)}; use a smaller kernel or more padding"
             )
+        return sizes[0], sizes[1]
 
-    def _require_nchwt(self, input: Tensor, channels: int | None) -> None:
-        if input.dim() != 5:
+    @property
+    def _place(self) -> str:
+        return f"synapse.{type(self).__name__}"
+
+    def _require_shape(self, input_shape: tuple[int, ...], channels: int) -> None:
+        if len(input_shape) != 3 or input_shape[0] != channels:
             raise BridgeError(
-                f"synapse.{type(self).__name__}: expected [N, C, H, W, T], found shape "
-                f"{tuple(input.shape)}; bring it to five dimensions with reshape"
+                f"{self._place}: expected an input of shape ({channels}, H, W), found "
+                f"{tuple(input_shape)}; check the layer before it"
             )
-        self._require_floats(input, channels)
 
-    def _require_floats(self, input: Tensor, channels: int | None) -> None:
-        name, shape = f"synapse.{type(self).__name__}", tuple(input.shape)
+    def _require(self, input: Tensor, channels: int | None, dimensions: int = 5) -> None:
+        """Require ``[N, C, H, W, T]`` of a floating dtype, with these channels if not None."""
+        shape = tuple(input.shape)
+        if input.dim() != dimensions:
+            raise BridgeError(
+                f"{self._place}: expected [N, C, H, W, T], found shape {shape}; bring it to five "
+                "dimensions with reshape"
+            )
         if not input.is_floating_point():
             raise BridgeError(
-                f"{name}: expected a floating dtype, found {input.dtype}; pass input.float()"
+                f"{self._place}: expected a floating dtype, found {input.dtype}; pass input.float()"
             )
         if channels is not None and shape[1] != channels:
             raise BridgeError(
-                f"{name}: expected {channels} channels in dimension 1, found shape {shape}; check "
-                "the layer before it"
+                f"{self._place}: expected {channels} channels in dimension 1, found shape {shape}; "
+                "check the layer before it"
             )
 
 
-class Dense(torch.nn.Conv3d, GenericLayer):
+class Dense(GenericLayer, torch.nn.Conv3d):
     r"""All-to-all synapse: ``z[n, o, t] = sum_i W[o, i] x[n, i, t]``.
 
     Parameters
@@ -236,15 +244,44 @@ class Dense(torch.nn.Conv3d, GenericLayer):
 
         ``mask`` ``[out, in, 1, 1, 1]``, if given, multiplies the weight.
         """
-        weight = self.hooked_weight(mask)
         if input.dim() != 3:
-            self._require_nchwt(input, self.in_channels)
-            return F.conv3d(input, weight)
-        self._require_floats(input, self.in_channels)
-        return F.conv3d(input.unsqueeze(2).unsqueeze(2), weight).flatten(1, 3)
+            self._require(input, self.in_channels)
+            return self._convolve(input, mask)
+        self._require(input, self.in_channels, dimensions=3)
+        return self._convolve(input.unsqueeze(2).unsqueeze(2), mask).flatten(1, 3)
 
 
-class Conv(torch.nn.Conv3d, GenericLayer):
+class _Convolving(GenericLayer):
+    """What the two convolutions share."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        weight_scale: float = 1,
+        weight_norm: bool = False,
+        pre_hook_fx: PreHook = None,
+    ) -> None:
+        window = _window(kernel_size, stride, padding, dilation)
+        super().__init__(in_features, out_features, **window, groups=groups, bias=False)
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=False)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._require_shape(input_shape, self.in_channels)
+        return (self.out_channels, *self._plane(input_shape, *input_shape[1:]))
+
+    def forward(self, input: Tensor, output_size: None = None) -> Tensor:
+        """Dendritic input from spikes ``[N, C, H, W, T]``; torch's ``output_size`` is not used."""
+        self._require(input, self.in_channels)
+        return self._convolve(input)
+
+
+class Conv(_Convolving, torch.nn.Conv3d):
     """Convolution over height and width.
 
     Parameters
@@ -259,101 +296,52 @@ class Conv(torch.nn.Conv3d, GenericLayer):
         As in :class:`Dense`.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        weight_scale: float = 1,
-        weight_norm: bool = False,
-        pre_hook_fx: PreHook = None,
-    ) -> None:
-        super().__init__(
-            in_features,
-            out_features,
-            spatial("kernel_size", kernel_size, 1),
-            spatial("stride", stride, 1),
-            spatial("padding", padding, 0),
-            spatial("dilation", dilation, 1),
-            groups,
-            bias=False,
-        )
-        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=False)
 
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._require_channels(input_shape, self.in_channels)
-        sizes = _convolved(input_shape[1:], self)
-        self._require_positive(input_shape, sizes)
-        return (self.out_channels, *sizes)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Dendritic input from spikes ``[N, C, H, W, T]``."""
-        self._require_nchwt(input, self.in_channels)
-        return F.conv3d(
-            input,
-            self.hooked_weight(),
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-        )
-
-
-class ConvTranspose(torch.nn.ConvTranspose3d, GenericLayer):
+class ConvTranspose(_Convolving, torch.nn.ConvTranspose3d):  # type: ignore[misc] # see forward
     """Transposed convolution over height and width; parameters as in :class:`Conv`."""
 
+
+class _Pooling(GenericLayer):
+    """What the two poolings share: one weight for all, each channel by itself."""
+
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
         kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] | None = None,
         padding: int | tuple[int, int] = 0,
         dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
         weight_scale: float = 1,
         weight_norm: bool = False,
         pre_hook_fx: PreHook = None,
     ) -> None:
-        super().__init__(
-            in_features,
-            out_features,
-            spatial("kernel_size", kernel_size, 1),
-            spatial("stride", stride, 1),
-            spatial("padding", padding, 0),
-            groups=groups,
-            bias=False,
-            dilation=spatial("dilation", dilation, 1),
-        )
-        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=False)
+        step = kernel_size if stride is None else stride
+        super().__init__(1, 1, **_window(kernel_size, step, padding, dilation), bias=False)
+        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=True)
+
+    def fill(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of zeros that are added below and at the right."""
+        tiles = self.stride == self.kernel_size and self.dilation == (1, 1, 1)
+        if self.transposed or not tiles or any(self.padding):
+            return 0, 0
+        return -height % self.kernel_size[0], -width % self.kernel_size[1]
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._require_channels(input_shape, self.in_channels)
-        sizes = _transposed(input_shape[1:], self)
-        self._require_positive(input_shape, sizes)
-        return (self.out_channels, *sizes)
+        self._require_shape(input_shape, input_shape[0])
+        channels, height, width = input_shape
+        rows, columns = self.fill(height, width)
+        return (channels, *self._plane(input_shape, height + rows, width + columns))
 
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        """Dendritic input from spikes ``[N, C, H, W, T]``."""
-        self._require_nchwt(input, self.in_channels)
-        return F.conv_transpose3d(
-            input,
-            self.hooked_weight(),
-            None,
-            self.stride,
-            self.padding,  # type: ignore[arg-type] # torch types it str too, which it never is
-            self.output_padding,
-            self.groups,
-            self.dilation,
-        )
+    def forward(self, input: Tensor, output_size: None = None) -> Tensor:
+        """Dendritic input from spikes ``[N, C, H, W, T]``; torch's ``output_size`` is not used."""
+        self._require(input, None)
+        rows, columns = self.fill(input.shape[2], input.shape[3])
+        if rows or columns:
+            input = F.pad(input, (0, 0, 0, columns, 0, rows))
+        planes = input.flatten(0, 1).unsqueeze(1)
+        return self._convolve(planes).squeeze(1).unflatten(0, input.shape[:2])
 
 
-class Pool(torch.nn.Conv3d, GenericLayer):
+class Pool(_Pooling, torch.nn.Conv3d):
     """Sum pooling: each channel's window is summed with one weight, ``weight_scale``.
 
     Where ``stride`` is the kernel size (and there is no padding or dilation), height and width are
@@ -373,100 +361,9 @@ class Pool(torch.nn.Conv3d, GenericLayer):
     windows reach into the next channel. Here they never do.)
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        weight_scale: float = 1,
-        weight_norm: bool = False,
-        pre_hook_fx: PreHook = None,
-    ) -> None:
-        super().__init__(
-            1,
-            1,
-            spatial("kernel_size", kernel_size, 1),
-            spatial("stride", kernel_size if stride is None else stride, 1),
-            spatial("padding", padding, 0),
-            spatial("dilation", dilation, 1),
-            bias=False,
-        )
-        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=True)
 
-    def fill(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of zeros that are added below and at the right."""
-        tiles = self.stride == self.kernel_size and self.dilation == (1, 1, 1)
-        if not tiles or any(self.padding):
-            return 0, 0
-        return -height % self.kernel_size[0], -width % self.kernel_size[1]
-
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._require_channels(input_shape, input_shape[0])
-        _, height, width = input_shape
-        rows, columns = self.fill(height, width)
-        sizes = _convolved((height + rows, width + columns), self)
-        self._require_positive(input_shape, sizes)
-        return (input_shape[0], *sizes)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Dendritic input from spikes ``[N, C, H, W, T]``."""
-        self._require_nchwt(input, None)
-        rows, columns = self.fill(input.shape[2], input.shape[3])
-        if rows or columns:
-            input = F.pad(input, (0, 0, 0, columns, 0, rows))
-        planes = input.flatten(0, 1).unsqueeze(1)
-        pooled = F.conv3d(
-            planes, self.hooked_weight(), None, self.stride, self.padding, self.dilation
-        )
-        return pooled.squeeze(1).unflatten(0, input.shape[:2])
-
-
-class Unpool(torch.nn.ConvTranspose3d, GenericLayer):
+class Unpool(_Pooling, torch.nn.ConvTranspose3d):  # type: ignore[misc] # see forward
     """The transpose of :class:`Pool`: each spike is copied over a window, with one weight.
 
     Parameters as in :class:`Pool`.
     """
-
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        weight_scale: float = 1,
-        weight_norm: bool = False,
-        pre_hook_fx: PreHook = None,
-    ) -> None:
-        super().__init__(
-            1,
-            1,
-            spatial("kernel_size", kernel_size, 1),
-            spatial("stride", kernel_size if stride is None else stride, 1),
-            spatial("padding", padding, 0),
-            bias=False,
-            dilation=spatial("dilation", dilation, 1),
-        )
-        self._set_up(weight_norm, pre_hook_fx, weight_scale, fill=True)
-
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._require_channels(input_shape, input_shape[0])
-        sizes = _transposed(input_shape[1:], self)
-        self._require_positive(input_shape, sizes)
-        return (input_shape[0], *sizes)
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        """Dendritic input from spikes ``[N, C, H, W, T]``."""
-        self._require_nchwt(input, None)
-        planes = input.flatten(0, 1).unsqueeze(1)
-        copied = F.conv_transpose3d(
-            planes,
-            self.hooked_weight(),
-            None,
-            self.stride,
-            self.padding,  # type: ignore[arg-type] # torch types it str too, which it never is
-            self.output_padding,
-            1,
-            self.dilation,
-        )
-        return copied.squeeze(1).unflatten(0, input.shape[:2])
