@@ -5,7 +5,8 @@
 >>> lava_bridge.export_hdf5(blocks, "digits.net")
 
 The parts: ``slayer`` (as ``lava.lib.dl.slayer``), ``exchange`` (as SpikingJelly's
-``lava_exchange``), ``convert``, ``hdf5``, ``verify``.
+``lava_exchange``), ``convert``, ``hdf5``, ``verify``; ``as_lava`` lets programs written for
+Lava's slayer import this one.
 """
 
 import importlib
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from . import convert as convert
     from . import exchange as exchange
     from . import slayer as slayer
+    from .as_lava import as_lava as as_lava
     from .convert import to_slayer as to_slayer
     from .convert import to_spikingjelly as to_spikingjelly
     from .hdf5 import export_hdf5, load_hdf5
@@ -32,6 +34,7 @@ __all__ = [
     "NXT_to_TNX",
     "NetFileError",
     "TNX_to_NXT",
+    "as_lava",
     "check_equivalence",
     "convert",
     "exchange",
@@ -44,6 +47,7 @@ __all__ = [
 
 # Loaded when first used, so that slayer and the files work where SpikingJelly is not installed.
 _LAZY = {
+    "as_lava": "as_lava",
     "convert": "convert",
     "exchange": "exchange",
     "slayer": "slayer",

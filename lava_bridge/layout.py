@@ -13,10 +13,8 @@ __all__ = ["NXT_to_TNX", "TNX_to_NXT"]
 def TNX_to_NXT(x_seq: Tensor) -> Tensor:
     """View a SpikingJelly sequence ``[T, N, *]`` as slayer's ``[N, *, T]``. Nothing is copied.
 
-    Raises
-    ------
-    BridgeError
-        If there is no time or no batch dimension.
+    Raises:
+        BridgeError: If there is no time or no batch dimension.
     """
     _require_sequence(x_seq, "[T, N, *]")
     return x_seq.movedim(0, -1)
@@ -25,10 +23,8 @@ def TNX_to_NXT(x_seq: Tensor) -> Tensor:
 def NXT_to_TNX(x_seq: Tensor) -> Tensor:
     """View a slayer sequence ``[N, *, T]`` as SpikingJelly's ``[T, N, *]``. Nothing is copied.
 
-    Raises
-    ------
-    BridgeError
-        If there is no time or no batch dimension.
+    Raises:
+        BridgeError: If there is no time or no batch dimension.
     """
     _require_sequence(x_seq, "[N, *, T]")
     return x_seq.movedim(-1, 0)

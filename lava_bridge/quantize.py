@@ -1,15 +1,25 @@
-"""Quantisers: onto a grid, onto 8-bit weights, and the chip's shift toward zero."""
+"""Quantisers: onto a grid and onto 8-bit weights; and the chip's arithmetic with decays."""
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import BridgeError
 
 __all__ = [
+    "DECAY_BITS",
+    "DECAY_SCALE",
     "WEIGHT_MAX",
     "WEIGHT_MIN",
+    "decayed",
+    "exact_dtype",
+    "from_steps",
+    "inside_circle",
+    "integers",
+    "kept",
     "quantize_8bit",
     "quantize_down",
     "right_shift_to_zero",
@@ -22,6 +32,10 @@ __all__ = [
 # descaled weights are the 256 even integers from -256 to 254 (slayer's neuron.quantize_8bit).
 WEIGHT_MIN = -256
 WEIGHT_MAX = 254
+
+# Loihi's compartment decays are 12-bit fractions: 4096 forgets everything in one step.
+DECAY_BITS = 12
+DECAY_SCALE = 1 << DECAY_BITS
 
 
 class step_quantize_atgf(torch.autograd.Function):
@@ -53,14 +67,10 @@ def quantize_8bit(x: Tensor, scale: float, descale: bool = False) -> Tensor:
 
     .. math:: y = \\mathrm{clamp}(\\mathrm{round}(x\\,s/2) \\cdot 2/s,\\; -256/s,\\; 254/s)
 
-    Parameters
-    ----------
-    x : Tensor
-        Weights, of any shape.
-    scale : float
-        The integer that stands for a weight of 1.
-    descale : bool
-        Give the integers themselves (even, -256 ... 254) in place of the scaled weights.
+    Args:
+        x: Weights, of any shape.
+        scale: The integer that stands for a weight of 1.
+        descale: Give the integers themselves (even, -256 ... 254) in place of the scaled weights.
 
     Source: ``lava.lib.dl.slayer.neuron.base.Neuron.quantize_8bit``. (SpikingJelly's function of
     this name clamps at ``255 / scale``, which is not a weight that 8 bits can hold.)
@@ -79,13 +89,21 @@ def quantize_down(threshold: float, scale: int) -> float:
     return int(threshold * scale) / scale
 
 
+def from_steps(steps: int, scale: int) -> float:
+    """``steps / scale``, rounded so that :func:`quantize_down` comes back to these steps."""
+    value = steps / scale
+    return (
+        value
+        if int(value * scale) == steps
+        else math.nextafter(value, math.copysign(math.inf, value))
+    )
+
+
 def right_shift_to_zero(x: Tensor, bits: int) -> Tensor:
     """Shift integers right, rounding toward zero: ``sign(x) * (|x| >> bits)``.
 
-    Raises
-    ------
-    BridgeError
-        If ``x`` is neither int32 nor int64.
+    Raises:
+        BridgeError: If ``x`` is neither int32 nor int64.
     """
     if x.dtype not in (torch.int32, torch.int64):
         raise BridgeError(
@@ -94,3 +112,34 @@ def right_shift_to_zero(x: Tensor, bits: int) -> Tensor:
         )
     # The same in one operation, and right for the lowest integer, whose abs() overflows.
     return torch.div(x, 1 << bits, rounding_mode="trunc")
+
+
+def exact_dtype(x: Tensor) -> torch.dtype:
+    """The dtype to scale ``x`` in: half precision overflows at 16 when it is scaled by 4096."""
+    return x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def integers(x: Tensor, scale: float = 1) -> Tensor:
+    """``trunc(scale * x)`` as integers of 64 bits; no gradient."""
+    x = x.detach()
+    return (scale * x.to(exact_dtype(x))).to(torch.int64)
+
+
+def kept(decay: Tensor) -> Tensor:
+    """What a decay ``d`` in 0 ... 4096 leaves of a state, ``4096 - d``."""
+    return DECAY_SCALE - decay.detach().to(torch.int64)
+
+
+def decayed(state: Tensor, factor: Tensor) -> Tensor:
+    """``sign(state * factor) * (|state * factor| >> 12)``: a state times a 12-bit fraction."""
+    return right_shift_to_zero(state * factor, DECAY_BITS)
+
+
+def inside_circle(sine: Any, cosine: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers that round to these decays of a resonator, and that it does not shrink.
+
+    It holds its decays in a circle of 4095 and rounds them then: the integers may lie half a step
+    outside.
+    """
+    inward = 0.499 * (np.hypot(sine, cosine) > DECAY_SCALE - 1)
+    return np.maximum(sine - inward, np.minimum(sine, 1)), np.maximum(cosine - inward, 0)

@@ -29,24 +29,15 @@ class Divergence:
 class LayerComparison:
     """One layer of both nets, over all samples and steps.
 
-    Attributes
-    ----------
-    name_a, name_b : str
-        The layer's name in either net.
-    shape : tuple of int
-        Its neurons, ``[C, *]``.
-    spikes : int
-        How many spike places (sample, neuron, step) were compared.
-    rate_a, rate_b : float
-        Share of them with a spike.
-    mismatches : int
-        How many differ.
-    first : Divergence or None
-        Where the first of these is.
-    largest : float
-        The largest absolute difference.
-    raster_a, raster_b : Tensor
-        The spikes of the first sample, ``[neurons, T]``.
+    Attributes:
+        name_a, name_b: The layer's name in either net.
+        shape: Its neurons, ``[C, *]``.
+        spikes: How many spike places (sample, neuron, step) were compared.
+        rate_a, rate_b: Share of them with a spike.
+        mismatches: How many differ.
+        first: Where the first of these is.
+        largest: The largest absolute difference.
+        raster_a, raster_b: The spikes of the first sample, ``[neurons, T]``.
     """
 
     name_a: str
@@ -98,17 +89,12 @@ class LayerComparison:
 class EquivalenceReport:
     """What :func:`lava_bridge.check_equivalence` found.
 
-    Attributes
-    ----------
-    claim : str
-        ``"exact"``: both nets are quantised and must agree. ``"drift"``: one is a float net, the
-        difference is only measured.
-    a, b : str
-        What was compared.
-    samples : int
-        Number of samples.
-    layers : list of LayerComparison
-        The layers with neurons, in order.
+    Attributes:
+        claim: ``"exact"``: both nets are quantised and must agree. ``"drift"``: one is a float net,
+            the difference is only measured.
+        a, b: What was compared.
+        samples: Number of samples.
+        layers: The layers with neurons, in order.
     """
 
     claim: str
@@ -168,14 +154,10 @@ class EquivalenceReport:
     def plot(self, neurons: int = 100) -> Any:
         """Draw the first sample's spikes, a layer a row; what differs is red.
 
-        Parameters
-        ----------
-        neurons : int
-            How many neurons of a layer are drawn at most.
+        Args:
+            neurons: How many neurons of a layer are drawn at most.
 
-        Returns
-        -------
-        matplotlib.figure.Figure
+        Returns:
             Not shown and not saved: call ``figure.savefig(path)``.
         """
         from matplotlib.figure import Figure

@@ -44,26 +44,17 @@ def check_equivalence(
     were. Where a side delays its spikes by a step a layer, as the chip does, its spikes are
     compared that much later.
 
-    Parameters
-    ----------
-    a, b : Module, list of blocks, or path
-        A SpikingJelly net (float, or of BlockContainers), slayer blocks, or a ``.net`` file.
-    x : Tensor or array
-        The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``.
-    layout : str
-        ``"TNX"`` or ``"NXT"``.
-    batch_size : int
-        Samples run at once.
+    Args:
+        a, b: A SpikingJelly net (float, or of BlockContainers), slayer blocks, or a ``.net`` file.
+        x: The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``.
+        layout: ``"TNX"`` or ``"NXT"``.
+        batch_size: Samples run at once.
 
-    Returns
-    -------
-    EquivalenceReport
+    Returns:
         ``report.ok`` where no spike differs; ``print(report)``, ``report.plot()``.
 
-    Raises
-    ------
-    BridgeError
-        If a net can't be run on ``x``, or the nets have not the same layers.
+    Raises:
+        BridgeError: If a net can't be run on ``x``, or the nets have not the same layers.
     """
     x_nxt = _as_nxt(x, layout)
     if batch_size < 1:

@@ -19,14 +19,10 @@ __all__ = ["Chain"]
 class Chain:
     """What the rules act on. A rule calls one of its methods and returns.
 
-    Attributes
-    ----------
-    blocks : list of Module
-        The slayer blocks so far.
-    shape : tuple of int or None
-        Shape ``[C, *]`` of the signal here, without batch and time; None if not known.
-    place : str
-        The path in the net of the module whose rule is at work.
+    Attributes:
+        blocks: The slayer blocks so far.
+        shape: Shape ``[C, *]`` of the signal here, without batch and time; None if not known.
+        place: The path in the net of the module whose rule is at work.
     """
 
     def __init__(self, input_shape: tuple[int, ...] | None, slayer: Any, delay_shift: bool) -> None:

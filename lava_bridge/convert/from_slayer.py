@@ -34,21 +34,15 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
     Each block becomes a :class:`~lava_bridge.exchange.BlockContainer` with copies of its weights:
     trained on, it is quantisation-aware training, and :func:`to_slayer` leads back.
 
-    Parameters
-    ----------
-    blocks : iterable of Module
-        Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten, Dense, Conv
-        and Pool, without delays.
+    Args:
+        blocks: Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten,
+            Dense, Conv and Pool, without delays.
 
-    Returns
-    -------
-    nn.Sequential
+    Returns:
         Of containers in step mode ``"m"``, for inputs ``[T, N, *]``.
 
-    Raises
-    ------
-    ConversionError
-        If a block has no twin; it names the block's place.
+    Raises:
+        ConversionError: If a block has no twin; it names the block's place.
     """
     net: Any = [blocks] if hasattr(blocks, "export_hdf5") else blocks
     containers = []

@@ -26,31 +26,23 @@ def to_slayer(
     its thresholds rounded down to the grid (:func:`to_spikingjelly` of them is that net). The net
     is not changed and shares nothing with the blocks.
 
-    Parameters
-    ----------
-    net : nn.Sequential, list or tuple
-        Layers in order, nested as you like: Linear, Conv2d, AvgPool2d, SumPool2d, Flatten, Dropout,
-        Identity (of torch or SpikingJelly), IFNode, LIFNode, CubaLIFNode, BlockContainer, and
-        SpikingJelly's step-mode containers. The layers must have no bias.
-    input_shape : (C, H, W) or (C,), optional
-        Shape of one input, without batch and time. With it every block knows its shape, so that it
-        can be exported at once, and an Input block comes first. Without, poolings are taken to fit
-        their input (slayer's Pool counts a window that is cut off, AvgPool2d leaves it out).
-    delay_shift : bool
-        Whether each block delays its spikes by one step, as the chip does. Without, the blocks
-        equal the SpikingJelly net step for step.
-    slayer : module
-        ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
+    Args:
+        net: Layers in order, nested as you like: Linear, Conv2d, AvgPool2d, SumPool2d, Flatten,
+            Dropout, Identity (of torch or SpikingJelly), IFNode, LIFNode, CubaLIFNode,
+            BlockContainer, and SpikingJelly's step-mode containers. The layers must have no bias.
+        input_shape: Shape of one input, without batch and time. With it every block knows its
+            shape, so that it can be exported at once, and an Input block comes first. Without,
+            poolings are taken to fit their input (slayer's Pool counts a window that is cut off,
+            AvgPool2d leaves it out).
+        delay_shift: Whether each block delays its spikes by one step, as the chip does. Without,
+            the blocks equal the SpikingJelly net step for step.
+        slayer: ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
 
-    Returns
-    -------
-    nn.Sequential
+    Returns:
         Of slayer blocks, for inputs ``[N, C, H, W, T]`` or ``[N, C, T]``.
 
-    Raises
-    ------
-    ConversionError
-        If a part can't be converted; it names the part's path in the net.
+    Raises:
+        ConversionError: If a part can't be converted; it names the part's path in the net.
 
     Warns
     -----

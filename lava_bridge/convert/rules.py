@@ -94,10 +94,8 @@ def is_container(module: Any) -> bool:
 def rule_of(module: Any) -> Rule:
     """The rule for a module, by its type.
 
-    Raises
-    ------
-    ConversionError
-        If there is none.
+    Raises:
+        ConversionError: If there is none.
     """
     found = RULES.get(type(module))
     if found is not None:

@@ -30,20 +30,15 @@ class BlockContainer(nn.Module, base.StepModule):
     The weights stay floats and are quantised in every forward, with a straight-through gradient, so
     that a net of these containers can be trained on (quantisation-aware).
 
-    Parameters
-    ----------
-    synapse : nn.Conv2d, nn.Linear, SumPool2d or nn.Flatten
-        Without bias.
-    neu : CubaLIFNode, IFNode, LIFNode or None
-        SpikingJelly's neurons become a :class:`CubaLIFNode` with their surrogate function; None for
-        a Flatten.
-    step_mode : str
-        ``"s"``: ``[N, *]``; ``"m"``: ``[T, N, *]``.
+    Args:
+        synapse: Without bias.
+        neu: SpikingJelly's neurons become a :class:`CubaLIFNode` with their surrogate function;
+            None for a Flatten.
+        step_mode: ``"s"``: ``[N, *]``; ``"m"``: ``[T, N, *]``.
 
-    Raises
-    ------
-    ConversionError
-        If slayer has no such synapse or neuron: bias, soft reset, ``decay_input=True``, ...
+    Raises:
+        ConversionError: If slayer has no such synapse or neuron: bias, soft reset,
+            ``decay_input=True``, ...
     """
 
     def __init__(self, synapse: nn.Module, neu: nn.Module | None, step_mode: str = "s") -> None:
@@ -111,10 +106,8 @@ class BlockContainer(nn.Module, base.StepModule):
     def to_lava_block(self, slayer: Any = native_slayer) -> nn.Module:
         """The slayer block that gives the same spikes, with copies of the weights.
 
-        Parameters
-        ----------
-        slayer : module
-            ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
+        Args:
+            slayer: ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
         """
         if self.neuron is None:
             return to_lava_block_flatten(self.synapse, slayer=slayer)

@@ -34,19 +34,13 @@ class BatchNorm2d(native_slayer.neuron.norm.WgtScaleBatchNorm):
 
     for inputs ``[N, C, *]``, with one variance for all channels.
 
-    Parameters
-    ----------
-    num_features : int
-        Number of channels C.
-    eps, momentum : float
-        As in :class:`torch.nn.BatchNorm2d`.
-    track_running_stats : bool
-        Whether training uses the batch's statistics and updates the running ones. If not, the
-        running statistics are used always.
-    weight_exp_bits : int
-        The bound b of the exponent.
-    pre_hook_fx : callable
-        The quantiser q of the mean; a :class:`CubaLIFNode` sets its own.
+    Args:
+        num_features: Number of channels C.
+        eps, momentum: As in :class:`torch.nn.BatchNorm2d`.
+        track_running_stats: Whether training uses the batch's statistics and updates the running
+            ones. If not, the running statistics are used always.
+        weight_exp_bits: The bound b of the exponent.
+        pre_hook_fx: The quantiser q of the mean; a :class:`CubaLIFNode` sets its own.
     """
 
     def __init__(
@@ -89,45 +83,29 @@ class CubaLIFNode(neuron.BaseNode):
     Gradients are SpikingJelly's: the surrogate's for the spike, through the reset unless
     ``detach_reset``, and through the state from run to run.
 
-    Parameters
-    ----------
-    current_decay, voltage_decay : float or Tensor
-        :math:`\alpha_I`, :math:`\alpha_V` in 0 ... 1; a tensor must broadcast with ``[N, *]``, e.g.
-        ``[C, 1, 1]`` for a decay per channel.
-    v_threshold : float
-        :math:`\vartheta`, above 0.
-    v_reset : float
-        0: the chip has no other.
-    scale : int
-        What a weight of 1 is on the chip; ``s_scale = 64 * scale``.
-    requires_grad : bool
-        Whether the decays are learned.
-    surrogate_function : callable
-        Any of SpikingJelly's surrogate functions (with ``spiking=True``).
-    norm : BatchNorm2d, optional
-        Applied to the current on its way to the voltage, as in slayer.
-    detach_reset : bool
-        Take the spikes of the reset as constants in backward.
-    step_mode : str
-        ``"s"``: inputs ``[N, *]``; ``"m"``: inputs ``[T, N, *]``.
-    backend : str
-        ``"torch"``.
-    store_v_seq, store_i_seq : bool
-        Keep the voltages (after the reset) and currents of all steps in ``v_seq``, ``i_seq``
-        ``[T, N, *]``.
+    Args:
+        current_decay, voltage_decay: :math:`\alpha_I`, :math:`\alpha_V` in 0 ... 1; a tensor must
+            broadcast with ``[N, *]``, e.g. ``[C, 1, 1]`` for a decay per channel.
+        v_threshold: :math:`\vartheta`, above 0.
+        v_reset: 0: the chip has no other.
+        scale: What a weight of 1 is on the chip; ``s_scale = 64 * scale``.
+        requires_grad: Whether the decays are learned.
+        surrogate_function: Any of SpikingJelly's surrogate functions (with ``spiking=True``).
+        norm: Applied to the current on its way to the voltage, as in slayer.
+        detach_reset: Take the spikes of the reset as constants in backward.
+        step_mode: ``"s"``: inputs ``[N, *]``; ``"m"``: inputs ``[T, N, *]``.
+        backend: ``"torch"``.
+        store_v_seq, store_i_seq: Keep the voltages (after the reset) and currents of all steps in
+            ``v_seq``, ``i_seq`` ``[T, N, *]``.
 
-    Attributes
-    ----------
-    current_decay, voltage_decay : Parameter or buffer
-        4096 times the decays.
-    current_state, voltage_state : Tensor
-        The states ``[N, *]`` after the last step; 0.0 after ``reset()``. ``v`` is the voltage too.
+    Attributes:
+        current_decay, voltage_decay: 4096 times the decays.
+        current_state, voltage_state: The states ``[N, *]`` after the last step; 0.0 after
+            ``reset()``. ``v`` is the voltage too.
 
-    Raises
-    ------
-    BridgeError
-        For a ``v_reset`` other than 0, a decay outside 0 ... 1, a threshold that is not above 0, a
-        scale below 1.
+    Raises:
+        BridgeError: For a ``v_reset`` other than 0, a decay outside 0 ... 1, a threshold that is
+            not above 0, a scale below 1.
     """
 
     v: Any

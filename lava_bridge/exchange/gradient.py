@@ -62,13 +62,11 @@ def leaky_integrator_with_reset_path(
 ) -> Tensor:
     """:func:`integrate` with SpikingJelly's gradients, for ``x``, ``decay`` and ``state``.
 
-    Parameters
-    ----------
-    spike : callable, optional
-        From the states before the reset to spikes, elementwise, with a surrogate gradient. It says
-        how the reset ``h = y (1 - spike(y))`` depends on ``y``. None where there is no threshold.
-    detach_reset : bool
-        Take the spikes of the reset as constants.
+    Args:
+        spike: From the states before the reset to spikes, elementwise, with a surrogate gradient.
+            It says how the reset ``h = y (1 - spike(y))`` depends on ``y``. None where there is no
+            threshold.
+        detach_reset: Take the spikes of the reset as constants.
     """
     return _LeakyIntegratorWithResetPath.apply(
         x, decay, state, scale, threshold, spike, detach_reset

@@ -13,13 +13,12 @@ __all__ = ["SumPool2d"]
 class SumPool2d(nn.Module):
     """Sum pooling of ``[N, C, H, W]``, slayer's pooling (:class:`torch.nn.AvgPool2d` averages).
 
-    Parameters
-    ----------
-    kernel_size, stride, padding, dilation : int or (int, int)
-        As in :class:`torch.nn.MaxPool2d`; ``stride`` is the kernel size by default.
-    ceil_mode : bool
-        Whether a window that is cut off at the lower or right edge counts too (where the windows
-        tile the input, as slayer's Pool does): 7 x 7 pooled by 2 is then 4 x 4, otherwise 3 x 3.
+    Args:
+        kernel_size, stride, padding, dilation: As in :class:`torch.nn.MaxPool2d`; ``stride`` is the
+            kernel size by default.
+        ceil_mode: Whether a window that is cut off at the lower or right edge counts too (where the
+            windows tile the input, as slayer's Pool does): 7 x 7 pooled by 2 is then 4 x 4,
+            otherwise 3 x 3.
     """
 
     ones: Tensor

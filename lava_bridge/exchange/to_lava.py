@@ -51,10 +51,8 @@ def to_lava_neuron_param_dict(
     threshold that is larger by it. An IFNode has decays 1 (current) and 0 (voltage), a LIFNode 1
     and ``1 / tau``; a :class:`CubaLIFNode` has its own.
 
-    Raises
-    ------
-    ConversionError
-        If the chip has no such neuron.
+    Raises:
+        ConversionError: If the chip has no such neuron.
     """
     params: dict[str, Any] = {
         "tau_grad": 1,
@@ -194,18 +192,13 @@ def lava_neuron_forward(
 ) -> tuple[Tensor, Tensor]:
     """Run slayer's neuron on a SpikingJelly sequence, from a given voltage.
 
-    Parameters
-    ----------
-    lava_neuron : Module
-        A slayer CUBA neuron. Its current goes on from its last run on a batch of this shape.
-    x_seq : Tensor
-        ``[T, N, *]``, or ``[T, N]`` for a layer of one neuron.
-    v : Tensor or float
-        The voltage before the first step, ``[N, *]``.
+    Args:
+        lava_neuron: A slayer CUBA neuron. Its current goes on from its last run on a batch of this
+            shape.
+        x_seq: ``[T, N, *]``, or ``[T, N]`` for a layer of one neuron.
+        v: The voltage before the first step, ``[N, *]``.
 
-    Returns
-    -------
-    (Tensor, Tensor)
+    Returns:
         The spikes ``[T, N, *]`` and the voltage after the last step ``[N, *]``.
     """
     neurons = x_seq.unsqueeze(-1) if x_seq.dim() == 2 else x_seq
@@ -358,18 +351,12 @@ def block_of(
 ) -> Any:
     """The slayer block of a synapse and a neuron of SpikingJelly.
 
-    Parameters
-    ----------
-    synapse : nn.Linear, nn.Conv2d or SumPool2d
-        Its layer, without bias.
-    sj_neuron : IFNode, LIFNode or CubaLIFNode
-        Its neuron.
-    quantize_to_8bit : bool
-        Whether the block quantises its weights.
-    delay_shift : bool
-        Whether it delays its spikes by one step.
-    threshold_factor : float
-        A factor on the neuron's threshold.
+    Args:
+        synapse: Its layer, without bias.
+        sj_neuron: Its neuron.
+        quantize_to_8bit: Whether the block quantises its weights.
+        delay_shift: Whether it delays its spikes by one step.
+        threshold_factor: A factor on the neuron's threshold.
     """
     check_synapse(synapse)
     params = to_lava_neuron_param_dict(sj_neuron, threshold_factor)

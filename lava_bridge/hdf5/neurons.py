@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from .. import slayer
 from ..net_reader import LayerReader
 from ..ops import DECAY_SCALE
+from ..quantize import inside_circle
 from ..slayer.neuron.base import NEVER_FIRES
 
 __all__ = ["Family", "family_of", "neuron_params", "no_neuron", "restore_neuron", "scale_of"]
@@ -99,8 +100,7 @@ def neuron_params(layer: LayerReader) -> dict[str, Any]:
     mantissa = _channel_values(layer, "vThMant", 0, NEVER_FIRES)
     if mantissa.size > 1 and "threshold" not in _per_channel(family):
         raise layer.error("neuron/vThMant", f"has {mantissa.size} values where one is expected")
-    # In the middle between two steps of the grid, so that a threshold rounds down to this one.
-    device: dict[str, Any] = {"vThMant": mantissa[0] + 0.5}
+    device: dict[str, Any] = {"vThMant": int(mantissa[0])}
     sizes = [mantissa.size]
     for key in family.decays:
         values = _channel_values(layer, key, 0, DECAY_SCALE)
@@ -109,8 +109,7 @@ def neuron_params(layer: LayerReader) -> dict[str, Any]:
     if "sinDecay" in family.decays:
         _check_turn(layer)
     if "thDecay" in family.decays:
-        step = layer.integer("neuron/vThStep")
-        device["vThStep"] = step + (0.5 if step > 0 else -0.5 if step < 0 else 0)
+        device["vThStep"] = layer.integer("neuron/vThStep")
     params: dict[str, Any] = family.neuron.neuron_params(device, scale)
     params |= {"scale": scale, "shared_param": max(sizes) == 1}
     if family.block is slayer.block.sigma_delta:
@@ -132,7 +131,7 @@ def restore_neuron(layer: LayerReader, neuron: Any) -> None:
     family, channels = family_of(layer), neuron.shape[0]
     values = {key: layer.integers(f"neuron/{key}").reshape(-1) for key in family.decays}
     if "sinDecay" in values:
-        values["sinDecay"], values["cosDecay"] = _inside_circle(
+        values["sinDecay"], values["cosDecay"] = inside_circle(
             values["sinDecay"], values["cosDecay"]
         )
     neuron.init = True  # nothing is drawn: the file has it
@@ -173,22 +172,11 @@ def _channel_values(layer: LayerReader, key: str, least: int, most: int) -> np.n
 def _check_turn(layer: LayerReader) -> None:
     """A resonator's decays must be what a neuron can have: in its quarter circle."""
     sine, cosine = (layer.integers(f"neuron/{key}").reshape(-1) for key in _TURN)
-    sine, cosine = _inside_circle(sine, cosine)
+    sine, cosine = inside_circle(sine, cosine)
     if sine.min() < 1:
         raise layer.error("neuron/sinDecay", f"is {sine.min():g}, below 1")
     if (np.hypot(sine, cosine) > DECAY_SCALE - 1).any():
         raise layer.error("neuron/sinDecay", f"and cosDecay are beyond a gain of {DECAY_SCALE - 1}")
-
-
-def _inside_circle(sine: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers that round to these integers and that the neuron does not shrink.
-
-    It holds its decays in a circle of 4095, before they are rounded: integers may lie half a step
-    outside.
-    """
-    outside = np.hypot(sine, cosine) > DECAY_SCALE - 1
-    inward = 0.499 * outside
-    return np.maximum(sine - inward, np.minimum(sine, 1)), np.maximum(cosine - inward, 0)
 
 
 def _activation(layer: LayerReader) -> Any:

@@ -27,21 +27,15 @@ def load_hdf5(path: str | os.PathLike[str]) -> nn.Sequential:
     step; as on the chip, they then do. What training needs (surrogate gradients, dropout,
     persistent state) is in no file and has its default.
 
-    Parameters
-    ----------
-    path : path
-        The file.
+    Args:
+        path: The file.
 
-    Returns
-    -------
-    nn.Sequential
+    Returns:
         Of ``lava_bridge.slayer.block`` blocks that know their shape.
 
-    Raises
-    ------
-    NetFileError
-        If the file is missing, truncated, not HDF5, or not a net that these blocks can hold; it
-        names the place in the file.
+    Raises:
+        NetFileError: If the file is missing, truncated, not HDF5, or not a net that these blocks
+            can hold; it names the place in the file.
     """
     blocks = []
     with open_layers(path) as layers:

@@ -25,19 +25,14 @@ def export_hdf5(
     The file appears whole or not at all: if anything fails, a former file at ``path`` is left as it
     was. The blocks are not changed, but for their shape where it was not known.
 
-    Parameters
-    ----------
-    blocks : iterable of Module
-        Blocks of ``lava_bridge.slayer.block``, in order.
-    path : path
-        The file, by custom ``NAME.net``.
-    input_shape : (C, H, W) or (C,), optional
-        Shape of one input; needed where the blocks have neither run nor been told their shape.
+    Args:
+        blocks: Blocks of ``lava_bridge.slayer.block``, in order.
+        path: The file, by custom ``NAME.net``.
+        input_shape: Shape of one input; needed where the blocks have neither run nor been told
+            their shape.
 
-    Raises
-    ------
-    NetFileError
-        If a block can't be exported (it is named), or the file can't be written.
+    Raises:
+        NetFileError: If a block can't be exported (it is named), or the file can't be written.
     """
     target = Path(path)
     layers_of: Any = [blocks] if hasattr(blocks, "export_hdf5") else blocks

@@ -1,9 +1,10 @@
 """The dynamics as differentiable torch operators; time is the last dimension of every sequence.
 
 Each module has one recurrence, which its ``dynamics`` runs, in the arithmetic of
-:mod:`.fixed_point`.
+:mod:`lava_bridge.quantize`.
 """
 
+from ..quantize import DECAY_SCALE
 from . import (
     adaptive_phase_th,
     adaptive_resonator,
@@ -12,20 +13,8 @@ from . import (
     leaky_integrator,
     resonator,
 )
-from .fixed_point import DECAY_BITS, DECAY_SCALE
 from .leaky_integrator import integrate
 from .shift import shift, shift_channels
 
-__all__ = [
-    "DECAY_BITS",
-    "DECAY_SCALE",
-    "adaptive_phase_th",
-    "adaptive_resonator",
-    "adaptive_threshold",
-    "delta",
-    "integrate",
-    "leaky_integrator",
-    "resonator",
-    "shift",
-    "shift_channels",
-]
+__all__ = ["DECAY_SCALE", "adaptive_phase_th", "adaptive_resonator", "adaptive_threshold"]
+__all__ += ["delta", "integrate", "leaky_integrator", "resonator", "shift", "shift_channels"]

@@ -11,8 +11,8 @@ Source: ``lava.lib.dl.slayer.neuron.dynamics.adaptive_phase_th``.
 import torch
 from torch import Tensor
 
+from ..quantize import exact_dtype, integers
 from .adaptive_threshold import adapt
-from .fixed_point import exact_dtype, integers
 
 __all__ = ["dynamics"]
 

@@ -6,9 +6,9 @@ Source: ``lava.lib.dl.slayer.neuron.dynamics.adaptive_resonator``.
 
 from torch import Tensor
 
+from ..quantize import exact_dtype
 from . import resonator
 from .adaptive_threshold import adapt
-from .fixed_point import exact_dtype
 
 __all__ = ["dynamics"]
 

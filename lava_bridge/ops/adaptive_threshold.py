@@ -7,16 +7,18 @@ r"""The adaptive threshold: it rises with each spike, and a refractory state hol
     r[t] &\leftarrow r[t] + 2\,s[t]\,\vartheta[t], \qquad
     \vartheta[t] \leftarrow \vartheta[t] + s[t]\,\Delta\vartheta
 
-in integers over the scale ``w``, with the shift toward zero of :mod:`.fixed_point`. Outputs are
-:math:`\vartheta[t] / w` and :math:`r[t] / w`, before the spike changes them. They have no gradient.
+in integers over the scale ``w``, with the shift toward zero of :mod:`lava_bridge.quantize`. Outputs
+are :math:`\vartheta[t] / w` and :math:`r[t] / w`, before the spike; no gradient.
 
 Source: ``lava.lib.dl.slayer.neuron.dynamics.adaptive_threshold``.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .fixed_point import decayed, exact_dtype, integers, kept
+from ..quantize import decayed, exact_dtype, integers, kept
 
 __all__ = ["adapt", "dynamics"]
 
@@ -44,28 +46,35 @@ def dynamics(
 
 
 def adapt(
-    level: Tensor,
-    may_fire: Tensor | None,
-    threshold_args: tuple[Tensor, Tensor, Tensor, Tensor, float, float, int],
-    dtype: torch.dtype,
+    level: Tensor, may_fire: Tensor | None, threshold_args: tuple[Any, ...], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Run the recurrence of this module on integers; no gradient.
+    """Run the recurrence of this module on integers; the gradients of the decays are zeros.
 
     ``level`` ``[N, *, T]`` is compared with the threshold; ``may_fire``, of that shape, says where
     a spike is possible at all; ``threshold_args`` are :func:`dynamics`'s from ``ref_state`` on.
     """
-    ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale = threshold_args
-    refractory, threshold = integers(ref_state, w_scale), integers(th_state, w_scale)
-    ref_kept, th_kept = kept(ref_decay), kept(th_decay)
-    rise, rest = int(th_scale * w_scale), int(th0 * w_scale)
-    outputs = torch.empty_like(level, dtype=dtype), torch.empty_like(level, dtype=dtype)
-    for t in range(level.shape[-1]):
-        refractory = decayed(refractory, ref_kept)
-        threshold = decayed(threshold - rest, th_kept) + rest
-        for output, state in zip(outputs, (threshold, refractory), strict=True):
-            output[..., t] = state.to(dtype) / w_scale
-        fired = level[..., t] >= threshold + refractory
-        if may_fire is not None:
-            fired = fired & may_fire[..., t]
-        refractory, threshold = refractory + 2 * threshold * fired, threshold + rise * fired
-    return outputs
+    return _Adaptation.apply(level, may_fire, dtype, *threshold_args)
+
+
+class _Adaptation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, level, may_fire, dtype, ref_state, ref_decay, th_state, th_decay, *scales):
+        th_scale, th0, w_scale = scales
+        refractory, threshold = integers(ref_state, w_scale), integers(th_state, w_scale)
+        ref_kept, th_kept = kept(ref_decay), kept(th_decay)
+        rise, rest = int(th_scale * w_scale), int(th0 * w_scale)
+        outputs = torch.empty_like(level, dtype=dtype), torch.empty_like(level, dtype=dtype)
+        for t in range(level.shape[-1]):
+            refractory = decayed(refractory, ref_kept)
+            threshold = decayed(threshold - rest, th_kept) + rest
+            for output, state in zip(outputs, (threshold, refractory), strict=True):
+                output[..., t] = state.to(dtype) / w_scale
+            fired = level[..., t] >= threshold + refractory
+            if may_fire is not None:
+                fired = fired & may_fire[..., t]
+            refractory, threshold = refractory + 2 * threshold * fired, threshold + rise * fired
+        return outputs
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        return (None,) * 10

@@ -8,8 +8,6 @@ r"""The delta encoder: send what changed since the last message, once it is larg
 Source: ``lava.lib.dl.slayer.axon.delta``.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -18,17 +16,7 @@ __all__ = ["dynamics"]
 
 class _Delta(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        threshold: Tensor,
-        before: Tensor,
-        residual: Tensor,
-        error: Tensor,
-        cum_error: bool,
-        tau_grad: float,
-        scale_grad: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx, x, threshold, before, residual, error, cum_error, tau_grad, scale_grad):
         changes, output = torch.empty_like(x), torch.empty_like(x)
         for t in range(x.shape[-1]):
             change = x[..., t] - before + residual
@@ -43,7 +31,7 @@ class _Delta(torch.autograd.Function):
         return output, residual, error
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *grad_outputs):
         changes, threshold = ctx.saved_tensors
         tau_grad, scale_grad = ctx.surrogate
         grad = grad_outputs[0]

@@ -17,7 +17,7 @@ Source: ``lava.lib.dl.slayer.neuron.dynamics.leaky_integrator``.
 import torch
 from torch import Tensor
 
-from .fixed_point import DECAY_SCALE, decayed, exact_dtype, integers, kept
+from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
 
 __all__ = ["dynamics", "integrate", "leak_adjoint"]
 
@@ -27,23 +27,10 @@ def integrate(
 ) -> Tensor:
     """Run the recurrence of this module; no gradient.
 
-    Parameters
-    ----------
-    x : Tensor
-        Input ``[N, *, T]`` of a floating dtype, in any memory order.
-    decay : Tensor
-        Integers 0 ... 4096, of a shape that broadcasts with ``[N, *]``.
-    state : Tensor
-        The state before the first step, of a shape that broadcasts with ``[N, *]``.
-    scale : int
-        What a state of 1 is as an integer.
-    threshold : float, optional
-        Where the state is reset to 0 for the next step. None: never.
-
-    Returns
-    -------
-    Tensor
-        The states before their reset, ``[N, *, T]``, in the dtype and memory order of ``x``.
+    ``x`` is ``[N, *, T]`` of a floating dtype, in any memory order; the decay, integers 0 ... 4096,
+    and the state before the first step broadcast with ``[N, *]``. ``scale``: what 1 is as an
+    integer; ``threshold``: where the state is reset to 0 for the next step (None: nowhere). Gives
+    the states before their reset, ``[N, *, T]``, in the dtype and memory order of ``x``.
     """
     x, exact, factor = x.detach(), exact_dtype(x), kept(decay)
     held = integers(state.to(exact), scale)

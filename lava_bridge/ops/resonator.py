@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fixed_point import DECAY_SCALE, decayed, exact_dtype, integers
+from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
 
 __all__ = ["dynamics", "resonate", "with_integers"]
 
@@ -38,6 +38,9 @@ def resonate(
     real, imag = integers(real_state, w_scale), integers(imag_state, w_scale)
     real_steps = torch.empty_like(real_input, dtype=torch.int64)
     imag_steps = torch.empty_like(imag_input, dtype=torch.int64)
+    if threshold is not None:
+        # In single precision as in slayer: 0.29 * 6400 is then 1856.
+        threshold = torch.tensor(threshold * w_scale, dtype=torch.float32).item()
     for t in range(real_input.shape[-1]):
         real, imag = (
             decayed(real, cosine) - decayed(imag, sine) + integers(real_input[..., t], w_scale),
@@ -45,9 +48,9 @@ def resonate(
         )
         real_steps[..., t], imag_steps[..., t] = real, imag
         if threshold is not None and threshold >= 0:
-            fired = imag >= math.ceil(threshold * w_scale)
+            fired = imag >= math.ceil(threshold)
             real = real.masked_fill(fired, 0)
-            imag = imag.masked_fill(fired, int(threshold * w_scale - 1))
+            imag = imag.masked_fill(fired, int(threshold - 1))
     return real_steps, imag_steps
 
 
@@ -55,14 +58,7 @@ class _Resonator(torch.autograd.Function):
     """The recurrence with slayer's gradient: the adjoint of the turn, nothing through the reset."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        real_input: Tensor,
-        imag_input: Tensor,
-        sin_decay: Tensor,
-        cos_decay: Tensor,
-        *args: Any,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx, real_input, imag_input, sin_decay, cos_decay, *args):
         w_scale = args[2]
         steps = resonate(real_input, imag_input, sin_decay, cos_decay, *args)
         exact = exact_dtype(real_input)
@@ -72,7 +68,7 @@ class _Resonator(torch.autograd.Function):
         return real, imag, steps[1]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *grad_outputs):
         real, imag, sin_decay, cos_decay = ctx.saved_tensors
         sine, cosine = (d.to(real.dtype) / DECAY_SCALE for d in (sin_decay, cos_decay))
         grads = grad_outputs[:2]

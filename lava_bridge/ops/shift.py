@@ -43,7 +43,7 @@ def _gather_in_time(x: Tensor, steps: Tensor) -> Tensor:
     source = torch.arange(length, device=x.device) - steps.unsqueeze(-1)
     inside = (source >= 0) & (source < length)
     taken = x.gather(-1, source.clamp(0, max(length - 1, 0)).expand(x.shape))
-    return taken * inside
+    return torch.where(inside, taken, 0)
 
 
 def shift_channels(

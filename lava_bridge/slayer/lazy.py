@@ -13,12 +13,9 @@ class LazyChannels(torch.nn.Module):
     ``load_state_dict`` gives them the loaded shape, so that a checkpoint loads into a module that
     has not run yet.
 
-    Attributes
-    ----------
-    lazy_channels : tuple of str
-        The names of those tensors.
-    init : bool
-        Whether they have their channels.
+    Attributes:
+        lazy_channels: The names of those tensors.
+        init: Whether they have their channels.
     """
 
     lazy_channels: tuple[str, ...] = ()
@@ -46,11 +43,13 @@ class LazyChannels(torch.nn.Module):
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._loaded = any(prefix + name in state_dict for name in self.lazy_channels)
         for name in self.lazy_channels:
             loaded, own = state_dict.get(prefix + name), getattr(self, name)
             if loaded is None:
                 continue
-            self._loaded = True
+            # lava-dl saves NaN before a run.
+            self._loaded = self._loaded and bool(torch.isfinite(loaded).all())
             if own.numel() == 1 and loaded.shape != own.shape:
                 own.data = own.data.new_zeros(loaded.shape)
                 self.init = True

@@ -19,6 +19,7 @@ ROOMS = [
     "layout",
     "quantize",
     "ops",
+    "net_writer",
     "slayer",
     "exchange",
     "convert",
@@ -27,6 +28,7 @@ ROOMS = [
     "progress",
     "report",
     "verify",
+    "as_lava",
     "cli",
 ]
 # exchange.to_lava_blocks is convert.to_slayer under SpikingJelly's name.
@@ -63,7 +65,7 @@ def test_importing_the_package_loads_neither_torchvision_nor_matplotlib():
 
 
 def test_the_public_face_is_complete_and_each_name_is_there():
-    assert len(lava_bridge.__all__) <= 14
+    assert len(lava_bridge.__all__) <= 15
     for name in lava_bridge.__all__:
         assert getattr(lava_bridge, name) is not None
         assert name in dir(lava_bridge)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lava_bridge import slayer
 
-from .strategies import NORMS, blocks_neuron, spikes
+from .strategies import GEOMETRY, NORMS, blocks_neuron, spikes, with_forward
 
 FEED_FORWARD = ("Dense", "Conv", "ConvT", "Pool", "Unpool")
 
@@ -23,13 +23,15 @@ class Case:
     shape: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     neuron: dict[str, Any] | None = field(default_factory=dict)
+    family: str = "cuba"
 
     def build(self, which: Any) -> Any:
         """The block in the framework ``which``."""
-        maker = getattr(which.block.cuba, self.block)
+        maker = getattr(getattr(which.block, self.family), self.block)
         if self.neuron is None:
             return maker(**self.options)
-        return maker(neuron_params=blocks_neuron(which, **self.neuron), **self.options)
+        params = blocks_neuron(which, family=self.family, **self.neuron)
+        return running(maker(neuron_params=params, **self.options))
 
     def built_and_run(self, which: Any, seed: int, x: Tensor) -> tuple[Any, Tensor]:
         """The block and its first output: all that is drawn, from one seed."""
@@ -44,6 +46,17 @@ class Case:
     def but(self, **changes: Any) -> "Case":
         """This case with other options."""
         return replace(self, options={**self.options, **changes})
+
+
+def running(block: Any) -> Any:
+    """The block; lava's with what its complex synapses and adrf_iz lack to run and be exported."""
+    if block.neuron is not None:
+        with_forward(block.neuron)
+    synapse = getattr(block, "synapse", None)
+    if type(synapse).__module__ == "lava.lib.dl.slayer.synapse.complex":
+        for name in (*GEOMETRY, "weight_norm_enabled"):
+            setattr(synapse, name, getattr(synapse.real, name))
+    return block
 
 
 def trained_pair(case: Case, lava: Any, seed: int) -> tuple[Any, Any]:
@@ -169,3 +182,53 @@ def feed_forward(draw: Any, names: tuple[str, ...] = FEED_FORWARD, dropout: bool
     else:
         options["kernel_size"] = draw(st.sampled_from([1, 2, (2, 1)]))
     return Case(name, shape, options, neuron)
+
+
+# The blocks of the other families --------------------------------------------------------------
+
+FAMILIES = ("rf", "rf_iz", "alif", "adrf", "adrf_iz", "sigma_delta")
+_ADAPTATION_RANGES = {"threshold_decay": (0.1, 0.5), "refractory_decay": (0.2, 0.4)}
+_RESONATOR_RANGES = {"shared_param": False, "period": (5, 20), "decay": (0.05, 0.2)}
+RANGES: dict[str, dict[str, Any]] = {
+    "rf": _RESONATOR_RANGES,
+    "rf_iz": _RESONATOR_RANGES,
+    "alif": {**_PER_CHANNEL, **_ADAPTATION_RANGES},
+    "adrf": {**_RESONATOR_RANGES, **_ADAPTATION_RANGES},
+    "adrf_iz": {**_RESONATOR_RANGES, **_ADAPTATION_RANGES},
+    "sigma_delta": {"shared_param": False},
+}
+_OF_ANY_FAMILY = ("threshold", "norm", "dropout", "requires_grad", "persistent_state", "tau_grad")
+
+
+def in_family(case: Case, family: str) -> Case:
+    """A block of CUBA neurons as one of another family, its neuron as alike as can be."""
+    if case.neuron is None:
+        return replace(case, family=family)
+    neuron = {key: case.neuron[key] for key in _OF_ANY_FAMILY if key in case.neuron}
+    if "graded_spike" in case.neuron and family != "sigma_delta":
+        neuron["graded_spike"] = case.neuron["graded_spike"]
+    if not case.neuron.get("shared_param", True):
+        neuron.update(RANGES[family])
+    if family == "rf" and "tau_grad" in neuron:
+        neuron["tau_grad"] = 1  # its width is 200 times smaller
+    return replace(case, family=family, neuron=neuron)
+
+
+def _family_cases() -> dict[str, Case]:
+    cases = {}
+    for family in FAMILIES:
+        for name, case in CASES.items():
+            if case.neuron is None or "without" in name:
+                continue
+            if family == "sigma_delta" and case.block in ("KWTA", "Recurrent"):
+                continue
+            if case.block == "Affine" and family not in ("rf", "rf_iz"):
+                continue
+            cases[f"{family} {name}"] = in_family(case, family)
+    output = Case("Output", (6,), {"in_neurons": 6, "out_neurons": 4}, {}, "sigma_delta")
+    cases["sigma_delta Output"] = output.but(weight_scale=2)
+    cases["sigma_delta Output with weight norm"] = output.but(weight_norm=True)
+    return cases
+
+
+FAMILY_CASES = _family_cases()

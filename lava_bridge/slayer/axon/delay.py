@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ...errors import BridgeError
 from ...ops import shift, shift_channels
+from ..checks import require
 from ..lazy import LazyChannels
 
 __all__ = ["Delay", "delay"]
@@ -24,21 +24,9 @@ class Delay(LazyChannels):
     The delays are drawn from [0, 1) at the first forward, when the number of channels is known,
     and kept in [0, ``max_delay``]. Their gradient is :func:`lava_bridge.ops.shift_channels`'s.
 
-    Parameters
-    ----------
-    sampling_time : float
-        The time of one step.
-    max_delay : float, optional
-        The largest delay. None: no limit.
-    grad_scale : float
-        A factor on the delays' gradient.
-
-    Attributes
-    ----------
-    delay : Parameter
-        The delays ``[C]``, in the unit of ``sampling_time``; ``[1]``, zero, before they are drawn.
-    init : bool
-        Whether the delays are drawn (or loaded).
+    The parameter ``delay`` holds them, ``[C]``, in the unit of ``sampling_time``, the time of one
+    step. ``grad_scale`` is a factor on their gradient; ``init`` says whether they are drawn or
+    loaded (before, ``delay`` is a zero).
 
     Source: ``lava.lib.dl.slayer.axon.Delay``.
     """
@@ -69,23 +57,12 @@ class Delay(LazyChannels):
     def forward(self, input: Tensor) -> Tensor:
         """Delay ``[N, C, *, T]``, each channel by its own time.
 
-        Raises
-        ------
-        BridgeError
-            If a dimension is missing, or the channels are not those of the first forward.
+        A BridgeError is raised if a dimension is missing, or the channels are not those of the
+        first forward.
         """
-        if input.dim() < 3:
-            raise BridgeError(
-                f"Delay: expected [N, C, *, T] of 3 or more dimensions, found shape "
-                f"{tuple(input.shape)}; add the missing dimension with unsqueeze"
-            )
+        require("Delay", input, "[N, C, *, T]", self.delay.shape[0] if self.init else None)
         self.draw(input.shape[1])
         self.clamp()
-        if self.delay.shape[0] != input.shape[1]:
-            raise BridgeError(
-                f"Delay: expected {self.delay.shape[0]} channels as at the first forward, found "
-                f"{input.shape[1]}; use one Delay for each layer"
-            )
         per_channel = self.delay.reshape(-1, *[1] * (input.dim() - 3))
         return shift_channels(input, per_channel, self.sampling_time, self.grad_scale)
 

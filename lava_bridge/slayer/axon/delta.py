@@ -1,9 +1,13 @@
 """The delta encoder: sends what changed, once it is large enough."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from ...errors import BridgeError
 from ...ops import delta
+from ...quantize import exact_dtype
 from ..stateful import Stateful
 from ..utils import QUANTIZE_MODE, quantize
 
@@ -20,23 +24,17 @@ class Delta(Stateful):
 
     and y is rounded down to multiples of ``1 / scale`` (:mod:`lava_bridge.ops.delta`).
 
-    Parameters
-    ----------
-    threshold : float
-        The threshold :math:`\vartheta`, kept at ``1 / scale`` or more.
-    scale : int
-        What a message of 1 is on the chip.
-    cum_error : bool
-        Compare the sum of the changes since the last message, not the last change.
-    tau_grad, scale_grad, shared_param, persistent_state, requires_grad
-        As in :class:`lava_bridge.slayer.neuron.base.Neuron`, for the threshold.
+    Args:
+        threshold: The threshold :math:`\vartheta`, kept at ``1 / scale`` or more.
+        scale: What a message of 1 is on the chip.
+        cum_error: Compare the sum of the changes since the last message, not the last change.
+        tau_grad, scale_grad, shared_param, persistent_state, requires_grad: As in
+            :class:`lava_bridge.slayer.neuron.base.Neuron`, for the threshold.
 
-    Attributes
-    ----------
-    threshold : Parameter
-        ``[1]``, or ``[C, 1, ...]`` of the input's spatial dimensions.
-    pre_state, residual_state, error_state : Tensor
-        :math:`x`, :math:`\rho` and the sum before the next step, ``[N, *]``.
+    Attributes:
+        threshold: ``[1]``, or ``[C, 1, ...]`` of the input's spatial dimensions.
+        pre_state, residual_state, error_state: :math:`x`, :math:`\rho` and the sum before the next
+            step, ``[N, *]``.
 
     Source: ``lava.lib.dl.slayer.axon.Delta``.
     """
@@ -53,6 +51,8 @@ class Delta(Stateful):
         requires_grad: bool = False,
     ) -> None:
         super().__init__(persistent_state)
+        if not 0 <= threshold < math.inf:
+            raise BridgeError(f"axon.Delta: expected threshold of 0 or more, found {threshold!r}")
         self.scale = scale
         self.tau_grad = tau_grad
         self.scale_grad = scale_grad
@@ -79,9 +79,10 @@ class Delta(Stateful):
         """Messages ``[N, C, *, T]`` of a signal ``[N, C, *, T]``."""
         self.prepare(input)
         self.clamp()
+        x = input.to(exact_dtype(input))
         output, residual, error = delta.dynamics(
-            input,
-            self.threshold,
+            x,
+            self.threshold.reshape(-1, *[1] * (x.dim() - 3)),
             self.pre_state,
             self.residual_state,
             self.error_state,
@@ -89,12 +90,12 @@ class Delta(Stateful):
             self.tau_grad,
             self.scale_grad,
         )
-        self.keep(pre_state=input)
+        self.keep(pre_state=x)
         if self.persistent_state:
             self.set_states(residual_state=residual)
             if self.cum_error:
                 self.set_states(error_state=error)
-        return quantize(output, step=1 / self.scale, mode=QUANTIZE_MODE.FLOOR)
+        return quantize(output, 1 / self.scale, QUANTIZE_MODE.FLOOR).to(input.dtype)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, cum_error={self.cum_error}"

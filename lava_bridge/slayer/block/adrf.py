@@ -18,25 +18,13 @@ class AbstractADRF(base.NeuronFamily):
     synapse_types = complex
 
 
+# fmt: off
 class Input(AbstractADRF, base.AbstractInput): ...
-
-
 class Dense(AbstractADRF, base.AbstractDense): ...
-
-
 class Conv(AbstractADRF, base.AbstractConv): ...
-
-
 class ConvT(AbstractADRF, base.AbstractConvT): ...
-
-
 class Pool(AbstractADRF, base.AbstractPool): ...
-
-
 class Unpool(AbstractADRF, base.AbstractUnpool): ...
-
-
 class KWTA(AbstractADRF, base.AbstractKWTA): ...
-
-
 class Recurrent(AbstractADRF, base.AbstractRecurrent): ...
+# fmt: on

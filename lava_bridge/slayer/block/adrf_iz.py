@@ -18,25 +18,13 @@ class AbstractADRFIZ(base.NeuronFamily):
     synapse_types = complex
 
 
+# fmt: off
 class Input(AbstractADRFIZ, base.AbstractInput): ...
-
-
 class Dense(AbstractADRFIZ, base.AbstractDense): ...
-
-
 class Conv(AbstractADRFIZ, base.AbstractConv): ...
-
-
 class ConvT(AbstractADRFIZ, base.AbstractConvT): ...
-
-
 class Pool(AbstractADRFIZ, base.AbstractPool): ...
-
-
 class Unpool(AbstractADRFIZ, base.AbstractUnpool): ...
-
-
 class KWTA(AbstractADRFIZ, base.AbstractKWTA): ...
-
-
 class Recurrent(AbstractADRFIZ, base.AbstractRecurrent): ...
+# fmt: on

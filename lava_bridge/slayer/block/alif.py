@@ -18,25 +18,13 @@ class AbstractALIF(base.NeuronFamily):
     synapse_types = layer
 
 
+# fmt: off
 class Input(AbstractALIF, base.AbstractInput): ...
-
-
 class Dense(AbstractALIF, base.AbstractDense): ...
-
-
 class Conv(AbstractALIF, base.AbstractConv): ...
-
-
 class ConvT(AbstractALIF, base.AbstractConvT): ...
-
-
 class Pool(AbstractALIF, base.AbstractPool): ...
-
-
 class Unpool(AbstractALIF, base.AbstractUnpool): ...
-
-
 class KWTA(AbstractALIF, base.AbstractKWTA): ...
-
-
 class Recurrent(AbstractALIF, base.AbstractRecurrent): ...
+# fmt: on

@@ -7,39 +7,11 @@ A block takes and gives ``[N, C, T]`` or ``[N, C, H, W, T]``. With ``count_log``
 that and its event rate (None where there is no neuron). Source: ``lava.lib.dl.slayer.block.base``.
 """
 
-from .common import Block, NeuronFamily, SynapticBlock, step_delay
-from .layers import (
-    AbstractAffine,
-    AbstractConv,
-    AbstractConvT,
-    AbstractDense,
-    AbstractPool,
-    AbstractUnpool,
-    DenseFields,
-)
-from .plain import AbstractAverage, AbstractFlatten, AbstractInput, AbstractTimeDecimation
-from .recurrent import AbstractKWTA, AbstractRecurrent
-
-__all__ = [
-    "AbstractAffine",
-    "AbstractAverage",
-    "AbstractConv",
-    "AbstractConvT",
-    "AbstractDense",
-    "AbstractFlatten",
-    "AbstractInput",
-    "AbstractKWTA",
-    "AbstractPool",
-    "AbstractRecurrent",
-    "AbstractResidual",
-    "AbstractTimeDecimation",
-    "AbstractUnpool",
-    "Block",
-    "DenseFields",
-    "NeuronFamily",
-    "SynapticBlock",
-    "step_delay",
-]
+from .common import *  # noqa: F403 # re-exported: what its __all__ names
+from .common import Block
+from .layers import *  # noqa: F403
+from .plain import *  # noqa: F403
+from .recurrent import *  # noqa: F403
 
 
 class AbstractResidual(Block):

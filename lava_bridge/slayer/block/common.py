@@ -1,5 +1,6 @@
 """What all blocks share: shape, export, the step between layers; and how a family plugs in."""
 
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -7,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ... import net_writer
 from ..axon import Delay
 from ..neuron import base as neuron_base
-from . import export
 
 __all__ = ["Block", "NeuronFamily", "SynapticBlock", "step_delay"]
 
@@ -47,8 +48,12 @@ class Block(torch.nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__doc__ is None:  # a family's block: documented where it is written
-            cls.__doc__ = next(c.__doc__ for c in cls.__mro__[1:] if issubclass(c, Block))
+        if issubclass(cls, NeuronFamily):
+            # help() of a family's block is that of the abstract block behind it.
+            cls.abstract = next(c for c in cls.__mro__ if not issubclass(c, NeuronFamily))
+            cls.__doc__ = cls.__doc__ or cls.abstract.__doc__
+            if "__init__" not in vars(cls):
+                cls.__signature__ = inspect.signature(cls.abstract)  # type: ignore[attr-defined]
 
     @property
     def shape(self) -> Any:
@@ -56,27 +61,16 @@ class Block(torch.nn.Module):
         raise NotImplementedError
 
     def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Tell the block the shape ``[C, *]`` of its input; no forward is run.
+        """Tell the block the shape ``[C, *]`` of its input, and get that of its output.
 
-        Returns
-        -------
-        tuple of int
-            Shape ``[C, *]`` of the output.
-
-        Raises
-        ------
-        BridgeError
-            If the block can't take an input of that shape.
+        A BridgeError is raised if the block can't take an input of that shape.
         """
         raise NotImplementedError
 
     def export_hdf5(self, handle: Any) -> None:
         """Write the block into an open HDF5 group, as lava-dl does.
 
-        Raises
-        ------
-        BridgeError
-            If the block's shape is not known, or its weights have no quantiser.
+        A BridgeError is raised if the block's shape is not known, or its weights have no quantiser.
         """
         raise NotImplementedError
 
@@ -99,6 +93,7 @@ class NeuronFamily(torch.nn.Module):
 
     neuron_class: type[neuron_base.Neuron]
     synapse_types: ModuleType
+    abstract: type
     neuron: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -116,6 +111,8 @@ class SynapticBlock(Block):
     # The type in a file, the names and values of its integers, and the dimensions of its weight.
     kind: str
     weight_dimensions: int
+    # Whether the neuron takes part; an Affine block can do without.
+    dynamics = True
     mask: Tensor | None
     neuron: Any
     synapse: Any
@@ -141,8 +138,8 @@ class SynapticBlock(Block):
             self.synapse = getattr(self.synapse_types, synapse[0])(*synapse[1:])
 
     def forward(self, x: Tensor) -> Any:
-        x = self._axon(self.neuron(self.synapse(x)))
-        return self._counted(x)
+        z = self.synapse(x) if self.mask is None else self.synapse(x, self.mask)
+        return self._counted(self._axon(self.neuron(z)))
 
     def _axon(self, x: Tensor) -> Tensor:
         if self.delay_shift:
@@ -166,10 +163,12 @@ class SynapticBlock(Block):
         raise NotImplementedError
 
     def export_hdf5(self, handle: Any) -> None:
-        export.write_header(handle, self, self.kind)
+        net_writer.write_header(handle, self, self.kind)
         for name, value in self._fields().items():
             handle.create_dataset(name, data=value)
-        export.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
-        export.write_norm(handle, self.neuron)
-        export.write_axon(handle, self)
-        export.write_neuron(handle, self.neuron)
+        net_writer.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
+        net_writer.write_axon(handle, self)
+        handle.attrs["scale"] = self.neuron.scale
+        if self.dynamics:
+            net_writer.write_norm(handle, self.neuron)
+            net_writer.write_neuron(handle, self.neuron)

@@ -18,28 +18,14 @@ class AbstractCuba(base.NeuronFamily):
     synapse_types = layer
 
 
+# fmt: off
 class Input(AbstractCuba, base.AbstractInput): ...
-
-
 class Affine(AbstractCuba, base.AbstractAffine): ...
-
-
 class Dense(AbstractCuba, base.AbstractDense): ...
-
-
 class Conv(AbstractCuba, base.AbstractConv): ...
-
-
 class ConvT(AbstractCuba, base.AbstractConvT): ...
-
-
 class Pool(AbstractCuba, base.AbstractPool): ...
-
-
 class Unpool(AbstractCuba, base.AbstractUnpool): ...
-
-
 class KWTA(AbstractCuba, base.AbstractKWTA): ...
-
-
 class Recurrent(AbstractCuba, base.AbstractRecurrent): ...
+# fmt: on

@@ -4,18 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
-from . import export
 from .common import SynapticBlock
 
-__all__ = [
-    "AbstractAffine",
-    "AbstractConv",
-    "AbstractConvT",
-    "AbstractDense",
-    "AbstractPool",
-    "AbstractUnpool",
-    "DenseFields",
-]
+__all__ = ["AbstractAffine", "AbstractConv", "AbstractConvT", "AbstractDense"]
+__all__ += ["AbstractPool", "AbstractUnpool", "DenseFields"]
 
 
 class DenseFields(SynapticBlock):
@@ -47,30 +39,11 @@ class _WindowFields(SynapticBlock):
         }
 
 
-class _ConvFields(_WindowFields):
-    """What the two convolutions share."""
-
-    def _fields(self) -> dict[str, Any]:
-        channels = {
-            "inChannels": self.synapse.in_channels,
-            "outChannels": self.synapse.out_channels,
-        }
-        return {**channels, **super()._fields(), "groups": self.synapse.groups}
-
-
 class AbstractAffine(DenseFields):
     """A dense synapse and a neuron that never fires: gives its voltage, or the dendritic input.
 
-    Parameters
-    ----------
-    neuron_params : dict
-        The neuron's constructor arguments.
-    in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        The synapse's (:class:`lava_bridge.slayer.synapse.Dense`).
-    dynamics : bool
-        Whether the neuron integrates; else the dendritic input is given.
-    mask : Tensor, optional
-        ``[out, in]``: which synapses exist. The weights themselves are left as they are.
+    ``dynamics``: whether the neuron integrates; else the dendritic input is given. The other
+    arguments are :class:`AbstractDense`'s.
     """
 
     kind = "dense"
@@ -100,34 +73,18 @@ class AbstractAffine(DenseFields):
             return self._counted(self.neuron.dynamics(z)[1])
         return self._counted(z[1] if self.synapse.complex else z)
 
-    def export_hdf5(self, handle: Any) -> None:
-        export.write_header(handle, self, self.kind)
-        for name, value in self._fields().items():
-            handle.create_dataset(name, data=value)
-        export.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
-        if self.dynamics:
-            export.write_norm(handle, self.neuron)
-            export.write_neuron(handle, self.neuron)
-        handle.attrs["scale"] = self.neuron.scale
-
 
 class AbstractDense(DenseFields):
     """All-to-all layer.
 
-    Parameters
-    ----------
-    neuron_params : dict
-        The neuron's constructor arguments.
-    in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx
-        The synapse's (:class:`lava_bridge.slayer.synapse.Dense`).
-    delay : bool
-        Whether each channel has a learnable delay (of up to 62 steps).
-    delay_shift : bool
-        Delay the spikes by one step, as the chip does between layers.
-    mask : Tensor, optional
-        ``[out, in]``: which synapses exist. The weights themselves are left as they are.
-    count_log : bool
-        Give the event rate too.
+    Args:
+        neuron_params: The neuron's constructor arguments.
+        in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx: The synapse's
+            (:class:`lava_bridge.slayer.synapse.Dense`).
+        delay: Whether each channel has a learnable delay (of up to 62 steps).
+        delay_shift: Delay the spikes by one step, as the chip does between layers.
+        mask: ``[out, in]``: which synapses exist. The weights themselves are left as they are.
+        count_log: Give the event rate too.
     """
 
     kind = "dense"
@@ -149,21 +106,14 @@ class AbstractDense(DenseFields):
         super().__init__(neuron_params, synapse, delay, delay_shift, mask, count_log)
         self._know_shape(in_neurons)
 
-    def forward(self, x: Tensor) -> Any:
-        x = self._axon(self.neuron(self.synapse(x, self.mask)))
-        return self._counted(x)
 
-
-class AbstractConv(_ConvFields):
+class AbstractConv(_WindowFields):
     """Convolutional layer.
 
-    Parameters
-    ----------
-    in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale, \
-weight_norm, pre_hook_fx
-        The synapse's (:class:`lava_bridge.slayer.synapse.Conv`).
-    neuron_params, delay, delay_shift, count_log
-        As in :class:`AbstractDense`.
+    Args:
+        in_features, out_features, kernel_size, stride, padding, dilation, groups, weight_scale,
+            weight_norm, pre_hook_fx: The synapse's (:class:`lava_bridge.slayer.synapse.Conv`).
+        neuron_params, delay, delay_shift, count_log: As in :class:`AbstractDense`.
     """
 
     kind = "conv"
@@ -191,6 +141,13 @@ weight_norm, pre_hook_fx
         synapse = self.synapse_name, in_features, out_features, *window, *weight
         super().__init__(neuron_params, synapse, delay, delay_shift, count_log=count_log)
 
+    def _fields(self) -> dict[str, Any]:
+        channels = {
+            "inChannels": self.synapse.in_channels,
+            "outChannels": self.synapse.out_channels,
+        }
+        return {**channels, **super()._fields(), "groups": self.synapse.groups}
+
 
 class AbstractConvT(AbstractConv):
     """Transposed convolutional layer; parameters as in :class:`AbstractConv`."""
@@ -202,12 +159,11 @@ class AbstractConvT(AbstractConv):
 class AbstractPool(_WindowFields):
     """Sum pooling layer.
 
-    Parameters
-    ----------
-    kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx
-        The synapse's (:class:`lava_bridge.slayer.synapse.Pool`).
-    neuron_params, delay, delay_shift, count_log
-        As in :class:`AbstractDense`; a ``norm`` is left out.
+    Args:
+        kernel_size, stride, padding, dilation, weight_scale, weight_norm, pre_hook_fx: The
+            synapse's (:class:`lava_bridge.slayer.synapse.Pool`).
+        neuron_params, delay, delay_shift, count_log: As in :class:`AbstractDense`; a ``norm`` is
+            left out.
     """
 
     kind = "pool"

@@ -10,20 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ... import net_writer
 from ...errors import BridgeError
 from ...quantize import unquantized
-from . import export
 from .common import Block, step_delay
 
-__all__ = [
-    "AbstractAverage",
-    "AbstractFlatten",
-    "AbstractInput",
-    "AbstractTimeDecimation",
-    "Average",
-    "Flatten",
-    "TimeDecimation",
-]
+__all__ = ["AbstractAverage", "AbstractFlatten", "AbstractInput", "AbstractTimeDecimation"]
+__all__ += ["Average", "Flatten", "TimeDecimation"]
 
 
 class AbstractInput(Block):
@@ -31,16 +24,11 @@ class AbstractInput(Block):
 
     For a complex neuron x is a pair (real, imaginary), or the real part alone.
 
-    Parameters
-    ----------
-    neuron_params : dict, optional
-        The neuron's constructor arguments.
-    weight, bias : float, optional
-        Learnable factor and shift of the input. None: none.
-    delay_shift : bool
-        Delay the spikes by one step, as the chip does between layers.
-    count_log : bool
-        Give the event rate too.
+    Args:
+        neuron_params: The neuron's constructor arguments.
+        weight, bias: Learnable factor and shift of the input. None: none.
+        delay_shift: Delay the spikes by one step, as the chip does between layers.
+        count_log: Give the event rate too.
     """
 
     def __init__(
@@ -62,12 +50,12 @@ class AbstractInput(Block):
 
     def forward(self, x: Any) -> Any:
         if self.input_shape is None:
-            self.input_shape = (x[0] if isinstance(x, tuple) else x).shape[1:-1]
+            self.input_shape = (x[0] if isinstance(x, tuple | list) else x).shape[1:-1]
         if self.neuron is not None:
-            if self.neuron.complex:
-                # A real input drives the real part alone.
-                parts = x if isinstance(x, tuple) else (x, torch.zeros_like(x))
-                x = self._encode((self._weighted(parts[0]), self._weighted(parts[1])))
+            if isinstance(x, tuple | list):
+                x = self._encode(tuple(self._weighted(part) for part in x))
+            elif self.neuron.complex:
+                x = self._encode((self._weighted(x), torch.zeros_like(x)))
             else:
                 x = self._encode(self._weighted(x))
         if self.delay_shift:
@@ -95,116 +83,103 @@ class AbstractInput(Block):
         return tuple(input_shape)
 
     def export_hdf5(self, handle: Any) -> None:
-        export.write_header(handle, self, "input")
+        net_writer.write_header(handle, self, "input")
         if self.neuron is not None:
-            if export.norms_of(self.neuron):
-                raise BridgeError(
-                    "Input: its neuron has a norm, for which a file has no place; use weight and "
-                    "bias"
-                )
+            if net_writer.norms_of(self.neuron):
+                raise BridgeError("Input: a file has no place for its norm; use weight and bias")
             for name in ("weight", "bias"):
                 value = getattr(self, name)
                 if value is not None:
                     integers = self.pre_hook_fx(value.detach(), descale=True)
                     handle.create_dataset(name, data=integers.cpu().numpy())
-            export.write_neuron(handle, self.neuron)
-        export.write_axon(handle, self)
+            net_writer.write_neuron(handle, self.neuron)
+        net_writer.write_axon(handle, self)
 
 
-class AbstractFlatten(Block):
-    """Flattens channels, height and width: ``[N, C, H, W, T]`` to ``[N, C H W, T]``."""
+class _NoNeuron(Block):
+    """What the blocks share that have neither a synapse nor a neuron."""
 
     gives_spikes = False
+    kind: str
 
     def __init__(self, count_log: bool = False) -> None:
         super().__init__(count_log)
-        self._neurons: int | None = None
+        self._shape: Any = None
+
+    @property
+    def shape(self) -> Any:
+        return self._shape
 
     def forward(self, x: Tensor) -> Any:
         self.infer_shape(x.shape[1:-1])
-        return self._counted(x.flatten(1, -2))
+        return self._counted(self._reduced(x))
 
-    @property
-    def shape(self) -> list[int] | None:
-        return None if self._neurons is None else [self._neurons, 1, 1]
-
-    def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._neurons = math.prod(input_shape)
-        return (self._neurons,)
+    def _reduced(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def export_hdf5(self, handle: Any) -> None:
-        export.write_header(handle, self, "flatten")
+        net_writer.write_header(handle, self, self.kind)
 
 
-class AbstractAverage(Block):
+class Flatten(_NoNeuron):
+    """Flattens channels, height and width: ``[N, C, H, W, T]`` to ``[N, C H W, T]``."""
+
+    kind = "flatten"
+
+    def _reduced(self, x: Tensor) -> Tensor:
+        return x.flatten(1, -2)
+
+    def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        neurons = math.prod(input_shape)
+        self._shape = [neurons, 1, 1]
+        return (neurons,)
+
+
+class Average(_NoNeuron):
     """Averages neighbouring neurons: ``[N, num_outputs * k, T]`` to ``[N, num_outputs, T]``.
 
-    Parameters
-    ----------
-    num_outputs : int
-        Number of groups; the number of neurons must be a multiple of it.
+    ``num_outputs`` is the number of groups; the number of neurons must be a multiple of it.
     """
 
-    gives_spikes = False
+    kind = "average"
 
     def __init__(self, num_outputs: int, count_log: bool = False) -> None:
         super().__init__(count_log)
         if not isinstance(num_outputs, int) or num_outputs < 1:
-            raise BridgeError(
-                f"Average: expected num_outputs to be a positive int, found {num_outputs!r}"
-            )
+            found = f"found {num_outputs!r}"
+            raise BridgeError(f"Average: expected num_outputs to be a positive int, {found}")
         self.num_outputs = num_outputs
+        self._shape = torch.Size([num_outputs, 1, 1])
 
-    def forward(self, x: Tensor) -> Any:
-        self.infer_shape(x.shape[1:-1])
-        groups = x.reshape(x.shape[0], self.num_outputs, -1, x.shape[-1])
-        return self._counted(groups.mean(dim=2))
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size([self.num_outputs, 1, 1])
+    def _reduced(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], self.num_outputs, -1, x.shape[-1]).mean(dim=2)
 
     def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if math.prod(input_shape) % self.num_outputs:
             raise BridgeError(
                 f"Average: can't form {self.num_outputs} groups of equal size from an input of "
-                f"shape {tuple(input_shape)}; choose num_outputs to divide "
-                f"{math.prod(input_shape)}"
+                f"shape {tuple(input_shape)}; choose num_outputs to divide {math.prod(input_shape)}"
             )
         return (self.num_outputs,)
 
-    def export_hdf5(self, handle: Any) -> None:
-        export.write_header(handle, self, "average")
 
+class TimeDecimation(_NoNeuron):
+    """Averages ``factor`` steps, a power of 2, into one; the last bin is filled with zeros."""
 
-class AbstractTimeDecimation(Block):
-    """Averages ``factor`` steps into one, the last bin filled with zeros.
-
-    Parameters
-    ----------
-    factor : int
-        A power of 2.
-    """
-
-    gives_spikes = False
+    kind = "decimation"
 
     def __init__(self, factor: int, count_log: bool = False) -> None:
         super().__init__(count_log)
         if not isinstance(factor, int) or factor < 1 or factor & (factor - 1):
+            found = f"found {factor!r}"
             raise BridgeError(
-                f"TimeDecimation: expected factor to be a positive power of 2, found {factor!r}"
+                f"TimeDecimation: expected factor to be a positive power of 2, {found}"
             )
         self.factor = factor
-        self._shape: torch.Size | None = None
 
-    def forward(self, x: Tensor) -> Any:
-        self._shape = x.shape[1:-1]
+    def _reduced(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, -x.shape[-1] % self.factor))
-        return self._counted(x.unflatten(-1, (-1, self.factor)).mean(dim=-1))
-
-    @property
-    def shape(self) -> torch.Size | None:
-        return self._shape
+        return x.unflatten(-1, (-1, self.factor)).mean(dim=-1)
 
     def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._shape = torch.Size(input_shape)
@@ -212,14 +187,9 @@ class AbstractTimeDecimation(Block):
 
     def export_hdf5(self, handle: Any) -> None:
         # lava-dl raises here; the type is this library's own, it fits the ten bytes of the field.
-        export.write_header(handle, self, "decimation")
+        super().export_hdf5(handle)
         handle.create_dataset("factor", data=self.factor)
 
 
-class Flatten(AbstractFlatten): ...
-
-
-class Average(AbstractAverage): ...
-
-
-class TimeDecimation(AbstractTimeDecimation): ...
+# slayer's names; in its family modules they have no "Abstract".
+AbstractFlatten, AbstractAverage, AbstractTimeDecimation = Flatten, Average, TimeDecimation

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import export
+from ... import net_writer
+from ..utils.recurrent import recur
 from .common import step_delay
 from .layers import DenseFields
 
@@ -24,6 +25,11 @@ class _FedBack(DenseFields):
     spike_state: Tensor
     # Whether slayer's buffer of that name takes the shape of the batch, or stays at one element.
     saves_batch: bool
+
+    def _recur(self, z: Any, feedback: Callable[[Tensor], list[Tensor]]) -> Tensor:
+        x = recur(self.neuron, z, self.spike_state, feedback)
+        self.spike_state = x[..., -1].detach()
+        return x
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -50,17 +56,12 @@ class AbstractKWTA(_FedBack):
     the weights. With a complex neuron the feedback goes into the real part. The state, s[t-1]
     included, goes on in the next forward of the same batch size.
 
-    Parameters
-    ----------
-    num_winners : int
-        K.
-    self_excitation : float
-        The start of a, kept in 0 ... 1.
-    requires_grad : bool
-        Whether a is learned.
-    neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay_shift, \
-count_log
-        As in :class:`AbstractDense`.
+    Args:
+        num_winners: K.
+        self_excitation: The start of a, kept in 0 ... 1.
+        requires_grad: Whether a is learned.
+        neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay_shift,
+            count_log: As in :class:`AbstractDense`.
     """
 
     kind = "kwta"
@@ -102,7 +103,12 @@ count_log
         bias = self.neuron.quantize_8bit(self.self_excitation.new_tensor([bias]))
         identity = torch.eye(self.num_neurons).to(self.self_excitation)
         recurrent = self.neuron.quantize_8bit((1 + self.self_excitation) * identity - 1)
-        x = _recur(self, self.synapse(x), lambda spike: [F.linear(spike, recurrent) + bias, 0])
+
+        def feed_back(spike: Tensor) -> list[Tensor]:
+            fed_back = F.linear(spike, recurrent) + bias
+            return [fed_back, torch.zeros_like(fed_back)]
+
+        x = self._recur(self.synapse(x), feed_back)
         if self.delay_shift:
             x = step_delay(self, x)
         return self._counted(x)
@@ -121,13 +127,10 @@ class AbstractRecurrent(_FedBack):
 
     The state, s[t-1] included, goes on in the next forward of the same batch size.
 
-    Parameters
-    ----------
-    requires_grad : bool
-        Without effect, as in slayer.
-    neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay, \
-delay_shift, count_log
-        As in :class:`AbstractDense`.
+    Args:
+        requires_grad: Without effect, as in slayer.
+        neuron_params, in_neurons, out_neurons, weight_scale, weight_norm, pre_hook_fx, delay,
+            delay_shift, count_log: As in :class:`AbstractDense`.
     """
 
     kind = "dense_rec"
@@ -165,33 +168,9 @@ delay_shift, count_log
         parts = self.recurrent_synapse.parts("")
         weights = [part.hooked_weight().flatten(1) for _, part in parts]
         z = self.input_synapse(x)
-        x = self._axon(_recur(self, z, lambda spike: [F.linear(spike, w) for w in weights]))
-        return self._counted(x)
+        x = self._recur(z, lambda spike: [F.linear(spike, w) for w in weights])
+        return self._counted(self._axon(x))
 
     def export_hdf5(self, handle: Any) -> None:
         super().export_hdf5(handle)
-        export.write_weight(handle, self.recurrent_synapse, 2, name="weight_rec")
-
-
-def _recur(block: Any, z: Any, feedback: Callable[[Tensor], list[Any]]) -> Tensor:
-    """Run a block's neuron step by step with feedback: ``s[t] = f(z[t] + feedback(s[t-1]))``.
-
-    ``z`` is ``[N, C, *, T]`` or a pair (real, imaginary) of that, the result ``[N, C, *, T]``;
-    ``feedback`` gives a list for the parts. The last spikes stay in ``block.spike_state``.
-    """
-    parts = z if isinstance(z, tuple) else (z,)
-    before_time = parts[0].shape[:-1]
-    spike = block.spike_state
-    if spike.shape != before_time:
-        spike = parts[0].new_zeros(before_time)
-    steps = []
-    for t in range(parts[0].shape[-1]):
-        fed_back = feedback(spike.flatten(1))
-        drive = tuple(
-            (part[..., t] + (fed if isinstance(fed, int) else fed.reshape(before_time)))[..., None]
-            for part, fed in zip(parts, fed_back, strict=False)
-        )
-        spike = block.neuron(drive if isinstance(z, tuple) else drive[0]).squeeze(-1)
-        steps.append(spike)
-    block.spike_state = spike.detach()
-    return torch.stack(steps, dim=-1)
+        net_writer.write_weight(handle, self.recurrent_synapse, 2, name="weight_rec")

@@ -18,28 +18,14 @@ class AbstractRF(base.NeuronFamily):
     synapse_types = complex
 
 
+# fmt: off
 class Input(AbstractRF, base.AbstractInput): ...
-
-
 class Affine(AbstractRF, base.AbstractAffine): ...
-
-
 class Dense(AbstractRF, base.AbstractDense): ...
-
-
 class Conv(AbstractRF, base.AbstractConv): ...
-
-
 class ConvT(AbstractRF, base.AbstractConvT): ...
-
-
 class Pool(AbstractRF, base.AbstractPool): ...
-
-
 class Unpool(AbstractRF, base.AbstractUnpool): ...
-
-
 class KWTA(AbstractRF, base.AbstractKWTA): ...
-
-
 class Recurrent(AbstractRF, base.AbstractRecurrent): ...
+# fmt: on

@@ -18,28 +18,14 @@ class AbstractRFIz(base.NeuronFamily):
     synapse_types = complex
 
 
+# fmt: off
 class Input(AbstractRFIz, base.AbstractInput): ...
-
-
 class Affine(AbstractRFIz, base.AbstractAffine): ...
-
-
 class Dense(AbstractRFIz, base.AbstractDense): ...
-
-
 class Conv(AbstractRFIz, base.AbstractConv): ...
-
-
 class ConvT(AbstractRFIz, base.AbstractConvT): ...
-
-
 class Pool(AbstractRFIz, base.AbstractPool): ...
-
-
 class Unpool(AbstractRFIz, base.AbstractUnpool): ...
-
-
 class KWTA(AbstractRFIz, base.AbstractKWTA): ...
-
-
 class Recurrent(AbstractRFIz, base.AbstractRecurrent): ...
+# fmt: on

@@ -3,13 +3,14 @@
 Source: ``lava.lib.dl.slayer.block.sigma_delta``.
 """
 
+import inspect
 from typing import Any
 
 from torch import Tensor
 
 from ..neuron import sigma_delta
 from ..synapse import layer
-from . import base, export
+from . import base
 from .plain import Average as Average
 from .plain import Flatten as Flatten
 from .plain import TimeDecimation as TimeDecimation
@@ -22,7 +23,9 @@ class AbstractSDRelu(base.NeuronFamily):
     synapse_types = layer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"delay_shift": False, **kwargs})
+        if len(args) <= list(inspect.signature(self.abstract).parameters).index("delay_shift"):
+            kwargs.setdefault("delay_shift", False)
+        super().__init__(*args, **kwargs)
 
 
 class Input(AbstractSDRelu, base.AbstractInput):
@@ -32,37 +35,28 @@ class Input(AbstractSDRelu, base.AbstractInput):
     """
 
     def _encode(self, x: Tensor) -> Tensor:
-        if self.neuron.shape is None:
-            self.neuron.shape = x.shape[1:-1]
-        return self.neuron.delta(x)
+        x = self.neuron.delta(x)
+        self.neuron.shape = self.neuron.delta.shape
+        return x
 
 
+# fmt: off
 class Dense(AbstractSDRelu, base.AbstractDense): ...
-
-
 class Conv(AbstractSDRelu, base.AbstractConv): ...
-
-
 class ConvT(AbstractSDRelu, base.AbstractConvT): ...
-
-
 class Pool(AbstractSDRelu, base.AbstractPool): ...
-
-
 class Unpool(AbstractSDRelu, base.AbstractUnpool): ...
+# fmt: on
 
 
 class Output(AbstractSDRelu, base.DenseFields):
     """All-to-all layer that gives the sum of its messages: ``y = neuron.sigma(synapse(x))``.
 
-    Parameters
-    ----------
-    neuron_params : dict
-        The neuron's constructor arguments.
-    in_neurons, out_neurons, weight_scale, weight_norm
-        The synapse's (:class:`lava_bridge.slayer.synapse.Dense`).
-    count_log : bool
-        Give the rate of values other than 0 too.
+    Args:
+        neuron_params: The neuron's constructor arguments; a ``norm`` is left out.
+        in_neurons, out_neurons, weight_scale, weight_norm: The synapse's
+            (:class:`lava_bridge.slayer.synapse.Dense`).
+        count_log: Give the rate of values other than 0 too.
     """
 
     kind = "dense"
@@ -77,7 +71,7 @@ class Output(AbstractSDRelu, base.DenseFields):
         count_log: bool = False,
     ) -> None:
         synapse = "Dense", in_neurons, out_neurons, weight_scale, weight_norm
-        super().__init__(neuron_params, synapse, count_log=count_log)
+        super().__init__({**neuron_params, "norm": None}, synapse, count_log=count_log)
         self._know_shape(in_neurons)
 
     def forward(self, x: Tensor) -> Any:
@@ -86,10 +80,5 @@ class Output(AbstractSDRelu, base.DenseFields):
         return self._counted(self.neuron.sigma(z))
 
     def export_hdf5(self, handle: Any) -> None:
-        export.write_header(handle, self, self.kind)
-        for name, value in self._fields().items():
-            handle.create_dataset(name, data=value)
-        export.write_weight(handle, self.synapse, self.weight_dimensions)
-        export.write_axon(handle, self)
-        export.write_neuron(handle, self.neuron)
+        super().export_hdf5(handle)
         handle.create_dataset("neuron/sigma_output", data=True)

@@ -1,11 +1,12 @@
 """What the neurons with an adaptive threshold share."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from ...quantize import quantize_down
+from ...quantize import from_steps
 from . import base
 
 __all__ = ["Adaptive", "adaptive_params"]
@@ -16,7 +17,7 @@ def adaptive_params(
 ) -> dict[str, Any]:
     """The constructor's arguments of the adaptive threshold from ``device_params``."""
     return {
-        "threshold_step": device_params["vThStep"] / scale,
+        "threshold_step": from_steps(device_params["vThStep"], scale),
         "threshold_decay": device_params["thDecay"] / p_scale,
         "refractory_decay": device_params["refDecay"] / p_scale,
     }
@@ -34,30 +35,24 @@ class Adaptive(base.Neuron):
     and the neuron fires where it reaches :math:`\vartheta[t] + r[t]`, in fixed point
     (:mod:`lava_bridge.ops.adaptive_threshold`). Nothing else is reset.
 
-    Parameters
-    ----------
-    threshold : float
-        The threshold at rest, :math:`\vartheta_0`.
-    threshold_step : float
-        What a spike adds to the threshold, :math:`\Delta\vartheta`, rounded toward 0 to a multiple
-        of ``1 / scale``.
-    threshold_decay, refractory_decay : float or (float, float)
-        The decays :math:`\alpha_\vartheta`, :math:`\alpha_r` in 0 ... 1; drawn from a pair
-        (min, max) where ``shared_param`` is False. They have no gradient.
+    Args:
+        threshold: The threshold at rest, :math:`\vartheta_0`.
+        threshold_step: What a spike adds to the threshold, :math:`\Delta\vartheta`, rounded toward
+            0 to a multiple of ``1 / scale``.
+        threshold_decay, refractory_decay: The decays :math:`\alpha_\vartheta`, :math:`\alpha_r` in
+            0 ... 1; drawn from a pair (min, max) where ``shared_param`` is False. They have no
+            gradient.
 
-    Attributes
-    ----------
-    threshold_decay, refractory_decay : Parameter
-        4096 times the decays, ``[1]`` or ``[C]``.
-    threshold_state, refractory_state : Tensor
-        :math:`\vartheta` and r before the next step, ``[N, *]``.
+    Attributes:
+        threshold_decay, refractory_decay: 4096 times the decays, ``[1]`` or ``[C]``.
+        threshold_state, refractory_state: :math:`\vartheta` and r before the next step, ``[N, *]``.
     """
 
     def add_adaptation(
         self, threshold_step: float, threshold_decay: Any, refractory_decay: Any
     ) -> None:
         """Register the parameters and states; the neuron's own are registered before."""
-        self.threshold_step = quantize_down(threshold_step, self.w_scale)
+        self.threshold_step = self.on_grid("threshold_step", threshold_step, -math.inf)
         self.add_parameter("threshold_decay", threshold_decay, jitter=0)
         self.add_parameter("refractory_decay", refractory_decay, jitter=0)
         self.add_state("threshold_state", self.threshold or 0)
@@ -90,7 +85,7 @@ class Adaptive(base.Neuron):
     @property
     def v_th_step(self) -> int:
         """The threshold's step as the chip's integer."""
-        return int(self.threshold_step * self.w_scale)
+        return round(self.threshold_step * self.w_scale)
 
     @property
     def device_params(self) -> dict[str, Any]:

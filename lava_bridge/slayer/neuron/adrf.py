@@ -35,13 +35,12 @@ class Neuron(Adaptive, rf.Neuron):
 
     with :math:`\vartheta` and r of :class:`lava_bridge.slayer.neuron.adaptive.Adaptive`.
 
-    Parameters
-    ----------
-    threshold, threshold_step, threshold_decay, refractory_decay
-        The adaptive threshold's (:class:`lava_bridge.slayer.neuron.adaptive.Adaptive`).
-    period, decay, tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, \
-requires_grad, graded_spike, log_init
-        As in :class:`lava_bridge.slayer.neuron.rf.Neuron`.
+    Args:
+        threshold, threshold_step, threshold_decay, refractory_decay: The adaptive threshold's
+            (:class:`lava_bridge.slayer.neuron.adaptive.Adaptive`).
+        period, decay, tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state,
+            requires_grad, graded_spike, log_init: As in
+            :class:`lava_bridge.slayer.neuron.rf.Neuron`.
 
     Source: ``lava.lib.dl.slayer.neuron.adrf.Neuron``.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...ops import adaptive_threshold, leaky_integrator
-from ...ops.fixed_point import exact_dtype
+from ...quantize import exact_dtype
 from . import cuba
 from .adaptive import Adaptive, adaptive_params
 
@@ -37,13 +37,12 @@ class Neuron(Adaptive, cuba.Neuron):
 
     with :math:`\vartheta` and r of :class:`lava_bridge.slayer.neuron.adaptive.Adaptive`.
 
-    Parameters
-    ----------
-    threshold, threshold_step, threshold_decay, refractory_decay
-        The adaptive threshold's (:class:`lava_bridge.slayer.neuron.adaptive.Adaptive`).
-    current_decay, voltage_decay, tau_grad, scale_grad, scale, norm, dropout, shared_param, \
-persistent_state, requires_grad, graded_spike
-        As in :class:`lava_bridge.slayer.neuron.cuba.Neuron`; the norm comes before the current.
+    Args:
+        threshold, threshold_step, threshold_decay, refractory_decay: The adaptive threshold's
+            (:class:`lava_bridge.slayer.neuron.adaptive.Adaptive`).
+        current_decay, voltage_decay, tau_grad, scale_grad, scale, norm, dropout, shared_param,
+            persistent_state, requires_grad, graded_spike: As in
+            :class:`lava_bridge.slayer.neuron.cuba.Neuron`; the norm comes before the current.
 
     Source: ``lava.lib.dl.slayer.neuron.alif.Neuron``.
     """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BridgeError
+from ...net_writer import NEVER_FIRES
 from ...quantize import quantize_8bit, quantize_down
 from ..lazy import LazyChannels
 from ..spike import Spike
@@ -21,9 +22,6 @@ CHANNEL_JITTER = 0.01
 
 # States are held 64 times finer than weights: the chip shifts weights left by 6.
 STATE_OVER_WEIGHT = 1 << 6
-
-# The largest threshold mantissa: how lava-dl writes a neuron that never fires.
-NEVER_FIRES = (1 << 18) - 1
 
 
 def on_chip(name: str) -> Any:
@@ -44,36 +42,20 @@ class Neuron(Stateful):
     times a scale: weights times ``w_scale``, states times ``s_scale``, parameters times
     ``p_scale``. The threshold is rounded down to a multiple of ``1 / w_scale``.
 
-    Parameters
-    ----------
-    threshold : float
-        Where the neuron fires, in units of weights.
-    tau_grad, scale_grad : float
-        Width (in thresholds) and height of the spike's surrogate gradient.
-    p_scale, w_scale, s_scale : int
-        The scales above; ``s_scale`` must not be smaller than ``w_scale``.
-    norm : callable, optional
-        Makes the normalisation of the dendritic input, e.g. ``neuron.norm.MeanOnlyBatchNorm``.
-    dropout : Module, optional
-        Applied to the spikes.
-    persistent_state : bool
-        Go on from the state at the end of the last forward (of the same batch size).
-    shared_param : bool
-        One value of each parameter for all neurons; else one for each channel.
-    requires_grad : bool
-        Whether the parameters are learned.
-    complex : bool
-        Whether the neuron takes a complex input (then it has a ``real_norm`` and an ``imag_norm``).
+    Args:
+        threshold: Where the neuron fires, in units of weights.
+        tau_grad, scale_grad: Width (in thresholds) and height of the spike's surrogate gradient.
+        p_scale, w_scale, s_scale: The scales above, with ``w_scale <= s_scale``.
+        norm: Makes a norm of the dendritic input, e.g. ``neuron.norm.MeanOnlyBatchNorm``.
+        dropout: Applied to the spikes.
+        persistent_state: Go on from the state at the end of the last forward of this batch size.
+        shared_param: One value of each parameter for all neurons; else one for each channel.
+        requires_grad: Whether the parameters are learned.
+        complex: Whether the input is complex (then there are a ``real_norm`` and ``imag_norm``).
 
-    Attributes
-    ----------
-    shape : torch.Size or None
-        Shape ``[C, *]`` of the layer, without batch and time. Taken from the first input; it may
-        be set before.
-    scale_rho, tau_rho : float
-        Height and width of the surrogate gradient, before the family's own factors.
-    debug : bool
-        slayer's switch for its own comparisons; without effect here.
+    Attributes:
+        scale_rho, tau_rho: Height and width of the surrogate gradient, without a family's factors.
+        debug: slayer's switch for its own comparisons; without effect here.
 
     Source: ``lava.lib.dl.slayer.neuron.base.Neuron``.
     """
@@ -102,11 +84,9 @@ class Neuron(Stateful):
         self.p_scale = p_scale
         self.w_scale = int(w_scale)
         self.s_scale = int(s_scale)
-        if self.s_scale < self.w_scale:
-            raise BridgeError(
-                f"{type(self).__name__}: the state scale must not be smaller than the weight "
-                f"scale, found s_scale={self.s_scale} and w_scale={self.w_scale}"
-            )
+        if not 1 <= self.w_scale <= self.s_scale:
+            found = f"found w_scale={w_scale} and s_scale={s_scale}"
+            raise BridgeError(f"{self.place}: expected 1 <= weight scale <= state scale, {found}")
         self._threshold: float | None = self.on_grid("threshold", threshold)
         self.tau_rho = tau_grad * self._threshold
         self.scale_rho = scale_grad
@@ -124,23 +104,18 @@ class Neuron(Stateful):
 
     # Parameters ---------------------------------------------------------------------------------
 
-    def on_grid(self, name: str, value: float) -> float:
-        """A threshold rounded down to a multiple of ``1 / w_scale``.
-
-        Raises
-        ------
-        BridgeError
-            If it is negative, infinite or not a number.
-        """
-        if not 0 <= value < math.inf:
-            raise BridgeError(f"{self.place}: expected {name} of 0 or more, found {value!r}")
+    def on_grid(self, name: str, value: float, least: float = 0) -> float:
+        """A finite threshold, not below ``least``, down (toward 0) to multiples of 1/w_scale."""
+        if not (math.isfinite(value) and value >= least):
+            raise BridgeError(
+                f"{self.place}: expected {name} of {least:g} or more, found {value!r}"
+            )
         return quantize_down(value, self.w_scale)
 
     def add_parameter(self, name: str, value: Any, jitter: float = CHANNEL_JITTER) -> None:
-        """Register a decay ``name``, a fraction in 0 ... 1 held as ``p_scale`` times its value.
+        """Register a decay, a fraction in 0 ... 1 held as ``p_scale`` times its value.
 
-        Shared: ``[1]``. Per channel: ``[C]``, drawn at the first forward from the range that
-        :meth:`range_of` gives.
+        It is ``[1]``; per channel ``[C]``, drawn from its range at the first forward.
         """
         low, high = self.range_of(name, value, jitter, 0, 1)
         start = torch.tensor([self.p_scale * low], dtype=torch.float)
@@ -155,25 +130,17 @@ class Neuron(Stateful):
     ) -> tuple[float, float]:
         """The range of a constructor's argument; of one number, ``jitter`` to both sides of it.
 
-        Raises
-        ------
-        BridgeError
-            If the value is not a number (shared), neither a number nor a pair (per channel), or
-            not in ``least ... most``.
+        A BridgeError is raised if the value is not a number (shared), neither a number nor a pair
+        (per channel), or not in ``least ... most``.
         """
         scalar = isinstance(value, int | float) or getattr(value, "ndim", None) == 0
-        if self.shared_param and not scalar:
-            raise BridgeError(
-                f"{name}: expected one number where shared_param is True, found {value!r}; pass "
-                "shared_param=False for a range (min, max)"
-            )
-        if not scalar and len(value) != 2:
-            raise BridgeError(f"{name}: expected a number or (min, max), found {value!r}")
+        if not scalar and (self.shared_param or len(value) != 2):
+            expected = "one number (shared_param is True)" if self.shared_param else "(min, max)"
+            raise BridgeError(f"{self.place}: expected {name} as {expected}, found {value!r}")
         low, high = (value, value) if scalar else value
-        if not (least <= low <= most and least <= high <= most):
-            raise BridgeError(
-                f"{self.place}: expected {name} in {least:g} ... {most:g}, found {value!r}"
-            )
+        if not (least <= low <= most and least <= high <= most and math.isfinite(low + high)):
+            expected = f"{name} in {least:g} ... {most:g}"
+            raise BridgeError(f"{self.place}: expected {expected}, found {value!r}")
         if scalar and not self.shared_param:
             return value * (1 - jitter), value * (1 + jitter)
         return low, high

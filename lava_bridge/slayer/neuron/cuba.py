@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...ops import DECAY_SCALE, leaky_integrator
-from ...ops.fixed_point import exact_dtype
+from ...quantize import exact_dtype, from_steps
 from . import base
 
 __all__ = ["Neuron", "neuron_params"]
@@ -24,7 +24,7 @@ def neuron_params(
     ``scale`` is the neuron's, ``p_scale`` that of the decays.
     """
     return {
-        "threshold": device_params["vThMant"] / scale,
+        "threshold": from_steps(device_params["vThMant"], scale),
         "current_decay": device_params["iDecay"] / p_scale,
         "voltage_decay": device_params["vDecay"] / p_scale,
     }
@@ -42,26 +42,18 @@ class Neuron(base.Neuron):
     computed in integers over ``s_scale = 64 * scale`` with decays of 12 bits
     (:func:`lava_bridge.ops.integrate`). float16 and bfloat16 inputs are integrated in float32.
 
-    Parameters
-    ----------
-    threshold : float
-        The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
-    current_decay, voltage_decay : float or (float, float)
-        The decays :math:`\alpha_u`, :math:`\alpha_v` in 0 ... 1. With ``shared_param=False`` a pair
-        (min, max) from which each channel draws its own.
-    scale : int
-        What a weight of 1 is on the chip.
-    graded_spike : bool
-        Whether a spike carries its voltage.
-    tau_grad, scale_grad, norm, dropout, shared_param, persistent_state, requires_grad
-        As in :class:`lava_bridge.slayer.neuron.base.Neuron`; the norm is applied to the current.
+    Args:
+        threshold: The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
+        current_decay, voltage_decay: The decays :math:`\alpha_u`, :math:`\alpha_v` in 0 ... 1. With
+            ``shared_param=False`` a pair (min, max) from which each channel draws its own.
+        scale: What a weight of 1 is on the chip.
+        graded_spike: Whether a spike carries its voltage.
+        tau_grad, scale_grad, norm, dropout, shared_param, persistent_state, requires_grad: As in
+            :class:`lava_bridge.slayer.neuron.base.Neuron`; the norm is applied to the current.
 
-    Attributes
-    ----------
-    current_decay, voltage_decay : Parameter
-        4096 times the decays, ``[1]`` or ``[C]``.
-    current_state, voltage_state : Tensor
-        The states before the next step, ``[N, *]``.
+    Attributes:
+        current_decay, voltage_decay: 4096 times the decays, ``[1]`` or ``[C]``.
+        current_state, voltage_state: The states before the next step, ``[N, *]``.
 
     Source: ``lava.lib.dl.slayer.neuron.cuba.Neuron``.
     """

@@ -8,10 +8,5 @@ from ...ops import (
     resonator,
 )
 
-__all__ = [
-    "adaptive_phase_th",
-    "adaptive_resonator",
-    "adaptive_threshold",
-    "leaky_integrator",
-    "resonator",
-]
+__all__ = ["adaptive_phase_th", "adaptive_resonator", "adaptive_threshold"]
+__all__ += ["leaky_integrator", "resonator"]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...errors import BridgeError
 from ...quantize import unquantized
+from ..checks import require
 from ..lazy import LazyChannels
 
 __all__ = ["MeanOnlyBatchNorm", "WgtScaleBatchNorm"]
@@ -19,21 +19,10 @@ class MeanOnlyBatchNorm(LazyChannels):
 
     with the batch's mean in training, the running mean in evaluation.
 
-    Parameters
-    ----------
-    num_features : int, optional
-        Number of channels C. None: taken from the first input.
-    momentum : float
-        Weight of the new batch in the running mean.
-    pre_hook_fx : callable, optional
-        The quantiser q, called as ``q(x)`` and ``q(x, descale=True)``; a neuron sets its own.
-
-    Attributes
-    ----------
-    running_mean : Tensor
-        ``[C]``; ``[1]`` before the number of channels is known.
-    update : bool
-        Whether training updates the running statistics.
+    Args:
+        num_features: Number of channels C. None: taken from the first input.
+        momentum: Weight of the new batch in ``running_mean`` ``[C]`` (while ``update`` is True).
+        pre_hook_fx: The quantiser q, called as ``q(x)`` and ``q(x, descale=True)``; a neuron's own.
 
     Source: ``lava.lib.dl.slayer.neuron.norm.MeanOnlyBatchNorm``.
     """
@@ -70,10 +59,7 @@ class MeanOnlyBatchNorm(LazyChannels):
     def forward(self, inp: Tensor) -> Tensor:
         """Normalise ``[N, C, *]``.
 
-        Raises
-        ------
-        BridgeError
-            If the channels are not those that the norm has.
+        A BridgeError is raised if the channels are not those that the norm has.
         """
         self._check_channels(inp)
         if self.training and self.update:
@@ -92,19 +78,11 @@ class MeanOnlyBatchNorm(LazyChannels):
             setattr(self, name, (1 - self.momentum) * getattr(self, name) + moved)
 
     def _check_channels(self, inp: Tensor) -> None:
-        if inp.dim() < 2:
-            raise BridgeError(
-                f"{type(self).__name__}: expected [N, C, *] of 2 or more dimensions, found shape "
-                f"{tuple(inp.shape)}"
-            )
+        require(type(self).__name__, inp, "[N, C, *]", self.num_features)
         if self.num_features is None:
             loaded = self.running_mean.numel()
             self.num_features = loaded if loaded > 1 else inp.shape[1]
-        if inp.shape[1] != self.num_features:
-            raise BridgeError(
-                f"{type(self).__name__}: expected {self.num_features} channels in dimension 1, "
-                f"found shape {tuple(inp.shape)}; use one norm for each layer"
-            )
+            self._check_channels(inp)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, momentum={self.momentum}"
@@ -116,21 +94,9 @@ class WgtScaleBatchNorm(MeanOnlyBatchNorm):
     .. math:: y = (x - q(\mu)) / 2^{e}, \qquad
               e = \mathrm{clamp}(\lceil \log_2 \sqrt{\sigma^2 + \epsilon} \rceil, -b, b)
 
-    One variance for all channels: on the chip it is a shift of the layer's weights.
+    One variance for all channels, ``running_var`` ``[1]``: on the chip a shift of the layer's
+    weights. ``weight_exp_bits`` is b; the other arguments are :class:`MeanOnlyBatchNorm`'s.
 
-    Parameters
-    ----------
-    weight_exp_bits : int
-        The bound b of the exponent.
-    eps : float
-        The :math:`\epsilon` above.
-
-    Attributes
-    ----------
-    running_var : Tensor
-        ``[1]``.
-
-    The other parameters and attributes are :class:`MeanOnlyBatchNorm`'s.
     Source: ``lava.lib.dl.slayer.neuron.norm.WgtScaleBatchNorm``.
     """
 

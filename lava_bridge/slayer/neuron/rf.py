@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ops import DECAY_SCALE, resonator
-from ...ops.fixed_point import exact_dtype
+from ...quantize import exact_dtype, from_steps, inside_circle
 from ..spike import complex
 from . import base
 
@@ -26,9 +26,10 @@ def neuron_params(
 
     ``scale`` is the neuron's, ``p_scale`` that of the decays.
     """
-    sine, cosine = device_params["sinDecay"] / p_scale, device_params["cosDecay"] / p_scale
+    parts = inside_circle(device_params["sinDecay"], device_params["cosDecay"])
+    sine, cosine = (part / p_scale for part in parts)
     return {
-        "threshold": device_params["vThMant"] / scale,
+        "threshold": from_steps(device_params["vThMant"], scale),
         "period": 2 * np.pi / np.arctan2(sine, cosine),
         "decay": 1 - np.sqrt(sine**2 + cosine**2),
     }
@@ -44,29 +45,20 @@ class Neuron(base.Neuron):
     without a reset, computed in integers over ``s_scale = 64 * scale`` with 12-bit decays
     (:mod:`lava_bridge.ops.resonator`).
 
-    Parameters
-    ----------
-    threshold : float
-        The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
-    period : float or (float, float)
-        The period P in steps, 4 or more. With ``shared_param=False`` a pair (min, max), over which
-        the channels' frequencies are spread.
-    decay : float or (float, float)
-        The decay :math:`\alpha` in 0 ... 1; a pair as above.
-    log_init : bool
-        Spread the frequencies evenly on a logarithmic axis; else draw them.
-    tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad, \
-graded_spike
-        As in :class:`lava_bridge.slayer.neuron.cuba.Neuron`; there is a norm for each part of the
-        input, and it comes before the dynamics.
+    Args:
+        threshold: The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
+        period: The period P in steps, 4 or more. With ``shared_param=False`` a pair (min, max),
+            over which the channels' frequencies are spread.
+        decay: The decay :math:`\alpha` in 0 ... 1; a pair as above.
+        log_init: Spread the frequencies evenly on a logarithmic axis; else draw them.
+        tau_grad, scale_grad, scale, norm, dropout, shared_param, persistent_state, requires_grad,
+            graded_spike: As in :class:`lava_bridge.slayer.neuron.cuba.Neuron`; there is a norm for
+            each part of the input, and it comes before the dynamics.
 
-    Attributes
-    ----------
-    sin_decay, cos_decay : Parameter
-        :math:`4096\,(1 - \alpha)\,(\sin, \cos)(2\pi / P)`, ``[1]`` or ``[C]``, kept in a quarter
-        circle of radius 4095.
-    real_state, imag_state : Tensor
-        z before the next step, ``[N, *]``.
+    Attributes:
+        sin_decay, cos_decay: :math:`4096\,(1 - \alpha)\,(\sin, \cos)(2\pi / P)`, ``[1]`` or
+            ``[C]``, kept in a quarter circle of radius 4095.
+        real_state, imag_state: z before the next step, ``[N, *]``.
 
     Source: ``lava.lib.dl.slayer.neuron.rf.Neuron``.
     """

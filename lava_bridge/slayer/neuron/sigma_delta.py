@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ...errors import BridgeError
+from ...quantize import exact_dtype, from_steps
 from ..axon import Delta
+from ..checks import described, require
 from ..dendrite import Sigma
 from . import base
 
@@ -19,7 +21,7 @@ def neuron_params(device_params: Mapping[str, Any], scale: int = 1 << 6) -> dict
 
     A file holds no more of that than its name. ``scale`` is the neuron's.
     """
-    return {"threshold": device_params["vThMant"] / scale}
+    return {"threshold": from_steps(device_params["vThMant"], scale)}
 
 
 class Neuron(base.Neuron):
@@ -31,26 +33,18 @@ class Neuron(base.Neuron):
     with the sum :math:`\Sigma` of :class:`lava_bridge.slayer.dendrite.Sigma` and the messages
     :math:`\Delta` of :class:`lava_bridge.slayer.axon.Delta`, of ``s_scale = 64 * scale``.
 
-    Parameters
-    ----------
-    threshold : float
-        The delta's threshold, rounded down to a multiple of ``1 / scale``.
-    activation : callable
-        The activation f, elementwise, e.g. ``torch.nn.functional.relu``.
-    cum_error : bool
-        Whether the delta compares the sum of the changes since the last message.
-    tau_grad, scale_grad : float
-        Width and height of the threshold's surrogate gradient.
-    scale, norm, dropout, shared_param, persistent_state, requires_grad
-        As in :class:`lava_bridge.slayer.neuron.cuba.Neuron`; the norm is applied to the sum, and
-        ``shared_param`` and ``requires_grad`` are the threshold's.
+    Args:
+        threshold: The delta's threshold, rounded down to a multiple of ``1 / scale``.
+        activation: The activation f, elementwise, e.g. ``torch.nn.functional.relu``.
+        cum_error: Whether the delta compares the sum of the changes since the last message.
+        tau_grad, scale_grad: Width and height of the threshold's surrogate gradient.
+        scale, norm, dropout, shared_param, persistent_state, requires_grad: As in
+            :class:`lava_bridge.slayer.neuron.cuba.Neuron`; the norm is applied to the sum, and
+            ``shared_param`` and ``requires_grad`` are the threshold's.
 
-    Attributes
-    ----------
-    sigma, delta : Module
-        The decoder and the encoder.
-    bias : Parameter
-        b, of the layer's shape once :meth:`set_bias` is called; ``[1]`` and not used before.
+    Attributes:
+        sigma, delta: The decoder and the encoder.
+        bias: b, of the layer's shape once :meth:`set_bias` is called; ``[1]`` and not used before.
 
     Source: ``lava.lib.dl.slayer.neuron.sigma_delta.Neuron``.
     """
@@ -103,7 +97,9 @@ class Neuron(base.Neuron):
     @property
     def v_th_mant(self) -> Any:
         """The threshold as the chip's integer, or integers ``[C]``."""
-        values = (self.threshold.detach().flatten() * self.w_scale).cpu().numpy().astype(int)
+        # Down, but float32 may hold a step of the grid a little below it.
+        steps = self.threshold.detach().flatten() * self.w_scale + 1e-4
+        values = steps.cpu().numpy().astype(int)
         return values[0] if len(values) == 1 else values
 
     @property
@@ -115,11 +111,10 @@ class Neuron(base.Neuron):
 
     def set_bias(self, bias: Tensor) -> None:
         """Set the bias b, of the layer's shape ``[C, *]`` (or as many values)."""
+        require(f"{self.place}: bias", bias, "[C, *]")
         if self.shape is not None and bias.numel() != self.num_neurons:
-            raise BridgeError(
-                f"{self.place}: expected a bias for neurons of shape {tuple(self.shape)}, found "
-                f"shape {tuple(bias.shape)}"
-            )
+            expected = f"a bias for neurons of shape {tuple(self.shape)}"
+            raise BridgeError(f"{self.place}: expected {expected}, found {described(bias)}")
         bias = bias.detach().to(self.bias.device)
         self.bias.data = bias if self.shape is None else bias.reshape(self.shape)
         self.bias_is_set = True
@@ -127,12 +122,14 @@ class Neuron(base.Neuron):
     def forward(self, input: Tensor) -> Tensor:
         """Messages ``[N, C, *, T]`` for messages ``[N, C, *, T]``."""
         self.prepare(input)
-        level = self.sigma(input)
+        level = self.sigma(input.to(exact_dtype(input)))
         if self.norm is not None:
             level = self.norm(level)
         if self.bias_is_set:
+            if self.bias.shape != self.shape:  # set before the shape was known
+                self.set_bias(self.bias)
             level = level + self.bias.unsqueeze(0).unsqueeze(-1)
-        return self.dropped(self.delta(self.activation(level)))
+        return self.dropped(self.delta(self.activation(level))).to(input.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         loaded = state_dict.get(prefix + "bias")

@@ -36,7 +36,7 @@ class Spike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, real, imag, threshold, tau_rho, scale_rho, graded_spike, imag_last, scale):
-        first = imag_last.to(imag.dtype).expand_as(imag[..., 0]).unsqueeze(-1)
+        first = torch.as_tensor(imag_last).to(imag).expand_as(imag[..., 0]).unsqueeze(-1)
         before = torch.cat([first, imag[..., :-1]], dim=-1)
         fired = (real >= threshold) & (before < 0) & (imag >= 0)
         ctx.save_for_backward(real, imag)

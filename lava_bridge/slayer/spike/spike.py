@@ -1,7 +1,6 @@
 """The threshold spike and its exponential surrogate."""
 
 import torch
-from torch import Tensor
 
 from ...errors import BridgeError
 
@@ -37,22 +36,14 @@ class Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs):
         (voltage,) = ctx.saved_tensors
-        slope = _surrogate_slope(voltage, *ctx.surrogate)
+        threshold, tau_rho, scale_rho, graded_spike = ctx.surrogate
+        require_width(tau_rho)
+        above = voltage - threshold
+        if graded_spike:
+            slope = scale_rho * torch.exp(above.clamp(max=0) / tau_rho)
+        else:
+            slope = scale_rho / 2 / tau_rho * torch.exp(-above.abs() / tau_rho)
         return slope * grad_outputs[0], None, None, None, None, None, None
-
-
-def _surrogate_slope(
-    voltage: Tensor,
-    threshold: float | Tensor,
-    tau_rho: float,
-    scale_rho: float,
-    graded_spike: bool,
-) -> Tensor:
-    require_width(tau_rho)
-    above = voltage - threshold
-    if graded_spike:
-        return scale_rho * torch.exp(above.clamp(max=0) / tau_rho)
-    return scale_rho / 2 / tau_rho * torch.exp(-above.abs() / tau_rho)
 
 
 def require_width(tau_rho: float) -> None:

@@ -26,15 +26,11 @@ _GEOMETRY = (
 class ComplexLayer(torch.nn.Module):
     """What the complex synapses share: :math:`z = W_{re}\\,x + i\\,W_{im}\\,x`.
 
-    A subclass names the real synapse that it is made of twice; the constructor's arguments are that
-    synapse's.
+    A subclass is made of two of the real synapse ``part``, and has its constructor's arguments.
 
-    Attributes
-    ----------
-    real, imag : Module
-        The two synapses.
-    complex : bool
-        True: the dendritic input is a pair (real, imaginary).
+    Attributes:
+        real, imag: The two synapses.
+        complex: True: the dendritic input is a pair (real, imaginary).
 
     Source: ``lava.lib.dl.slayer.synapse.complex``.
     """
@@ -49,9 +45,11 @@ class ComplexLayer(torch.nn.Module):
         for name in _GEOMETRY:
             setattr(self, name, getattr(self.real, name))
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, part: Any, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__signature__ = inspect.signature(cls.part_class)  # type: ignore[attr-defined] # help()
+        cls.part_class = part
+        cls.__doc__ = f"Complex. {part.__doc__}"
+        cls.__signature__ = inspect.signature(part)  # type: ignore[attr-defined] # for help()
 
     def forward(self, input: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
         """Real and imaginary dendritic input from spikes; ``args`` as in the real synapse."""
@@ -100,31 +98,10 @@ class ComplexLayer(torch.nn.Module):
         return self.real.output_shape(input_shape)
 
 
-class Dense(ComplexLayer):
-    """All-to-all; parameters as in :class:`lava_bridge.slayer.synapse.Dense`."""
-
-    part_class = layer.Dense
-
-
-class Conv(ComplexLayer):
-    """Convolution; parameters as in :class:`lava_bridge.slayer.synapse.Conv`."""
-
-    part_class = layer.Conv
-
-
-class ConvTranspose(ComplexLayer):
-    """Transposed; parameters as in :class:`lava_bridge.slayer.synapse.ConvTranspose`."""
-
-    part_class = layer.ConvTranspose
-
-
-class Pool(ComplexLayer):
-    """Sum pooling; parameters as in :class:`lava_bridge.slayer.synapse.Pool`."""
-
-    part_class = layer.Pool
-
-
-class Unpool(ComplexLayer):
-    """Unpooling; parameters as in :class:`lava_bridge.slayer.synapse.Unpool`."""
-
-    part_class = layer.Unpool
+# fmt: off
+class Dense(ComplexLayer, part=layer.Dense): ...
+class Conv(ComplexLayer, part=layer.Conv): ...
+class ConvTranspose(ComplexLayer, part=layer.ConvTranspose): ...
+class Pool(ComplexLayer, part=layer.Pool): ...
+class Unpool(ComplexLayer, part=layer.Unpool): ...
+# fmt: on

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import BridgeError
+from ..checks import require
 
 __all__ = ["Conv", "ConvTranspose", "Dense", "GenericLayer", "Pool", "Unpool"]
 
@@ -38,18 +39,17 @@ def _window(kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> dict[
 class GenericLayer(torch.nn.Module):
     """What the synapses share: weight norm, the hook on the weight, the norm of the gradient.
 
-    Attributes
-    ----------
-    weight_norm_enabled : bool
-        Whether the weight is held as direction ``weight_v`` and magnitude ``weight_g``.
-    complex : bool
-        False: the weights are real.
+    Attributes:
+        weight_norm_enabled: Whether the weight is held as direction ``weight_v`` and magnitude
+            ``weight_g``.
+        complex: False: the weights are real.
     """
 
     weight_norm_enabled = False
     complex = False
     weight: Tensor
-    _pre_hook_fx: PreHook = None
+    # Applied to the weight before use, typically a quantiser.
+    pre_hook_fx: PreHook = None
 
     def _set_up(self, weight_norm: bool, pre_hook_fx: PreHook, scale: float, fill: bool) -> None:
         """Finish a constructor: scale the drawn weight, or fill it with ``scale``, and so on."""
@@ -58,7 +58,7 @@ class GenericLayer(torch.nn.Module):
             self.weight = torch.nn.Parameter(filled, requires_grad=False)
         elif scale != 1:
             self.weight = torch.nn.Parameter(scale * self.weight.detach())
-        self._pre_hook_fx = pre_hook_fx
+        self.pre_hook_fx = pre_hook_fx
         if weight_norm:
             self.enable_weight_norm()
 
@@ -97,15 +97,6 @@ class GenericLayer(torch.nn.Module):
         return 0 if weight.grad is None else torch.norm(weight.grad).item() / weight.numel()
 
     @property
-    def pre_hook_fx(self) -> PreHook:
-        """The function applied to the weight before use, typically a quantiser; None: none."""
-        return self._pre_hook_fx
-
-    @pre_hook_fx.setter
-    def pre_hook_fx(self, fx: PreHook) -> None:
-        self._pre_hook_fx = fx
-
-    @property
     def shape(self) -> torch.Size:
         """Shape of the weight, five dimensions."""
         return self.weight.shape
@@ -117,15 +108,12 @@ class GenericLayer(torch.nn.Module):
     def hooked_weight(self, mask: Tensor | None = None) -> Tensor:
         """The weight as it is used: times ``mask``, then through ``pre_hook_fx``."""
         weight = self.weight if mask is None else self.weight * mask
-        return weight if self._pre_hook_fx is None else self._pre_hook_fx(weight)
+        return weight if self.pre_hook_fx is None else self.pre_hook_fx(weight)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape ``[C, *]`` of the dendritic input for spikes of shape ``[C, *]``.
 
-        Raises
-        ------
-        BridgeError
-            If the synapse can't take spikes of that shape.
+        A BridgeError is raised if the synapse can't take spikes of that shape.
         """
         raise NotImplementedError
 
@@ -165,40 +153,17 @@ class GenericLayer(torch.nn.Module):
                 f"{tuple(input_shape)}; check the layer before it"
             )
 
-    def _require(self, input: Tensor, channels: int | None, dimensions: int = 5) -> None:
-        """Require ``[N, C, H, W, T]`` of a floating dtype, with these channels if not None."""
-        shape = tuple(input.shape)
-        if input.dim() != dimensions:
-            raise BridgeError(
-                f"{self._place}: expected [N, C, H, W, T], found shape {shape}; bring it to five "
-                "dimensions with reshape"
-            )
-        if not input.is_floating_point():
-            raise BridgeError(
-                f"{self._place}: expected a floating dtype, found {input.dtype}; pass input.float()"
-            )
-        if channels is not None and shape[1] != channels:
-            raise BridgeError(
-                f"{self._place}: expected {channels} channels in dimension 1, found shape {shape}; "
-                "check the layer before it"
-            )
-
 
 class Dense(GenericLayer, torch.nn.Conv3d):
     r"""All-to-all synapse: ``z[n, o, t] = sum_i W[o, i] x[n, i, t]``.
 
-    Parameters
-    ----------
-    in_neurons : int or tuple
-        Number of inputs; or ``(W, H)`` or ``(W, H, C)``, then the input is ``[N, C, H, W, T]``.
-    out_neurons : int
-        Number of outputs.
-    weight_scale : float
-        Factor on the initial weights.
-    weight_norm : bool
-        Whether to start with weight norm.
-    pre_hook_fx : callable, optional
-        Applied to the weight before use, typically a neuron's ``quantize_8bit``.
+    Args:
+        in_neurons: Number of inputs; or ``(W, H)`` or ``(W, H, C)``, then the input is ``[N, C, H,
+            W, T]``.
+        out_neurons: Number of outputs.
+        weight_scale: Factor on the initial weights.
+        weight_norm: Whether to start with weight norm.
+        pre_hook_fx: Applied to the weight before use, typically a neuron's ``quantize_8bit``.
 
     The input is ``[N, C, T]`` or ``[N, C, H, W, T]``, the output of as many dimensions.
     """
@@ -244,10 +209,10 @@ class Dense(GenericLayer, torch.nn.Conv3d):
 
         ``mask`` ``[out, in, 1, 1, 1]``, if given, multiplies the weight.
         """
-        if input.dim() != 3:
-            self._require(input, self.in_channels)
+        if not isinstance(input, Tensor) or input.dim() != 3:
+            require(self._place, input, "[N, C, H, W, T]", self.in_channels)
             return self._convolve(input, mask)
-        self._require(input, self.in_channels, dimensions=3)
+        require(self._place, input, "[N, C, T]", self.in_channels)
         return self._convolve(input.unsqueeze(2).unsqueeze(2), mask).flatten(1, 3)
 
 
@@ -277,23 +242,19 @@ class _Convolving(GenericLayer):
 
     def forward(self, input: Tensor, output_size: None = None) -> Tensor:
         """Dendritic input from spikes ``[N, C, H, W, T]``; torch's ``output_size`` is not used."""
-        self._require(input, self.in_channels)
+        require(self._place, input, "[N, C, H, W, T]", self.in_channels)
         return self._convolve(input)
 
 
 class Conv(_Convolving, torch.nn.Conv3d):
     """Convolution over height and width.
 
-    Parameters
-    ----------
-    in_features, out_features : int
-        Channels in and out.
-    kernel_size, stride, padding, dilation : int or (int, int)
-        As in :class:`torch.nn.Conv2d`, in (height, width) order.
-    groups : int
-        Blocks of channels that see each other.
-    weight_scale, weight_norm, pre_hook_fx
-        As in :class:`Dense`.
+    Args:
+        in_features, out_features: Channels in and out.
+        kernel_size, stride, padding, dilation: As in :class:`torch.nn.Conv2d`, in (height, width)
+            order.
+        groups: Blocks of channels that see each other.
+        weight_scale, weight_norm, pre_hook_fx: As in :class:`Dense`.
     """
 
 
@@ -333,7 +294,7 @@ class _Pooling(GenericLayer):
 
     def forward(self, input: Tensor, output_size: None = None) -> Tensor:
         """Dendritic input from spikes ``[N, C, H, W, T]``; torch's ``output_size`` is not used."""
-        self._require(input, None)
+        require(self._place, input, "[N, C, H, W, T]")
         rows, columns = self.fill(input.shape[2], input.shape[3])
         if rows or columns:
             input = F.pad(input, (0, 0, 0, columns, 0, rows))
@@ -348,14 +309,8 @@ class Pool(_Pooling, torch.nn.Conv3d):
     first filled with zeros up to a multiple of it, so that a window cut off at the edge counts too:
     7 x 7 pooled by 2 is 4 x 4. Elsewhere the sizes are :class:`torch.nn.AvgPool2d`'s.
 
-    Parameters
-    ----------
-    kernel_size, stride, padding, dilation : int or (int, int)
-        As in :class:`torch.nn.AvgPool2d`; ``stride`` is the kernel size by default.
-    weight_scale : float
-        The weight.
-    weight_norm, pre_hook_fx
-        As in :class:`Dense`.
+    ``weight_scale`` is the weight; ``stride`` is the kernel size by default; the other arguments
+    are those of :class:`torch.nn.AvgPool2d` and of :class:`Dense`.
 
     (lava-dl joins channels and height before it pools: with padding, overlap or dilation its
     windows reach into the next channel. Here they never do.)

@@ -32,10 +32,7 @@ class _Floor(torch.autograd.Function):
 def quantize(input: Tensor, step: float = 1, mode: MODE = MODE.ROUND) -> Tensor:
     """Bring ``input`` onto multiples of ``step``; the gradient passes straight through.
 
-    Raises
-    ------
-    BridgeError
-        If ``mode`` is not one of :class:`MODE`.
+    A BridgeError is raised if ``mode`` is not one of :class:`MODE`.
     """
     if mode == MODE.ROUND:
         return step_quantize(input, step)

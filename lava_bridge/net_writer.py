@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import BridgeError
-from ..lazy import LazyChannels
+from .errors import BridgeError
 
 __all__ = [
+    "NEVER_FIRES",
     "norms_of",
     "write_axon",
     "write_header",
@@ -20,6 +20,9 @@ __all__ = [
     "write_norm",
     "write_weight",
 ]
+
+# The largest threshold mantissa: how lava-dl writes a neuron that never fires.
+NEVER_FIRES = (1 << 18) - 1
 
 
 def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
@@ -31,8 +34,9 @@ def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
             "call infer_shape((C, H, W)), or pass input_shape to lava_bridge.export_hdf5"
         )
     for part in block.children():
-        if isinstance(part, LazyChannels):
-            part.draw(shape[0])
+        draw: Any = getattr(part, "draw", None)
+        if draw is not None:
+            draw(shape[0])
     handle.create_dataset("type", (1,), "S10", [kind.encode("ascii")])
     handle.create_dataset("shape", data=np.array(shape, dtype=np.int64))
 
@@ -93,7 +97,18 @@ def write_axon(handle: Any, block: Any) -> None:
 
 def write_neuron(handle: Any, neuron: Any) -> None:
     """The neuron's device parameters, and the scale that they were made with."""
-    for key, value in neuron.device_params.items():
+    params = neuron.device_params
+    if not str(params.get("activation", "named")).isidentifier():
+        raise BridgeError(
+            f"{neuron.place}: its activation {params['activation']!r} has no name that a file can "
+            "hold; use a function with a name, e.g. torch.nn.functional.relu"
+        )
+    if np.max(params["vThMant"]) > NEVER_FIRES:
+        raise BridgeError(
+            f"{neuron.place}: its threshold is {np.max(params['vThMant'])} on the chip, above "
+            f"{NEVER_FIRES}; choose a smaller threshold or scale"
+        )
+    for key, value in params.items():
         handle.create_dataset(f"neuron/{key}", data=value)
     if getattr(neuron, "bias_is_set", False):
         # A sigma-delta neuron's bias, which lava-dl leaves out; Lava does not read it.

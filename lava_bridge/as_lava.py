@@ -1,0 +1,182 @@
+"""``import lava.lib.dl.slayer`` without Lava: ``lava_bridge.slayer`` under Lava's names.
+
+Called as ``lava_bridge.as_lava()``; ``python -m lava_bridge.as_lava script.py ARGS`` does it for a
+script that stays as it is.
+"""
+
+import runpy
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import BridgeError
+
+__all__ = ["as_lava"]
+
+# Lava's packages and where they are here; one that is not here (yet) is not provided.
+PACKAGES = {"lava.lib.dl.slayer": "lava_bridge.slayer", "lava.proc.conv": "lava_bridge.proc.conv"}
+
+
+def as_lava(replace: bool = False) -> None:
+    """Make ``import lava.lib.dl.slayer`` give ``lava_bridge.slayer``, and so for its submodules.
+
+    They are the same modules, not copies; anything else of Lava is a ModuleNotFoundError. Call it
+    before whatever imports Lava. A second call changes nothing.
+
+    With ``replace`` it does so though the real Lava is there, whose other parts (``lava.magma``,
+    ``lava.lib.dl.netx``) can then still be imported. What is already imported of Lava is dropped
+    from ``sys.modules``, to be imported anew; whoever holds a part of it keeps the old one.
+
+    Raises
+    ------
+    BridgeError
+        If the real Lava is installed or imported, and ``replace`` is false; nothing is changed.
+    """
+    if any(isinstance(finder, _Ours) for finder in sys.meta_path):
+        return
+    imported = [name for name in sys.modules if (name + ".").startswith("lava.")]
+    real = imported[-1:] or [name for name in _provided() if _installed(name)]
+    if real and not replace:
+        raise BridgeError(
+            f"as_lava: the real Lava is {'imported' if imported else 'installed'} ({real[0]}); use "
+            "it, or take its place: as_lava(replace=True), --replace on the command line"
+        )
+    for name in imported:
+        del sys.modules[name]
+    sys.meta_path[:] = [_Ours(), *sys.meta_path, _Rest()]
+
+
+def _provided() -> list[str]:
+    return [name for name, ours in PACKAGES.items() if _exists(ours)]
+
+
+def _exists(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent
+        return False
+
+
+def _installed(name: str) -> bool:
+    """Whether Python would find the module, without importing its parents as ``find_spec`` does."""
+    first, *others = name.split(".")
+    spec = find_spec(first)
+    for part in others:
+        inside = spec and spec.submodule_search_locations
+        spec = PathFinder.find_spec(part, inside) if inside else None
+    return spec is not None
+
+
+class _Ours(MetaPathFinder, Loader):
+    """The first of the finders: gives this library's modules."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        for package in _provided() if name.startswith("lava.") else ():
+            if (name + ".").startswith(package + "."):
+                ours = PACKAGES[package] + name.removeprefix(package)
+                if _exists(ours):
+                    return ModuleSpec(name, self, origin=ours)
+                raise ModuleNotFoundError(f"{name}: there is no {ours}", name=name)
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put our module in the place of the new one, and likewise what is loaded below it.
+
+        What is entered here needs no import, which would set an attribute of the parent:
+        slayer.axon.delay, say, is the function and not the module. Modules of other packages, as
+        the recurrences in slayer.neuron.dynamics are, can be imported for the same reason.
+        """
+        ours: str = module.__spec__.origin  # type: ignore[union-attr, assignment]
+        import_module(ours)
+        for name, part in list(sys.modules.items()):
+            if (name + ".").startswith(ours + "."):
+                alias = module.__name__ + name.removeprefix(ours)
+                sys.modules[alias] = part
+                for child in getattr(part, "__all__", ()):
+                    if isinstance(vars(part).get(child), ModuleType):
+                        sys.modules.setdefault(f"{alias}.{child}", vars(part)[child])
+
+
+class _Rest(MetaPathFinder):
+    """The last of the finders: empty packages above ours, and an error for what is left."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not (name + ".").startswith("lava."):
+            return None
+        if not any(package.startswith(name + ".") for package in PACKAGES):
+            # Were the error's name the module's, `from lava.lib.dl import netx` would swallow it.
+            raise ModuleNotFoundError(
+                f"{name}: not in lava_bridge, which provides {' and '.join(_provided())}; for the "
+                "rest of Lava install it and call as_lava(replace=True)",
+                name="lava",
+            )
+        return ModuleSpec(name, None, is_package=True)
+
+
+class _Callable(ModuleType):
+    """What ``python -m`` needs as a module is called as a function."""
+
+    def __call__(self, replace: bool = False) -> None:
+        as_lava(replace)
+
+
+def main() -> None:
+    """Run a script or a module after ``as_lava``, otherwise as Python itself would."""
+    import click
+
+    command = click.Command(
+        "as_lava",
+        params=[
+            click.Option(["--replace"], is_flag=True, help="Do so though the real Lava is there."),
+            click.Option(["-m", "module"], is_flag=True, help="Run a module, as python -m."),
+            click.Argument(["script"], metavar="SCRIPT|MODULE"),
+            click.Argument(["arguments"], metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED),
+        ],
+        help="Run a script, unmodified, with lava_bridge in the place of lava.lib.dl.slayer.",
+        epilog="\b\nExample:\n  python -m lava_bridge.as_lava train.py --epochs 10",
+        # What follows the script is the script's.
+        context_settings={"allow_interspersed_args": False},
+    )
+    try:
+        options = command.make_context("python -m lava_bridge.as_lava", sys.argv[1:]).params
+        script, module = options["script"], options["module"]
+        if not module and not Path(script).is_file():
+            raise click.UsageError(f"{script}: there is no such file; give a script or -m MODULE")
+        try:
+            as_lava(options["replace"])
+        except BridgeError as error:
+            raise click.UsageError(str(error)) from error
+    except click.exceptions.Exit:  # --help
+        return
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.argv[:] = [script, *options["arguments"]]
+    sys.excepthook = _from_the_script_on
+    if module:
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
+        return
+    if not getattr(sys.flags, "safe_path", sys.flags.isolated):
+        sys.path[0] = str(Path(script).resolve().parent)
+    runpy.run_path(str(Path(script).absolute()), run_name="__main__")
+
+
+def _from_the_script_on(kind: Any, error: Any, trace: Any) -> None:
+    """Show an error without the frames that started the script."""
+    hidden = (__file__, runpy.run_path.__code__.co_filename)
+    while trace is not None and trace.tb_frame.f_code.co_filename in hidden:
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
+if __name__ == "__main__":
+    from lava_bridge.as_lava import main as run  # the module that is imported, not this copy of it
+
+    run()
+else:
+    sys.modules[__name__].__class__ = _Callable

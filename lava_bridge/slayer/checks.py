@@ -1,0 +1,35 @@
+"""The check of an input that all parts share."""
+
+from torch import Tensor
+
+from ..errors import BridgeError
+
+__all__ = ["described", "require"]
+
+
+def require(place: str, input: object, axes: str, channels: int | None = None) -> None:
+    """Require a floating tensor of such ``axes``, with these ``channels`` in dimension 1.
+
+    ``axes`` is for example "[N, C, H, W, T]"; a "*" stands for any number of dimensions.
+
+    A BridgeError is raised at ``place``, with what was found and what to do.
+    """
+    expected, advice = f"a tensor {axes}", None
+    dimensions = axes.count(",") + 1
+    if not isinstance(input, Tensor):
+        advice = "a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
+    elif input.dim() < dimensions - 1 or ("*" not in axes and input.dim() != dimensions):
+        advice = "bring it to these dimensions with reshape or unsqueeze"
+    elif not input.is_floating_point():
+        expected, advice = "a floating dtype", "pass input.float()"
+    elif channels is not None and input.shape[1] != channels:
+        expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
+    if advice is not None:
+        raise BridgeError(f"{place}: expected {expected}, found {described(input)}; {advice}")
+
+
+def described(input: object) -> str:
+    """What an input is, for an error."""
+    if isinstance(input, Tensor):
+        return f"a {str(input.dtype).removeprefix('torch.')} tensor of shape {tuple(input.shape)}"
+    return f"a {type(input).__name__} of {len(input) if hasattr(input, '__len__') else input}"
