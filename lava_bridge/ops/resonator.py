@@ -23,21 +23,16 @@ from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
 __all__ = ["dynamics", "resonate", "with_integers"]
 
 
+Pair = tuple[Tensor, Tensor]
+
+
 def resonate(
-    real_input: Tensor,
-    imag_input: Tensor,
-    sin_decay: Tensor,
-    cos_decay: Tensor,
-    real_state: Tensor,
-    imag_state: Tensor,
-    w_scale: int,
-    threshold: float | None = None,
-) -> tuple[Tensor, Tensor]:
+    inputs: Pair, decays: Pair, states: Pair, w_scale: int, threshold: float | None
+) -> Pair:
     """Run the recurrence of this module; gives the integers a and b, ``[N, *, T]``; no gradient."""
-    sine, cosine = integers(sin_decay), integers(cos_decay)
-    real, imag = integers(real_state, w_scale), integers(imag_state, w_scale)
-    real_steps = torch.empty_like(real_input, dtype=torch.int64)
-    imag_steps = torch.empty_like(imag_input, dtype=torch.int64)
+    (real_input, imag_input), (sine, cosine) = inputs, map(integers, decays)
+    real, imag = (integers(state, w_scale) for state in states)
+    real_steps, imag_steps = (torch.empty_like(x, dtype=torch.int64) for x in inputs)
     if threshold is not None:
         # In single precision as in slayer: 0.29 * 6400 is then 1856.
         threshold = torch.tensor(threshold * w_scale, dtype=torch.float32).item()
@@ -59,8 +54,9 @@ class _Resonator(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, real_input, imag_input, sin_decay, cos_decay, *args):
-        w_scale = args[2]
-        steps = resonate(real_input, imag_input, sin_decay, cos_decay, *args)
+        *states, w_scale, threshold = args
+        decays = sin_decay, cos_decay
+        steps = resonate((real_input, imag_input), decays, tuple(states), w_scale, threshold)
         exact = exact_dtype(real_input)
         real, imag = ((part.to(exact) / w_scale).to(real_input.dtype) for part in steps)
         ctx.save_for_backward(real, imag, sin_decay, cos_decay)
@@ -101,7 +97,7 @@ def dynamics(
     w_scale: int,
     threshold: float | None = None,
     debug: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> Pair:
     """The resonator's real and imaginary state ``[N, *, T]``, with slayer's gradients.
 
     Inputs ``[N, *, T]``; the integers s and c in ``sin_decay`` and ``cos_decay``, and the state
@@ -113,8 +109,6 @@ def dynamics(
     return with_integers(real_input, imag_input, *decays, *states, w_scale, threshold)[:2]
 
 
-def with_integers(
-    real_input: Tensor, imag_input: Tensor, *args: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def with_integers(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`dynamics`, and the integers b."""
-    return _Resonator.apply(real_input, imag_input, *args)
+    return _Resonator.apply(*args)

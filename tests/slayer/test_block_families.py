@@ -277,15 +277,33 @@ def test_an_alif_recurrents_first_forward_is_lavas(
     assert torch.equal(mine, case.built_and_run(lava, seed, x)[1])
 
 
+# At a scale of 1 or 4 the bias of the winners is a whole step of the weights and more.
+scales_and_thresholds = st.sampled_from([(64, 0.34), (4, 7), (1, 9)])
+
+
+def kwta(family, scale_and_threshold, winners, excitation, shift):
+    scale, threshold = scale_and_threshold
+    case = FAMILY_CASES[f"{family} KWTA"].but(
+        weight_scale=300 / scale,
+        num_winners=winners,
+        self_excitation=excitation,
+        delay_shift=shift,
+    )
+    return Case(
+        case.block, case.shape, case.options, {"scale": scale, "threshold": threshold}, family
+    )
+
+
 @brief
 @given(
-    winners=st.integers(1, 4), excitation=st.sampled_from([0, 0.5, 0.8]), shift=st.booleans(),
-    batch=batches, time=times, seed=seeds,
+    scale_and_threshold=scales_and_thresholds, winners=st.integers(1, 4),
+    excitation=st.sampled_from([0, 0.5, 0.8]), shift=st.booleans(), batch=batches, time=times,
+    seed=seeds,
 )  # fmt: skip
-def test_an_alif_kwtas_first_forward_is_lavas(lava, winners, excitation, shift, batch, time, seed):
-    case = FAMILY_CASES["alif KWTA"].but(
-        num_winners=winners, self_excitation=excitation, delay_shift=shift
-    )
+def test_an_alif_kwtas_first_forward_is_lavas(
+    lava, scale_and_threshold, winners, excitation, shift, batch, time, seed
+):
+    case = kwta("alif", scale_and_threshold, winners, excitation, shift)
     x = case.input(seed, batch, time)
     with torch.no_grad():  # lava raises with a gradient
         _, mine = case.built_and_run(slayer, seed, x)
@@ -340,21 +358,19 @@ def test_a_complex_recurrent_block_feeds_its_spikes_back_into_both_parts(
 @of_resonators
 @brief
 @given(
-    winners=st.integers(1, 4), excitation=st.sampled_from([0, 0.5, 0.8]), batch=batches,
-    time=times, seed=seeds,
+    scale_and_threshold=scales_and_thresholds, winners=st.integers(1, 4),
+    excitation=st.sampled_from([0, 0.5, 0.8]), batch=batches, time=times, seed=seeds,
 )  # fmt: skip
 def test_a_complex_kwta_block_feeds_its_spikes_back_into_the_real_part(
-    lava, family, winners, excitation, batch, time, seed
+    lava, family, scale_and_threshold, winners, excitation, batch, time, seed
 ):
-    case = FAMILY_CASES[f"{family} KWTA"].but(
-        num_winners=winners, self_excitation=excitation, delay_shift=False
-    )
+    case = kwta(family, scale_and_threshold, winners, excitation, shift=False)
     x = case.input(seed, batch, time)
     block, mine = case.built_and_run(slayer, seed, x)
 
     def feedback(neuron, spike):
         weight = neuron.quantize_8bit((1 + excitation) * torch.eye(4) - 1)
-        bias = neuron.threshold * (4 - 2 * winners) / 4 / 64
+        bias = neuron.threshold * (4 - 2 * winners) / 4 / neuron.scale
         return F.linear(spike, weight) + neuron.quantize_8bit(torch.tensor([bias])), 0
 
     assert torch.equal(mine, step_by_step(block, lava, case, feedback, x))

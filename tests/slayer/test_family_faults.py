@@ -232,3 +232,11 @@ def test_a_sigma_delta_block_takes_delay_shift_by_its_place():
     named = slayer.block.sigma_delta.Dense(params, 3, 2, delay_shift=True)
     assert placed.delay_shift is named.delay_shift is True
     assert slayer.block.sigma_delta.Dense(params, 3, 2).delay_shift is False
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_threshold_that_is_set_later_is_where_the_adaptive_one_begins(name):
+    made, meant = neuron(name, threshold=1), neuron(name, threshold=3)
+    made.threshold = 3
+    x = drive(name, (2, 3, 9), 1, 1)
+    assert torch.equal(made.dynamics(x)[2], meant.dynamics(x)[2])

@@ -384,11 +384,16 @@ def test_a_neuron_made_from_device_parameters_has_them_and_spikes_the_same(
 
 @pytest.mark.parametrize("name", ["rf", "rf_iz"])
 @given(data=st.data())
-def test_arguments_from_device_parameters_are_lavas(lava, name, data):
+def test_arguments_from_device_parameters_inside_the_circle_are_lavas(lava, name, data):
     arguments = _, params = data.draw(family_neurons((name,)))
     ours, _ = family_pair(lava, arguments)
     mine, reference = (
         getattr(which.neuron, name).neuron_params(ours.device_params, params["scale"])
         for which in (slayer, lava)
     )
-    assert mine == pytest.approx(reference, rel=1e-12)
+    # rounded out of the circle of radius 4095, lava's don't lead back to these integers
+    inside = np.hypot(ours.cx_sin_decay, ours.cx_cos_decay) <= 4095
+    if inside:
+        assert mine == pytest.approx(reference, rel=1e-12)
+    assert mine["threshold"] == pytest.approx(reference["threshold"], rel=1e-12)
+    assert mine["decay"] == pytest.approx(reference["decay"], abs=1 / 4096)

@@ -125,7 +125,9 @@ class AbstractKWTA(_FedBack):
 class AbstractRecurrent(_FedBack):
     r"""All-to-all layer with all-to-all feedback: ``s[t] = f(W x[t] + R s[t-1])``.
 
-    The state, s[t-1] included, goes on in the next forward of the same batch size.
+    The state, s[t-1] included, goes on in the next forward of the same batch size. As in slayer the
+    gradient goes from step to step by the spikes, not by the neuron's state: decays get none, nor
+    do real weights of rf_iz and adrf_iz, which fire by their imaginary part.
 
     Args:
         requires_grad: Without effect, as in slayer.

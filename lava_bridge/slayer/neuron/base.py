@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ class Neuron(Stateful):
 
     def on_grid(self, name: str, value: float, least: float = 0) -> float:
         """A finite threshold, not below ``least``, down (toward 0) to multiples of 1/w_scale."""
-        if not (math.isfinite(value) and value >= least):
+        if not (isinstance(value, Real | Tensor) and math.isfinite(value) and value >= least):
             raise BridgeError(
                 f"{self.place}: expected {name} of {least:g} or more, found {value!r}"
             )
@@ -139,7 +140,7 @@ class Neuron(Stateful):
             raise BridgeError(f"{self.place}: expected {name} as {expected}, found {value!r}")
         low, high = (value, value) if scalar else value
         if not (least <= low <= most and least <= high <= most and math.isfinite(low + high)):
-            expected = f"{name} in {least:g} ... {most:g}"
+            expected = f"a finite {name} in {least:g} ... {most:g}"
             raise BridgeError(f"{self.place}: expected {expected}, found {value!r}")
         if scalar and not self.shared_param:
             return value * (1 - jitter), value * (1 + jitter)
@@ -200,6 +201,8 @@ class Neuron(Stateful):
     @threshold.setter
     def threshold(self, threshold: float | None) -> None:
         self._threshold = None if threshold is None else self.on_grid("threshold", threshold)
+        if "threshold_state" in self._starts:  # where an adaptive threshold begins
+            self.add_state("threshold_state", self._threshold or 0)
 
     @property
     def v_th_mant(self) -> int:

@@ -67,6 +67,8 @@ class Neuron(base.Neuron):
         flags = persistent_state, shared_param, requires_grad
         super().__init__(threshold, 1, 1, *scales, norm, dropout, *flags)
         self.graded_spike = True
+        if not callable(activation):
+            raise BridgeError(f"{self.place}: expected a callable activation, found {activation}")
         self.activation = activation
         self.sigma = Sigma(persistent_state)
         flags = shared_param, persistent_state, requires_grad
