@@ -18,7 +18,7 @@ from torch import Tensor
 import lava_bridge
 
 DATA = Path(__file__).parents[1] / "data" / "netx"
-NAMES = ["biased", "conv", "cuba", "dense", "digits", "flatten_first", "recurrent"]
+NAMES = ["biased", "conv", "cuba", "dense", "digits", "flatten_first", "recurrent", "rf", "rf_iz"]
 # A bias drives a neuron in the steps before the first spike reaches it, and in netx there are more
 # of them the deeper the layer: such a net's output is not just later.
 BIASED = {"biased"}

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 import lava_bridge
+from lava_bridge import slayer
 from lava_bridge.slayer.block import cuba as block
 from lava_bridge.slayer.neuron.norm import MeanOnlyBatchNorm
 
@@ -44,8 +45,9 @@ class Draw:
         synapse.weight.data = torch.from_numpy(drawn).float() / 64
 
     def filled(self, made: Any, least: int, most: int) -> Any:
-        """The block, with weights drawn from ``least`` to ``most``."""
-        self.weights(made.synapse, least, most)
+        """The block, with weights drawn from ``least`` to ``most``, both parts if complex."""
+        for _, part in made.synapse.parts(""):
+            self.weights(part, least, most)
         return made
 
 
@@ -145,8 +147,39 @@ def flatten_first(draw: Draw) -> Net:
     ], (2, 3, 4)
 
 
+def rf(draw: Draw) -> Net:
+    """Two layers of resonators that fire at phase zero, of different periods and decays."""
+    first = slayer.block.rf.Dense(
+        {"threshold": 0.6, "period": 7.3, "decay": 0.07}, 12, 16, delay_shift=False
+    )
+    second = slayer.block.rf.Dense(
+        {"threshold": 0.4, "period": 11, "decay": 0.2}, 16, 6, delay_shift=False
+    )
+    return [draw.filled(first, -80, 90), draw.filled(second, -90, 90)], (12,)
+
+
+def rf_iz(draw: Draw) -> Net:
+    """Two layers of resonators that fire by their imaginary part and are reset."""
+    first = slayer.block.rf_iz.Dense(
+        {"threshold": 2.1, "period": 9.1, "decay": 0.05}, 12, 16, delay_shift=False
+    )
+    second = slayer.block.rf_iz.Dense(
+        {"threshold": 1.3, "period": 6, "decay": 0.3}, 16, 6, delay_shift=False
+    )
+    return [draw.filled(first, -80, 90), draw.filled(second, -60, 60)], (12,)
+
+
 # The place in the list is the seed.
-NETS: list[Callable[[Draw], Net]] = [dense, conv, cuba, recurrent, biased, flatten_first]
+NETS: list[Callable[[Draw], Net]] = [
+    dense,
+    conv,
+    cuba,
+    recurrent,
+    biased,
+    flatten_first,
+    rf,
+    rf_iz,
+]
 
 
 def write_drawn(folder: Path, make: Callable[[Draw], Net], seed: int) -> None:
