@@ -6,6 +6,7 @@ script that stays as it is.
 
 import runpy
 import sys
+import threading
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,6 +22,8 @@ __all__ = ["as_lava"]
 # Lava's packages and where they are here; one that is not here (yet) is not provided.
 PACKAGES = {"lava.lib.dl.slayer": "lava_bridge.slayer", "lava.proc.conv": "lava_bridge.proc.conv"}
 
+_installing = threading.Lock()
+
 
 def as_lava(replace: bool = False) -> None:
     """Make ``import lava.lib.dl.slayer`` give ``lava_bridge.slayer``, and so for its submodules.
@@ -32,34 +35,24 @@ def as_lava(replace: bool = False) -> None:
     ``lava.lib.dl.netx``) can then still be imported. What is already imported of Lava is dropped
     from ``sys.modules``, to be imported anew; whoever holds a part of it keeps the old one.
 
-    Raises
-    ------
-    BridgeError
-        If the real Lava is installed or imported, and ``replace`` is false; nothing is changed.
+    Raises:
+        BridgeError: If the real Lava is installed or imported, and ``replace`` is false; nothing is
+            changed then.
     """
-    if any(isinstance(finder, _Ours) for finder in sys.meta_path):
-        return
-    imported = [name for name in sys.modules if (name + ".").startswith("lava.")]
-    real = imported[-1:] or [name for name in _provided() if _installed(name)]
-    if real and not replace:
-        raise BridgeError(
-            f"as_lava: the real Lava is {'imported' if imported else 'installed'} ({real[0]}); use "
-            "it, or take its place: as_lava(replace=True), --replace on the command line"
-        )
-    for name in imported:
-        del sys.modules[name]
-    sys.meta_path[:] = [_Ours(), *sys.meta_path, _Rest()]
-
-
-def _provided() -> list[str]:
-    return [name for name, ours in PACKAGES.items() if _exists(ours)]
-
-
-def _exists(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent
-        return False
+    with _installing:
+        if any(isinstance(finder, _Ours) for finder in sys.meta_path):
+            return
+        provided = [name for name, ours in PACKAGES.items() if _installed(ours)]
+        imported = [name for name in sys.modules if (name + ".").startswith("lava.")]
+        real = imported[-1:] or [name for name in provided if _installed(name)]
+        if real and not replace:
+            raise BridgeError(
+                f"as_lava: the real Lava is {'imported' if imported else 'installed'} ({real[0]}); "
+                "use it, or take its place: as_lava(replace=True), --replace on the command line"
+            )
+        for name in imported:
+            del sys.modules[name]
+        sys.meta_path[:] = [_Ours(provided), *sys.meta_path, _Rest(provided)]
 
 
 def _installed(name: str) -> bool:
@@ -73,13 +66,20 @@ def _installed(name: str) -> bool:
 
 
 class _Ours(MetaPathFinder, Loader):
-    """The first of the finders: gives this library's modules."""
+    """The first of the finders: gives this library's modules.
+
+    Python calls a finder under its one import lock: nothing is imported there, or two threads could
+    wait for each other.
+    """
+
+    def __init__(self, provided: list[str]) -> None:
+        self.provided = provided
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        for package in _provided() if name.startswith("lava.") else ():
+        for package in self.provided:
             if (name + ".").startswith(package + "."):
                 ours = PACKAGES[package] + name.removeprefix(package)
-                if _exists(ours):
+                if ours in sys.modules or _installed(ours):
                     return ModuleSpec(name, self, origin=ours)
                 raise ModuleNotFoundError(f"{name}: there is no {ours}", name=name)
         return None
@@ -105,14 +105,17 @@ class _Ours(MetaPathFinder, Loader):
 class _Rest(MetaPathFinder):
     """The last of the finders: empty packages above ours, and an error for what is left."""
 
+    def __init__(self, provided: list[str]) -> None:
+        self.provided = provided
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if not (name + ".").startswith("lava."):
             return None
         if not any(package.startswith(name + ".") for package in PACKAGES):
             # Were the error's name the module's, `from lava.lib.dl import netx` would swallow it.
             raise ModuleNotFoundError(
-                f"{name}: not in lava_bridge, which provides {' and '.join(_provided())}; for the "
-                "rest of Lava install it and call as_lava(replace=True)",
+                f"{name}: not in lava_bridge, which provides {' and '.join(self.provided)}; for "
+                "the rest of Lava install it and call as_lava(replace=True)",
                 name="lava",
             )
         return ModuleSpec(name, None, is_package=True)

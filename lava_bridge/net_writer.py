@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .errors import BridgeError
 
 __all__ = [
+    "ACTIVATIONS",
     "NEVER_FIRES",
     "norms_of",
     "write_axon",
@@ -23,6 +25,24 @@ __all__ = [
 
 # The largest threshold mantissa: how lava-dl writes a neuron that never fires.
 NEVER_FIRES = (1 << 18) - 1
+
+# A file has no more of a sigma-delta neuron's activation than its name. A module has its class's.
+ACTIVATIONS: dict[str, Any] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "leakyrelu": torch.nn.LeakyReLU(),
+    "elu": F.elu,
+    "selu": F.selu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": F.softplus,
+    "hardtanh": F.hardtanh,
+    "hardsigmoid": F.hardsigmoid,
+    "identity": torch.nn.Identity(),
+}
 
 
 def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
@@ -37,6 +57,12 @@ def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
         draw: Any = getattr(part, "draw", None)
         if draw is not None:
             draw(shape[0])
+    for name, tensor in block.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BridgeError(
+                f"{_name(block)}: {name} has values that are NaN or infinite; check the training "
+                "or the checkpoint"
+            )
     handle.create_dataset("type", (1,), "S10", [kind.encode("ascii")])
     handle.create_dataset("shape", data=np.array(shape, dtype=np.int64))
 
@@ -98,15 +124,17 @@ def write_axon(handle: Any, block: Any) -> None:
 def write_neuron(handle: Any, neuron: Any) -> None:
     """The neuron's device parameters, and the scale that they were made with."""
     params = neuron.device_params
-    if not str(params.get("activation", "named")).isidentifier():
+    if "activation" in params and not _is_restored(neuron, params["activation"]):
         raise BridgeError(
-            f"{neuron.place}: its activation {params['activation']!r} has no name that a file can "
-            "hold; use a function with a name, e.g. torch.nn.functional.relu"
+            f"{neuron.place}: a file holds no more of its activation than the name "
+            f"{params['activation']!r}, which is not enough; use one of "
+            f"torch.nn.functional.{', '.join(ACTIVATIONS)}, with its defaults"
         )
-    if np.max(params["vThMant"]) > NEVER_FIRES:
+    most = NEVER_FIRES - (neuron.threshold is not None)
+    if np.max(params["vThMant"]) > most:
         raise BridgeError(
             f"{neuron.place}: its threshold is {np.max(params['vThMant'])} on the chip, above "
-            f"{NEVER_FIRES}; choose a smaller threshold or scale"
+            f"{most}; choose a smaller threshold or scale"
         )
     for key, value in params.items():
         handle.create_dataset(f"neuron/{key}", data=value)
@@ -115,6 +143,16 @@ def write_neuron(handle: Any, neuron: Any) -> None:
         bias = torch.round(neuron.bias.detach() * neuron.s_scale).to(torch.int64)
         handle.create_dataset("neuron/bias", data=bias.cpu().numpy())
     handle.attrs["scale"] = neuron.scale
+
+
+def _is_restored(neuron: Any, name: str) -> bool:
+    """Whether the function that reading finds by this name is the neuron's activation."""
+    if name not in ACTIVATIONS:
+        return False
+    large = torch.logspace(-6, 6, 200)
+    probe = torch.cat([torch.linspace(-8, 8, 801), large, -large]).to(neuron.device)
+    with torch.no_grad():
+        return torch.equal(neuron.activation(probe.clone()), ACTIVATIONS[name](probe))
 
 
 def _name(block: torch.nn.Module) -> str:

@@ -5,16 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
 
 from .. import slayer
 from ..net_reader import LayerReader
+from ..net_writer import ACTIVATIONS, NEVER_FIRES
 from ..ops import DECAY_SCALE
 from ..quantize import inside_circle
-from ..slayer.neuron.base import NEVER_FIRES
 
-__all__ = ["Family", "family_of", "neuron_params", "no_neuron", "restore_neuron", "scale_of"]
+__all__ = ["block_of", "family_of", "neuron_params", "no_neuron", "restore_neuron", "scale_of"]
 
 # Of a norm's shift of the weights: more than any register is wide.
 MAX_EXPONENT = 32
@@ -23,28 +21,6 @@ MAX_EXPONENT = 32
 _LEAK = {"iDecay": "current_decay", "vDecay": "voltage_decay"}
 _TURN = {"sinDecay": "sin_decay", "cosDecay": "cos_decay"}
 _ADAPTATION = {"thDecay": "threshold_decay", "refDecay": "refractory_decay"}
-
-# A file has no more of a sigma-delta neuron's activation than its name.
-_ACTIVATIONS: dict[str, Any] = {
-    "identity": nn.Identity(),
-    **{
-        name: getattr(F, name)
-        for name in (
-            "relu",
-            "relu6",
-            "leaky_relu",
-            "elu",
-            "selu",
-            "gelu",
-            "silu",
-            "sigmoid",
-            "tanh",
-            "softplus",
-            "hardtanh",
-            "hardsigmoid",
-        )
-    },
-}
 
 
 class Family(NamedTuple):
@@ -80,6 +56,15 @@ def family_of(layer: LayerReader) -> Family:
     if kind not in FAMILIES:
         raise layer.error("neuron/type", f"is {kind!r}, which is none of {', '.join(FAMILIES)}")
     return FAMILIES[kind]
+
+
+def block_of(layer: LayerReader, name: str) -> Any:
+    """The class of a block of the layer's family."""
+    found = getattr(family_of(layer).block, name, None)
+    if found is None:
+        kind, neuron = layer.text("type"), layer.text("neuron/type")
+        raise layer.error("type", f"is {kind!r}, as {name}, which {neuron!r} neurons do not have")
+    return found
 
 
 def scale_of(layer: LayerReader) -> int:
@@ -181,11 +166,11 @@ def _check_turn(layer: LayerReader) -> None:
 
 def _activation(layer: LayerReader) -> Any:
     name = layer.text("neuron/activation")
-    if name not in _ACTIVATIONS:
+    if name not in ACTIVATIONS:
         raise layer.error(
-            "neuron/activation", f"is {name!r}, which is none of {', '.join(_ACTIVATIONS)}"
+            "neuron/activation", f"is {name!r}, which is none of {', '.join(ACTIVATIONS)}"
         )
-    return _ACTIVATIONS[name]
+    return ACTIVATIONS[name]
 
 
 def _restore_sigma_delta(layer: LayerReader, neuron: Any) -> None:

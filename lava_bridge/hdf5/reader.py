@@ -15,7 +15,7 @@ from ..quantize import WEIGHT_MAX, WEIGHT_MIN
 from ..slayer.block import plain
 from ..slayer.block.common import MAX_DELAY
 from ..slayer.neuron.base import NEVER_FIRES
-from .neurons import family_of, neuron_params, no_neuron, restore_neuron, scale_of
+from .neurons import block_of, family_of, neuron_params, no_neuron, restore_neuron, scale_of
 
 __all__ = ["load_hdf5"]
 
@@ -78,7 +78,7 @@ def _read_input(layer: LayerReader) -> nn.Module:
         if layer.has("neuron/weight_exp"):
             raise layer.error("neuron/weight_exp", "is a norm's, which an input has not")
         family, scale = family_of(layer), scale_of(layer)
-        block = family.block.Input(
+        block = block_of(layer, "Input")(
             neuron_params(layer),
             weight=_input_number(layer, "weight", scale),
             bias=_input_number(layer, "bias", scale),
@@ -125,30 +125,27 @@ def _read_decimation(layer: LayerReader) -> nn.Module:
 
 @_reader("dense")
 def _read_dense(layer: LayerReader) -> nn.Module:
-    family = family_of(layer)
     if not layer.has("neuron"):
-        block = family.block.Affine(no_neuron(layer), *_dense_sizes(layer), dynamics=False)
+        block = block_of(layer, "Affine")(no_neuron(layer), *_dense_sizes(layer), dynamics=False)
     elif layer.has("neuron/sigma_output"):
-        block = family.block.Output(neuron_params(layer), *_dense_sizes(layer))
+        block = block_of(layer, "Output")(neuron_params(layer), *_dense_sizes(layer))
     elif NEVER_FIRES in layer.integers("neuron/vThMant"):
-        block = family.block.Affine(neuron_params(layer), *_dense_sizes(layer))
+        block = block_of(layer, "Affine")(neuron_params(layer), *_dense_sizes(layer))
     else:
-        block = family.block.Dense(neuron_params(layer), *_dense_sizes(layer), **_axon(layer))
+        block = block_of(layer, "Dense")(neuron_params(layer), *_dense_sizes(layer), **_axon(layer))
     return _restore(layer, block)
 
 
 @_reader("dense_rec")
 def _read_recurrent(layer: LayerReader) -> nn.Module:
-    block = family_of(layer).block.Recurrent(
-        neuron_params(layer), *_dense_sizes(layer), **_axon(layer)
-    )
+    block = block_of(layer, "Recurrent")(neuron_params(layer), *_dense_sizes(layer), **_axon(layer))
     _restore_weight(layer, block.recurrent_synapse, "weight_rec")
     return _restore(layer, block)
 
 
 @_reader("kwta")
 def _read_kwta(layer: LayerReader) -> nn.Module:
-    block = family_of(layer).block.KWTA(
+    block = block_of(layer, "KWTA")(
         neuron_params(layer),
         *_dense_sizes(layer),
         layer.integer("numWinners"),
@@ -185,7 +182,7 @@ def _read_window(
 ) -> nn.Module:
     """A block ``name`` whose synapse slides a window; ``channels`` are its weight's."""
     params, window = neuron_params(layer), _window(layer, *channels)
-    block_class = getattr(family_of(layer).block, name)
+    block_class = block_of(layer, name)
     return _restore(layer, block_class(params, *args, *window, **kwargs, **_axon(layer)))
 
 

@@ -35,7 +35,8 @@ class LazyChannels(torch.nn.Module):
         if self.init or not names:
             return
         if not (self._loaded and getattr(self, names[0]).numel() == channels):
-            self._draw(channels)
+            with torch.inference_mode(False):  # also in a dry run, they are for training
+                self._draw(channels)
         self.init = True
 
     def _draw(self, channels: int) -> None:

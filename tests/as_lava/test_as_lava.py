@@ -200,3 +200,31 @@ def test_in_a_process_with_the_real_lava_it_refuses(lava):
     with pytest.raises(lava_bridge.BridgeError, match="the real Lava is imported"):
         lava_bridge.as_lava()
     assert slayer is not lava
+
+
+THREADS = """
+import sys, threading
+import lava_bridge
+found, ready = [], threading.Barrier(24)
+
+def begin():
+    ready.wait()
+    lava_bridge.as_lava()
+    import lava.lib.dl.slayer.block.cuba as cuba
+    found.append(cuba)
+
+threads = [threading.Thread(target=begin, daemon=True) for _ in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(60)
+    assert not thread.is_alive(), "it waits for ever"
+finders = [f for f in sys.meta_path if "as_lava" in type(f).__module__]
+print(len(found), len(set(map(id, found))), len(finders))
+sys.stdout.flush()
+"""
+
+
+def test_many_threads_at_once_find_the_same_modules(run):
+    done = run("-c", THREADS)
+    assert done.stdout.split() == ["24", "1", "2"], done.stderr

@@ -207,7 +207,7 @@ LIES = [
     ("adrf", "weight/imag", np.full((5, 6), 3), "weight/imag has 3, but 8 bits hold"),
     ("adrf", "weight/imag", None, "weight/imag is missing"),
     ("adrf", "neuron/vThStep", None, "neuron/vThStep is missing"),
-    ("sigma_delta", "neuron/activation", "softmax", "'softmax', which is none of identity, relu"),
+    ("sigma_delta", "neuron/activation", "softmax", "'softmax', which is none of relu, relu6"),
     ("sigma_delta", "neuron/vThMant", np.arange(3), "has 3 values for 5 channels"),
     ("sigma_delta", "neuron/bias", np.arange(3), "neuron/bias has 3 values for 5 neurons"),
     ("sigma_delta", "neuron/vThMant", np.zeros(0, int), "neuron/vThMant has 0 values"),
@@ -230,3 +230,115 @@ def test_a_wrong_file_is_refused_and_the_place_named(family, name, value, what, 
     assert "layer/0" in str(error.value)
     assert what in str(error.value)
     assert "\n" not in str(error.value)
+
+
+class OwnRelu(nn.Module):
+    def forward(self, x):
+        return x.clamp(0, 0.5)
+
+
+def relu(x):
+    return x.clamp(0, 100)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.ELU(0.5),
+        nn.Softplus(beta=5),
+        nn.Hardtanh(0, 0.3),
+        nn.PReLU(),
+        OwnRelu(),
+        relu,
+        F.relu_,
+        lambda x: F.relu(x),
+    ],
+)
+def test_an_activation_that_a_file_can_not_hold_is_refused(activation, tmp_path):
+    block, shape = make("sigma_delta", "Dense", activation=activation)
+    with pytest.raises(NetFileError, match="a file holds no more of its activation than the name"):
+        export_hdf5([block], tmp_path / "net.net", input_shape=shape)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU(), nn.LeakyReLU(), nn.Identity(), nn.Sigmoid(), torch.relu, torch.tanh, F.elu, F.gelu],
+)
+def test_an_activation_of_torch_with_its_defaults_reads_back(activation, tmp_path):
+    block, shape = make("sigma_delta", "Dense", activation=activation)
+    assert_reads_back(block, shape, tmp_path)
+
+
+NUMBERS = [
+    ("cuba", "Dense", "neuron.current_decay", {}),
+    ("rf", "Conv", "neuron.sin_decay", {}),
+    ("alif", "Dense", "neuron.refractory_decay", {}),
+    ("cuba", "Dense", "neuron.norm.running_mean", {"norm": native.neuron.norm.WgtScaleBatchNorm}),
+    ("cuba", "Dense", "neuron.norm.running_var", {"norm": native.neuron.norm.WgtScaleBatchNorm}),
+    (
+        "adrf",
+        "Dense",
+        "neuron.imag_norm.running_mean",
+        {"norm": native.neuron.norm.MeanOnlyBatchNorm},
+    ),
+    ("rf_iz", "Dense", "delay.delay", {"delay": True}),
+    ("cuba", "KWTA", "self_excitation", {}),
+    ("sigma_delta", "Dense", "neuron.delta.threshold", {}),
+    ("sigma_delta", "Dense", "neuron.bias", {}),
+    ("rf", "Dense", "synapse.imag.weight", {}),
+]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("family", "name", "place", "changes"), NUMBERS)
+def test_numbers_that_are_none_are_refused_and_the_former_file_stays(
+    family, name, place, changes, value, tmp_path
+):
+    block, shape = make(family, name, **changes)
+    path = tmp_path / "net.net"
+    export_hdf5([block], path, input_shape=shape)
+    former = path.read_bytes()
+    owner, _, tensor = place.rpartition(".")
+    getattr(block.get_submodule(owner), tensor).data.fill_(value)
+    with pytest.raises(NetFileError, match=f"{place} has values that are NaN or infinite"):
+        export_hdf5([block], path)
+    assert path.read_bytes() == former
+
+
+def test_a_neuron_that_fires_can_not_be_taken_for_one_that_never_does(tmp_path):
+    block = native.block.alif.Dense({**PARAMS["alif"], "threshold": (2**18 - 1) / 64}, 6, 5)
+    with pytest.raises(NetFileError, match="its threshold is 262143 on the chip, above 262142"):
+        export_hdf5([block], tmp_path / "net.net")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "dataset", "value", "what"),
+    [
+        ("cuba", "KWTA", "neuron/type", "SDNN", "'kwta', as KWTA, which 'SDNN' neurons"),
+        ("cuba", "Recurrent", "neuron/type", "SDNN", "'dense_rec', as Recurrent, which 'SDNN'"),
+        ("alif", "Dense", "neuron/vThMant", 2**18 - 1, "'dense', as Affine, which 'ALIF' neurons"),
+        (
+            "rf",
+            "Dense",
+            "neuron/sigma_output",
+            True,
+            "'dense', as Output, which 'RF_PHASE' neurons",
+        ),
+    ],
+)
+def test_a_layer_that_its_family_does_not_have_is_refused(
+    family, name, dataset, value, what, tmp_path
+):
+    block, shape = make(family, name)
+    export_hdf5([block], tmp_path / "net.net", input_shape=shape)
+    with h5py.File(tmp_path / "net.net", "r+") as file:
+        group = file["layer/0"]
+        if dataset in group:
+            del group[dataset]
+        group[dataset] = value
+        if "activation" not in group["neuron"]:
+            group["neuron/activation"] = "relu"
+    with pytest.raises(NetFileError, match=what) as error:
+        load_hdf5(tmp_path / "net.net")
+    assert "layer/0" in str(error.value)

@@ -240,3 +240,35 @@ def test_a_threshold_that_is_set_later_is_where_the_adaptive_one_begins(name):
     made.threshold = 3
     x = drive(name, (2, 3, 9), 1, 1)
     assert torch.equal(made.dynamics(x)[2], meant.dynamics(x)[2])
+
+
+@pytest.mark.parametrize("name", sorted(FIRING))
+@pytest.mark.parametrize("kind", ["Dense", "Recurrent"])
+def test_a_dry_run_in_inference_mode_does_not_hinder_training(name, kind):
+    family = getattr(slayer.block, name)
+    if not hasattr(family, kind):
+        assert name == "sigma_delta"
+        return
+    params = {**FIRING[name], "shared_param": False, "persistent_state": True}
+    params |= {"requires_grad": True, "norm": slayer.neuron.norm.MeanOnlyBatchNorm}
+    made = getattr(family, kind)(params, 4, 3, weight_scale=3, delay=True)
+    x = (torch.rand(2, 4, 9) < 0.5).float()
+    with torch.inference_mode():
+        made.eval()(x)
+    made.train()(x).sum().backward()
+    assert all(not tensor.is_inference() for tensor in made.parameters())
+
+
+def test_a_bias_that_is_learned_is_not_the_callers_tensor():
+    made, bias = neuron("sigma_delta", requires_grad=True), torch.ones(3)
+    made.set_bias(bias)
+    made.bias.data.add_(1)
+    assert torch.equal(bias, torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["cuba", "rf", "rf_iz"])
+def test_an_affine_block_gives_half_precision_for_half_precision(name):
+    leak = {"threshold": 1, "current_decay": 0.1, "voltage_decay": 0.1}
+    made = getattr(slayer.block, name).Affine(FIRING.get(name, leak), 4, 3)
+    x = (torch.rand(2, 4, 9) < 0.5).half()
+    assert made.half()(x).dtype == torch.float16

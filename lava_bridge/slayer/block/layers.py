@@ -70,7 +70,7 @@ class AbstractAffine(DenseFields):
     def forward(self, x: Tensor) -> Any:
         z = self.synapse(x, self.mask)
         if self.dynamics:
-            return self._counted(self.neuron.dynamics(z)[1])
+            return self._counted(self.neuron.dynamics(z)[1].to(x.dtype))
         return self._counted(z[1] if self.synapse.complex else z)
 
 

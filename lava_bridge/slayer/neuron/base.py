@@ -239,8 +239,8 @@ class Neuron(Stateful):
     def extra_repr(self) -> str:
         decays = [
             f"{name}={parameter.item() / self.p_scale:.4g}"
-            if parameter.numel() == 1
-            else f"{name}=[{parameter.numel()}]"
+            if self.shared_param
+            else f"{name}={[parameter.numel()] if self.init else self._ranges.get(name)}"
             for name, parameter in self.named_parameters(recurse=False)
         ]
         return ", ".join([f"threshold={self.threshold}", *decays, f"scale={self.scale}"])

@@ -204,6 +204,10 @@ class Neuron(base.Neuron):
         return self.spike(*self.dynamics(input)).to(input[0].dtype)
 
     def extra_repr(self) -> str:
-        kind = [f"[{self.sin_decay.numel()}]"] if self.sin_decay.numel() > 1 else None
-        period, decay = kind * 2 if kind else (f"{self.period[0]:.4g}", f"{self.decay[0]:.4g}")
+        period: Any = self._periods
+        decay: Any = self._decays
+        if self.shared_param:
+            period, decay = f"{self.period[0]:.4g}", f"{self.decay[0]:.4g}"
+        elif self.init:
+            period = decay = f"[{self.sin_decay.numel()}]"
         return f"threshold={self.threshold}, period={period}, decay={decay}, scale={self.scale}"

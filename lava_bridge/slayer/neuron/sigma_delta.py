@@ -117,7 +117,7 @@ class Neuron(base.Neuron):
         if self.shape is not None and bias.numel() != self.num_neurons:
             expected = f"a bias for neurons of shape {tuple(self.shape)}"
             raise BridgeError(f"{self.place}: expected {expected}, found {described(bias)}")
-        bias = bias.detach().to(self.bias.device)
+        bias = bias.detach().clone().to(self.bias.device)
         self.bias.data = bias if self.shape is None else bias.reshape(self.shape)
         self.bias_is_set = True
 

@@ -19,7 +19,7 @@ def recur(neuron: Any, z: Any, spike: Tensor, feedback: Callable[[Tensor], list[
     """
     parts = z if isinstance(z, tuple) else (z,)
     shape = parts[0].shape[:-1]
-    spike = spike if spike.shape == shape else parts[0].new_zeros(shape)
+    spike = spike.clone() if spike.shape == shape else parts[0].new_zeros(shape)
     steps = []
     for t in range(parts[0].shape[-1]):
         fed_back = zip(parts, feedback(spike.flatten(1)), strict=False)
