@@ -109,3 +109,9 @@ def test_imports_go_one_way(path):
 )
 def test_files_stay_under_500_lines(path):
     assert len(path.read_text().splitlines()) < 500
+
+
+def test_slayer_and_the_dynamics_stay_a_third_of_the_originals_size():
+    rooms = [path for path in SOURCES if path.relative_to(ROOT).parts[1] in ("slayer", "ops")]
+    assert len(rooms) > 40
+    assert sum(len(path.read_text().splitlines()) for path in rooms) < 5000
