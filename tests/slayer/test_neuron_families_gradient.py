@@ -218,8 +218,8 @@ def test_parameters_drawn_from_one_seed_are_lavas_bit_for_bit(
 def test_with_height_and_width_each_channels_gradient_is_that_of_lavas_own_neuron(
     lava, arguments, shape, batch, time, seed
 ):
-    # lava's CPU loop broadcasts the parameters of [N, C, H, W, T] along W. (And where the scale is no
-    # power of two its states are single precision whatever the input: too coarse to compare.)
+    # lava's CPU loop broadcasts the parameters of [N, C, H, W, T] along W. Where the scale is no
+    # power of two its states are single precision whatever the input: too coarse to compare.
     name, params = arguments
     changes = {"requires_grad": True, "tau_grad": 0.1}
     ours, _ = family_pair(lava, arguments, seed, shared_param=False, **changes)
