@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -169,8 +170,8 @@ def inspect(file: str) -> None:
 
     table = Table(title=Path(file).name)
     table.add_column("layer")
-    columns = ("shape", "kernel", "stride", "padding", "groups", "weights", "threshold", "decays")
-    for column in (*columns, "delay"):
+    columns = ("shape", "kernel", "stride", "padding", "groups", "weights")
+    for column in (*columns, "neuron", "threshold", "decays", "delay"):
         table.add_column(column, justify="right")
     for i, block in enumerate(load_hdf5(file)):
         table.add_row(f"{i} {type(block).__name__}", *_describe(block))
@@ -188,22 +189,25 @@ def _describe(block: Any) -> list[str]:
     def pair(values: Any) -> str:
         return "x".join(str(value) for value in values[:2])
 
+    def span(value: Any) -> str:
+        low, high = np.min(value), np.max(value)
+        return str(low) if low == high else f"{low}-{high}"
+
     cells = ["x".join(map(str, block.shape))]
     synapse = getattr(block, "synapse", None)
     if synapse is None:
         cells += [""] * 5
     else:
         cells += [pair(synapse.kernel_size), pair(synapse.stride), pair(synapse.padding)]
-        cells += [str(synapse.groups), f"{synapse.weight.numel():,}"]
+        weights = sum(part.weight.numel() for _, part in synapse.parts(""))
+        cells += [str(synapse.groups), f"{weights:,}"]
     neuron = getattr(block, "neuron", None)
     if neuron is None or neuron.threshold is None:
-        cells += ["", ""]
+        cells += ["", "", ""]
     else:
-        decays = (neuron.cx_current_decay, neuron.cx_voltage_decay)
-        cells += [
-            str(neuron.v_th_mant),
-            ", ".join(str(d) if d.ndim == 0 else f"{d.min()}-{d.max()}" for d in decays),
-        ]
+        params = neuron.device_params
+        decays = [value for key, value in params.items() if key.endswith("Decay")]
+        cells += [params["type"], span(params["vThMant"]), ", ".join(map(span, decays))]
     shift = int(getattr(block, "delay_shift", False))
     delay = getattr(block, "delay", None)
     return [*cells, f"{shift}" if delay is None else f"{shift}+{int(delay.delay.max())}"]

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from lava_bridge import export_hdf5, slayer
+
 NET = """
     import torch
     import torch.nn as nn
@@ -117,6 +119,35 @@ def test_inspect_shows_every_layer(folder):
     done = lava_bridge("inspect", "n.net", cwd=folder)
     assert done.returncode == 0, done.stderr
     for part in ("0 Input", "1 Conv", "2x6x6", "2 Flatten", "3 Dense", "216", "4096, 0"):
+        assert part in done.stdout
+
+
+def test_inspect_shows_the_layers_of_every_neuron_family(tmp_path):
+    block = slayer.block
+    leak = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.5}
+    turn = {"threshold": 0.5, "period": 8, "decay": (0.1, 0.2), "shared_param": False}
+    adaptation = {"threshold_step": 0.25, "threshold_decay": 0.125, "refractory_decay": 1}
+    blocks = [
+        block.rf.Conv(turn, 2, 3, 3),
+        block.alif.Pool({**leak, **adaptation}, 2),
+        block.cuba.Flatten(),
+        block.adrf_iz.Dense({**turn, **adaptation}, 12, 6, delay=True),
+        block.rf_iz.Recurrent({**turn, "decay": 0.1}, 6, 6),
+        block.cuba.Affine(leak, 6, 4),
+        block.sigma_delta.Dense({"threshold": 0.5, "activation": torch.relu}, 4, 4),
+        block.sigma_delta.Output({"threshold": 0.25, "activation": torch.relu}, 4, 2),
+    ]
+    export_hdf5(blocks, tmp_path / "all.net", input_shape=(2, 6, 6))
+    done = lava_bridge("inspect", "all.net", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "RF_PHASE",
+        "ALIF",
+        "1024, 2048, 512, 4096",
+        "ADRF_IZHIKEVICH",
+        "7 Output",
+        "SDNN",
+    ):
         assert part in done.stdout
 
 

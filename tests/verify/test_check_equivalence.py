@@ -16,6 +16,7 @@ from lava_bridge import (
     check_equivalence,
     export_hdf5,
     load_hdf5,
+    slayer,
     to_slayer,
     to_spikingjelly,
 )
@@ -258,3 +259,19 @@ def test_the_originals_blocks_are_a_side_as_well(lava, net):
     report = check_equivalence(to_slayer(net, SHAPE, slayer=lava), to_slayer(net, SHAPE), x)
     assert report.claim == "exact"
     assert report.ok
+
+
+def test_blocks_of_other_families_and_their_file_are_exact(tmp_path):
+    turn = {"threshold": 0.4, "period": 8, "decay": 0.1}
+    leak = {"threshold": 0.4, "current_decay": 0.2, "voltage_decay": 0.1}
+    adaptation = {"threshold_step": 0.2, "threshold_decay": 0.1, "refractory_decay": 0.3}
+    blocks = nn.Sequential(
+        slayer.block.rf.Dense(turn, 6, 8, weight_scale=4),
+        slayer.block.alif.Dense({**leak, **adaptation}, 8, 8, weight_scale=4),
+        slayer.block.rf_iz.Recurrent(turn, 8, 5, weight_scale=4),
+    )
+    x = (torch.rand(3, 6, 40) < 0.5).float()
+    export_hdf5(blocks, tmp_path / "net.net", input_shape=(6,))
+    report = check_equivalence(blocks, tmp_path / "net.net", x, layout="NXT")
+    assert report.ok
+    assert all(row.rate_a > 0 for row in report.layers)
