@@ -53,7 +53,7 @@ class Block(torch.nn.Module):
             cls.abstract = next(c for c in cls.__mro__ if not issubclass(c, NeuronFamily))
             cls.__doc__ = cls.__doc__ or cls.abstract.__doc__
             if "__init__" not in vars(cls):
-                cls.__signature__ = inspect.signature(cls.abstract)  # type: ignore[attr-defined]
+                cls.__signature__ = inspect.signature(cls.abstract)  # type: ignore[attr-defined] # for help()
 
     @property
     def shape(self) -> Any:
