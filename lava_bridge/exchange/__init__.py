@@ -8,8 +8,8 @@ from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..quantize import quantize_8bit, right_shift_to_zero, step_quantize, step_quantize_atgf
 from .container import BlockContainer
 from .cuba_lif import BatchNorm2d, CubaLIFNode
-from .gradient import LeakyIntegratorStep
 from .pool import SumPool2d
+from .step import LeakyIntegratorStep
 from .to_lava import (
     avgpool2d_to_lava_synapse_pool,
     conv2d_to_lava_synapse_conv,

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError
+from ..kernels import BACKENDS, current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
-from ..ops import DECAY_SCALE
-from ..quantize import quantize_8bit, quantize_down, step_quantize, unquantized
+from ..ops import DECAY_SCALE, cuba
+from ..ops.leaky_integrator import leak
+from ..quantize import exact_dtype, quantize_8bit, quantize_down, step_quantize, unquantized
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.cuba import THRESHOLD_EPS
-from .gradient import leaky_integrator_with_reset_path
 
 __all__ = ["BatchNorm2d", "CubaLIFNode"]
 
@@ -94,7 +95,7 @@ class CubaLIFNode(neuron.BaseNode):
         norm: Applied to the current on its way to the voltage, as in slayer.
         detach_reset: Take the spikes of the reset as constants in backward.
         step_mode: ``"s"``: inputs ``[N, *]``; ``"m"``: inputs ``[T, N, *]``.
-        backend: ``"torch"``.
+        backend: ``"auto"``, ``"torch"``, ``"native"`` or ``"cupy"`` (:mod:`lava_bridge.kernels`).
         store_v_seq, store_i_seq: Keep the voltages (after the reset) and currents of all steps in
             ``v_seq``, ``i_seq`` ``[T, N, *]``.
 
@@ -128,7 +129,7 @@ class CubaLIFNode(neuron.BaseNode):
         norm: BatchNorm2d | None = None,
         detach_reset: bool = False,
         step_mode: str = "s",
-        backend: str = "torch",
+        backend: str = "auto",
         store_v_seq: bool = False,
         store_i_seq: bool = False,
     ) -> None:
@@ -254,7 +255,7 @@ class CubaLIFNode(neuron.BaseNode):
     @property
     def supported_backends(self) -> tuple[str, ...]:
         """The backends of either step mode."""
-        return ("torch",)
+        return BACKENDS
 
     @property
     def backend(self) -> str:
@@ -315,12 +316,11 @@ class CubaLIFNode(neuron.BaseNode):
 
         Sequences are ``[T, N, *]``, states ``[N, *]``.
         """
-        spike_seq, v_seq, i_seq = self._run(inputs[0], states)
-        voltage = _last(v_seq)
-        return (spike_seq,), (voltage, _last(i_seq), voltage)
+        run = self._run(inputs[0], states)
+        return (NXT_to_TNX(run.spike),), (run.last_held, run.last_current, run.last_held)
 
-    def _run(self, x_seq: Tensor, states: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Spikes, voltages after the reset and currents, each ``[T, N, *]``."""
+    def _run(self, x_seq: Tensor, states: tuple[Any, ...]) -> cuba.Fired:
+        """Spikes, in the input's dtype, and what else is wanted of a run over ``[T, N, *]``."""
         if not x_seq.is_floating_point():
             raise BridgeError(
                 f"CubaLIFNode: expected a floating dtype, found {x_seq.dtype}; pass x.float()"
@@ -338,60 +338,60 @@ class CubaLIFNode(neuron.BaseNode):
             self.clamp_decay_parameters()
         _, current_state, voltage_state = states
         x = TNX_to_NXT(x_seq)
-        if x.dtype in (torch.float16, torch.bfloat16):
-            x = x.float()
-        current = leaky_integrator_with_reset_path(
-            x, step_quantize(self.current_decay), current_state, self.s_scale
-        )
-        drive = current if self.norm is None else self.norm(current)
+        decays = step_quantize(self.current_decay), step_quantize(self.voltage_decay)
         threshold = self.quantized_threshold + self.v_threshold_eps
-
-        def spike_of(voltage: Tensor) -> Tensor:
-            return self.surrogate_function(voltage - threshold)
-
-        voltage = leaky_integrator_with_reset_path(
+        firing = self.s_scale, threshold, self.surrogate_function, self.detach_reset
+        keep_held, backend = self.store_v_seq, self._backend_now()
+        power_of_two = self.scale & (self.scale - 1) == 0
+        if self.norm is None and (power_of_two or not self.requires_grad):
+            states = current_state, voltage_state
+            keeps = self.store_i_seq, keep_held
+            return cuba.fire_and_reset(x, decays, states, *firing, False, *keeps, backend)
+        # The current by itself, for the norm; and for its decay's gradient at other scales.
+        x = x.to(exact_dtype(x))
+        current = leak(x, decays[0], current_state, self.s_scale, backend)
+        drive = current if self.norm is None else self.norm(current)
+        run = cuba.fire_and_reset(
             drive,
-            step_quantize(self.voltage_decay),
-            voltage_state,
-            self.s_scale,
-            threshold,
-            spike_of,
-            self.detach_reset,
+            (decays[0].detach(), decays[1]),
+            (current_state.detach(), voltage_state),
+            *firing,
+            is_current=True,
+            keep_held=keep_held,
+            backend=backend,
         )
-        spike = spike_of(voltage)
-        held = voltage * (1 - (spike.detach() if self.detach_reset else spike))
-        return (
-            NXT_to_TNX(spike).to(x_seq.dtype),
-            NXT_to_TNX(held),
-            NXT_to_TNX(current),
+        return run._replace(
+            spike=run.spike.to(x_seq.dtype), current=current, last_current=_last(current)
         )
 
-    def _advance(self, x_seq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _backend_now(self) -> str:
+        return current_backend() if self.backend == "auto" else self.backend
+
+    def _advance(self, x_seq: Tensor) -> cuba.Fired:
         """Run from the module's state and keep the state at the end."""
         states = (self.v, self.current_state, self.voltage_state)
         run = self._run(x_seq, self.materialize_states((x_seq,), states, "m"))
-        _, v_seq, i_seq = run
-        self.v = self.voltage_state = _last(v_seq)
-        self.current_state = _last(i_seq)
+        self.v = self.voltage_state = run.last_held
+        self.current_state = run.last_current
         return run
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Spikes ``[N, *]`` of one step. ``v_seq``, ``i_seq`` grow by it until ``reset()``."""
-        spike_seq, v_seq, i_seq = self._advance(x.unsqueeze(0))
+        run = self._advance(x.unsqueeze(0))
         if self.store_v_seq:
-            self.v_seq = _append(self.v_seq, v_seq)
+            self.v_seq = _append(self.v_seq, NXT_to_TNX(run.held))
         if self.store_i_seq:
-            self.i_seq = _append(self.i_seq, i_seq)
-        return spike_seq.squeeze(0)
+            self.i_seq = _append(self.i_seq, NXT_to_TNX(run.current))
+        return NXT_to_TNX(run.spike).squeeze(0)
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Spikes ``[T, N, *]`` of all steps."""
-        spike_seq, v_seq, i_seq = self._advance(x_seq)
+        run = self._advance(x_seq)
         if self.store_v_seq:
-            self.v_seq = v_seq
+            self.v_seq = NXT_to_TNX(run.held)
         if self.store_i_seq:
-            self.i_seq = i_seq
-        return spike_seq
+            self.i_seq = NXT_to_TNX(run.current)
+        return NXT_to_TNX(run.spike)
 
     def extra_repr(self) -> str:
         decays = [
@@ -411,8 +411,8 @@ class CubaLIFNode(neuron.BaseNode):
 
 
 def _last(sequence: Tensor) -> Tensor:
-    """The last step, no view: SpikingJelly detaches states in place."""
-    return sequence[-1].clone()
+    """The last step of ``[N, *, T]``, no view: SpikingJelly detaches states in place."""
+    return sequence[..., -1].clone()
 
 
 def _append(sequence: Tensor | None, step: Tensor) -> Tensor:

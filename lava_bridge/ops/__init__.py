@@ -9,6 +9,7 @@ from . import (
     adaptive_phase_th,
     adaptive_resonator,
     adaptive_threshold,
+    cuba,
     delta,
     leaky_integrator,
     resonator,
@@ -17,4 +18,12 @@ from .leaky_integrator import integrate
 from .shift import shift, shift_channels
 
 __all__ = ["DECAY_SCALE", "adaptive_phase_th", "adaptive_resonator", "adaptive_threshold"]
-__all__ += ["delta", "integrate", "leaky_integrator", "resonator", "shift", "shift_channels"]
+__all__ += [
+    "cuba",
+    "delta",
+    "integrate",
+    "leaky_integrator",
+    "resonator",
+    "shift",
+    "shift_channels",
+]

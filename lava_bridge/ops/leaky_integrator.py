@@ -9,23 +9,27 @@ with the scale ``s`` of the states, the 12-bit decay ``d`` and, for a current, n
 ``h = y``). Outputs are ``y / s``: the state before its reset. Integers are 64 bits wide.
 
 The gradient of :func:`dynamics` is slayer's: the adjoint of the leak, nothing through the reset.
-(SpikingJelly's is in :mod:`lava_bridge.exchange.gradient`.)
+That of :func:`leak` is the recurrence's own, as SpikingJelly has it.
 
 Source: ``lava.lib.dl.slayer.neuron.dynamics.leaky_integrator``.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
+from .autograd import no_gradients, reduced
 
-__all__ = ["dynamics", "integrate", "leak_adjoint"]
+__all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
 
 
 def integrate(
-    x: Tensor, decay: Tensor, state: Tensor, scale: int, threshold: float | None = None
+    x: Tensor, decay: Tensor, state: Tensor, scale: float, threshold: float | None = None
 ) -> Tensor:
-    """Run the recurrence of this module; no gradient.
+    """The torch reference of this module's recurrence; no gradient.
 
     ``x`` is ``[N, *, T]`` of a floating dtype, in any memory order; the decay, integers 0 ... 4096,
     and the state before the first step broadcast with ``[N, *]``. ``scale``: what 1 is as an
@@ -43,37 +47,95 @@ def integrate(
     return output
 
 
-class _LeakyIntegrator(torch.autograd.Function):
-    """The recurrence with slayer's gradient."""
-
-    @staticmethod
-    def forward(ctx, x, decay, state, scale, threshold):
-        output = integrate(x, decay, state, scale, threshold)
-        ctx.save_for_backward(output, decay)
-        return output
-
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        output, decay = ctx.saved_tensors
-        kept = (1 - decay / DECAY_SCALE).to(grad_outputs[0].dtype)
-        grad_x = leak_adjoint(grad_outputs[0], kept)
-        grad_decay = None
-        if ctx.needs_input_grad[1]:
-            products = grad_x[..., 1:] * output[..., :-1]
-            grad_decay = products.sum(-1).sum_to_size(decay.shape).to(decay.dtype)
-        return grad_x, grad_decay, None, None, None
-
-
-def leak_adjoint(grad_output: Tensor, kept: Tensor, held_by_output: Tensor | None = None) -> Tensor:
-    """``g[t] = grad_output[t] + held_by_output[t] * kept * g[t+1]``, from the last step back."""
+def leak_adjoint(grad_output: Tensor, kept: Tensor) -> Tensor:
+    """``g[t] = grad_output[t] + kept * g[t+1]``, from the last step back: the torch reference."""
     grad_x = torch.empty_like(grad_output)
     carried: Tensor | int = 0
     for t in reversed(range(grad_output.shape[-1])):
-        through = carried if held_by_output is None else held_by_output[..., t] * carried
-        grad = grad_output[..., t] + through
+        grad = grad_output[..., t] + carried
         grad_x[..., t] = grad
         carried = kept * grad
     return grad_x
+
+
+@torch.library.custom_op("lava_bridge::leaky_integrator", mutates_args=())
+def _leaky_integrator(
+    x: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    scale: float,
+    threshold: float | None,
+    own_gradient: bool,
+    backend: str,
+) -> Tensor:
+    compiled = kernels.chosen(backend, x)
+    if compiled is None:
+        return integrate(x, decay, state, scale, threshold)
+    numbers = scale, threshold is not None, 0 if threshold is None else threshold * scale
+    parameters = decay, state
+    done = kernels.run(compiled, "leaky_integrator", x, [x], parameters, numbers, [x.dtype])
+    return done.sequences[0]
+
+
+@_leaky_integrator.register_fake
+def _(
+    x: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    scale: float,
+    threshold: float | None,
+    own_gradient: bool,
+    backend: str,
+) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("lava_bridge::leaky_integrator_backward", mutates_args=())
+def _backward(
+    grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    """The input's gradient, and its sum over time with the output one step before ``[N, *]``."""
+    compiled = kernels.chosen(backend, output)
+    if compiled is None:
+        kept = (1 - decay / DECAY_SCALE).to(grad.dtype)
+        grad_x = leak_adjoint(grad, kept)
+        if not wants_sum:
+            return grad_x, grad.new_empty(0)
+        return grad_x, (grad_x[..., 1:] * output[..., :-1]).sum(-1)
+    inputs, wanted = (grad, output if wants_sum else None), ([output.dtype], [wants_sum])
+    done = kernels.run(compiled, "leaky_integrator_backward", output, inputs, [decay], [], *wanted)
+    return done.sequences[0], done.neurons[0]
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(output), output.new_empty(output.shape[:-1] if wants_sum else 0)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, decay, state, _, _, ctx.own_gradient, ctx.backend = inputs
+    ctx.save_for_backward(output, decay, state)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    output, decay, state = ctx.saved_tensors
+    wants_sum = ctx.needs_input_grad[1]
+    grad_x, products = _backward(grad, output, decay, wants_sum, ctx.backend)
+    grad_decay = grad_state = None
+    first = grad_x[..., 0]
+    if ctx.own_gradient and wants_sum:
+        products = (products + first * state) / -DECAY_SCALE
+    if wants_sum:
+        grad_decay = reduced(products, decay)
+    if ctx.own_gradient and ctx.needs_input_grad[2]:
+        grad_state = reduced((1 - decay / DECAY_SCALE) * first, state)
+    return grad_x, grad_decay, grad_state, None, None, None, None
+
+
+torch.library.register_autograd("lava_bridge::leaky_integrator", _gradients, setup_context=_save)
+no_gradients("lava_bridge::leaky_integrator_backward")
 
 
 def dynamics(
@@ -84,9 +146,20 @@ def dynamics(
     threshold: float | None = None,
     debug: bool = False,
 ) -> Tensor:
-    """:func:`integrate` with slayer's gradients, for ``input`` and for ``decay``.
+    """Run the recurrence of this module on ``[N, *, T]``, with slayer's gradients.
+
+    The decay, integers 0 ... 4096, and the state before the first step broadcast with ``[N, *]``.
+    ``w_scale``: what 1 is as an integer; ``threshold``: where the state is reset to 0 for the next
+    step (None: nowhere). ``debug`` has no effect. Gives the states before their reset, in the dtype
+    and memory order of ``input``.
 
     The decay's gradient is slayer's own: the sum over time of the input's gradient at ``t+1`` times
-    the output at ``t``, without the factor -1/4096. ``state`` gets none. ``debug`` has no effect.
+    the output at ``t``, without the factor -1/4096. ``state`` gets none.
     """
-    return _LeakyIntegrator.apply(input, decay, state, w_scale, threshold)
+    backend = kernels.current_backend()
+    return _leaky_integrator(input, decay, state.detach(), w_scale, threshold, False, backend)
+
+
+def leak(x: Tensor, decay: Tensor, state: Tensor, scale: int, backend: str) -> Tensor:
+    """:func:`dynamics` without a threshold, with the true gradients of x, decay and state."""
+    return _leaky_integrator(x, decay, state, scale, None, True, backend)

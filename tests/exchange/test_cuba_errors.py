@@ -34,7 +34,7 @@ REFUSED = {
     "threshold NaN": ({"v_threshold": math.nan}, "v_threshold", "nan"),
     "infinite threshold": ({"v_threshold": math.inf}, "v_threshold", "inf"),
     "torch's norm": ({"norm": torch.nn.BatchNorm2d(3)}, "norm", "BatchNorm2d"),
-    "unknown backend": ({"backend": "cupy"}, "backend", "'cupy'"),
+    "unknown backend": ({"backend": "tpu"}, "backend", "'tpu'"),
     "scale 0": ({"scale": 0}, "scale", "0"),
     "negative scale": ({"scale": -64}, "scale", "-64"),
 }
@@ -102,7 +102,7 @@ def test_a_sequence_without_a_batch_is_refused():
 def test_the_backend_can_be_set_to_no_other():
     node = CubaLIFNode(0.3, 0.1)
     assert "'triton'" in raised(lambda: setattr(node, "backend", "triton"))
-    assert node.backend == "torch"
+    assert node.backend == "auto"
 
 
 def test_defaults_are_spikingjellys(sj):

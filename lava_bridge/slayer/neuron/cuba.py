@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ops import DECAY_SCALE, leaky_integrator
+from ...ops import DECAY_SCALE, cuba, leaky_integrator
 from ...quantize import exact_dtype, from_steps
 from . import base
 
@@ -40,7 +40,7 @@ class Neuron(base.Neuron):
         v[t] &\leftarrow v[t]\,(1 - s[t])
 
     computed in integers over ``s_scale = 64 * scale`` with decays of 12 bits
-    (:func:`lava_bridge.ops.integrate`). float16 and bfloat16 inputs are integrated in float32.
+    (:mod:`lava_bridge.ops.cuba`). float16 and bfloat16 inputs are integrated in float32.
 
     Args:
         threshold: The threshold :math:`\vartheta`, rounded down to a multiple of ``1 / scale``.
@@ -140,5 +140,28 @@ class Neuron(base.Neuron):
 
     def forward(self, input: Tensor) -> Tensor:
         """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
-        _, voltage = self.dynamics(input)
-        return self.spike(voltage).to(input.dtype)
+        if not self._runs_at_once():
+            _, voltage = self.dynamics(input)
+            return self.spike(voltage).to(input.dtype)
+        self.prepare(input)
+        assert self.threshold is not None
+        run = cuba.fire(
+            input,
+            (
+                self.per_neuron(self.current_decay, input),
+                self.per_neuron(self.voltage_decay, input),
+            ),
+            (self.current_state, self.voltage_state),
+            self.s_scale,
+            self.threshold + self.threshold_eps,
+            self.surrogate,
+            self.graded_spike,
+        )
+        if self.persistent_state:
+            self.set_states(current_state=run.last_current, voltage_state=run.last_held)
+        return self.dropped(run.spike)
+
+    def _runs_at_once(self) -> bool:
+        """Whether nothing comes between current, voltage and spike, so that one operator does."""
+        learned = self.requires_grad and self.s_scale & (self.s_scale - 1) != 0
+        return self.norm is None and self.threshold is not None and not learned

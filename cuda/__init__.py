@@ -1,0 +1,1 @@
+"""The kernels' sources; see README.md beside this."""

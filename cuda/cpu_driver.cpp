@@ -1,0 +1,288 @@
+// Runs the programs on the CPU. This file is compiled once for each instruction set (setup.py), with
+// LB_SET its name and namespace; cpu_module.cpp picks one at run time. Nothing of the C++ library is
+// used here: what the linker merges between files must not carry wider instructions.
+//
+// Neurons are taken in chunks, in the order of memory. Where a chunk's neurons lie side by side
+// (inner > 1, as in TNX) a step's row is read in place; elsewhere (time last, as in NXT) blocks of
+// time are turned into rows in a small buffer, and back.
+
+#include <stddef.h>
+#include <string.h>
+
+#include "call.h"
+#include "cpu_table.h"
+
+namespace LB_SET {
+
+#include "kernels.h"
+
+// Neurons in a chunk that is read in place: rows long enough to stream, states that stay in the L1
+// cache. And neurons and steps of a block that is turned.
+static const int IN_PLACE = 256;
+static const int TURNED = 64;
+static const int BLOCK = 32;
+
+// Where a pack of neurons finds its parameters and leaves its results.
+template <class L, class R> struct At {
+    const Call &call;
+    long long neuron;  // the first one's place in memory order
+    int count;         // how many of the pack are there
+
+    LB_INLINE typename L::Real parameter(int k) const {
+        const R *values = (const R *)call.parameter[k];
+        if (!values) return L::all(0);
+        if (call.shared[k]) return L::all(values[0]);
+        typename L::Real pack = L::all(0);
+        memcpy(&pack, values + neuron, count * sizeof(R));
+        return pack;
+    }
+
+    LB_INLINE void result(int k, typename L::Real pack) const {
+        R *values = (R *)call.result[k];
+        if (values) memcpy(values + neuron, &pack, count * sizeof(R));
+    }
+};
+
+// A row of `count` numbers from or to memory; a whole pack is one unaligned vector.
+template <class Pack, class R> LB_INLINE void load(Pack &pack, const R *from, int count) {
+    if (count * sizeof(R) == sizeof(Pack)) {
+        memcpy(&pack, from, sizeof(Pack));
+    } else {
+        pack = Pack{};
+        memcpy(&pack, from, count * sizeof(R));
+    }
+}
+
+template <class Pack, class R> LB_INLINE void store(R *to, const Pack &pack, int count) {
+    if (count * sizeof(R) == sizeof(Pack)) {
+        memcpy(to, &pack, sizeof(Pack));
+    } else {
+        memcpy(to, &pack, count * sizeof(R));
+    }
+}
+
+// One time step of a chunk, from rows to rows.
+template <class L, class Program, class R>
+LB_INLINE void step_row(const Program &program, typename Program::Neuron *neurons, int count,
+                        const R *const *in, R *const *out) {
+    for (int first = 0; first < count; first += L::count) {
+        int here = count - first < L::count ? count - first : L::count;
+        typename L::Real x[Program::inputs], y[Program::outputs];
+        for (int k = 0; k < Program::inputs; ++k) {
+            if (in[k]) {
+                load(x[k], in[k] + first, here);
+            } else {
+                x[k] = L::all(0);
+            }
+        }
+        program.step(neurons[first / L::count], x, y);
+        for (int k = 0; k < Program::outputs; ++k) {
+            if (out[k]) store(out[k] + first, y[k], here);
+        }
+    }
+}
+
+template <class L, class Program, class R>
+static void in_place(const Call &call, const Program &program, typename Program::Neuron *neurons,
+                     long long base, int count) {
+    const R *in[Program::inputs];
+    R *out[Program::outputs];
+    for (long long i = 0; i < call.steps; ++i) {
+        long long t = Program::reversed ? call.steps - 1 - i : i;
+        long long row = base + t * call.inner;
+        for (int k = 0; k < Program::inputs; ++k)
+            in[k] = call.in[k] ? (const R *)call.in[k] + row : NULL;
+        for (int k = 0; k < Program::outputs; ++k)
+            out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
+        step_row<L, Program, R>(program, neurons, count, in, out);
+    }
+}
+
+// Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as the registers are: each round deals
+// the rows of both halves out like cards, and log2(width) rounds turn the square.
+#if defined(__clang__)
+#define LB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LB_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (typename Register<R>::Index){__VA_ARGS__})
+#endif
+
+template <class R> struct Register {
+    static const int width = LB_REGISTER / sizeof(R);
+    typedef R Row __attribute__((vector_size(LB_REGISTER)));
+    typedef decltype(Row() < Row()) Index;
+};
+
+template <class R, int width = Register<R>::width> struct Deal;
+template <class R> struct Deal<R, 2> {
+    typedef typename Register<R>::Row Row;
+    LB_INLINE static Row low(Row a, Row b) { return LB_SHUFFLE(a, b, 0, 2); }
+    LB_INLINE static Row high(Row a, Row b) { return LB_SHUFFLE(a, b, 1, 3); }
+};
+template <class R> struct Deal<R, 4> {
+    typedef typename Register<R>::Row Row;
+    LB_INLINE static Row low(Row a, Row b) { return LB_SHUFFLE(a, b, 0, 4, 1, 5); }
+    LB_INLINE static Row high(Row a, Row b) { return LB_SHUFFLE(a, b, 2, 6, 3, 7); }
+};
+template <class R> struct Deal<R, 8> {
+    typedef typename Register<R>::Row Row;
+    LB_INLINE static Row low(Row a, Row b) {
+        return LB_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    }
+    LB_INLINE static Row high(Row a, Row b) {
+        return LB_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+};
+template <class R> struct Deal<R, 16> {
+    typedef typename Register<R>::Row Row;
+    LB_INLINE static Row low(Row a, Row b) {
+        return LB_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    }
+    LB_INLINE static Row high(Row a, Row b) {
+        return LB_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+};
+
+template <class R> struct Tile {
+    static const int width = Register<R>::width;
+    typedef typename Register<R>::Row Row;
+
+    // Both ends of a row are given by functions of its number.
+    template <class From, class To> LB_INLINE static void turn(const From &from, const To &to) {
+        Row rows[2][width];
+        int now = 0;
+        for (int i = 0; i < width; ++i) memcpy(&rows[now][i], from(i), sizeof(Row));
+        for (int round = 1; round < width; round *= 2) {
+            for (int i = 0; i < width / 2; ++i) {
+                Row a = rows[now][i], b = rows[now][i + width / 2];
+                rows[1 - now][2 * i] = Deal<R>::low(a, b);
+                rows[1 - now][2 * i + 1] = Deal<R>::high(a, b);
+            }
+            now = 1 - now;
+        }
+        for (int i = 0; i < width; ++i) memcpy(to(i), &rows[now][i], sizeof(Row));
+    }
+};
+
+// A block of time of a chunk, from memory to rows. Neuron j begins at `from + offset[j]`.
+template <class R>
+static void turn_in(R *rows, const R *from, const long long *offset, int count, long long stride,
+                    int steps) {
+    const int width = Tile<R>::width;
+    for (int first = 0; first < count; first += width) {
+        int here = count - first < width ? count - first : width;
+        for (int start = 0; start < steps; start += width) {
+            int now = steps - start < width ? steps - start : width;
+            if (stride == 1 && here == width && now == width) {
+                Tile<R>::turn([=](int j) { return from + offset[first + j] + start; },
+                              [=](int t) { return rows + (start + t) * TURNED + first; });
+            } else {
+                for (int j = first; j < first + here; ++j)
+                    for (int t = start; t < start + now; ++t)
+                        rows[t * TURNED + j] = from[offset[j] + t * stride];
+            }
+        }
+    }
+}
+
+template <class R>
+static void turn_out(const R *rows, R *to, const long long *offset, int count, long long stride,
+                     int steps) {
+    const int width = Tile<R>::width;
+    for (int first = 0; first < count; first += width) {
+        int here = count - first < width ? count - first : width;
+        for (int start = 0; start < steps; start += width) {
+            int now = steps - start < width ? steps - start : width;
+            if (stride == 1 && here == width && now == width) {
+                Tile<R>::turn([=](int t) { return rows + (start + t) * TURNED + first; },
+                              [=](int j) { return to + offset[first + j] + start; });
+            } else {
+                for (int j = first; j < first + here; ++j)
+                    for (int t = start; t < start + now; ++t)
+                        to[offset[j] + t * stride] = rows[t * TURNED + j];
+            }
+        }
+    }
+}
+
+template <class L, class Program, class R>
+static void turned(const Call &call, const Program &program, typename Program::Neuron *neurons,
+                   long long first, int count) {
+    R in_rows[Program::inputs][BLOCK * TURNED], out_rows[Program::outputs][BLOCK * TURNED];
+    long long offset[TURNED];
+    for (int j = 0; j < count; ++j) {
+        long long neuron = first + j;
+        offset[j] = neuron / call.inner * call.steps * call.inner + neuron % call.inner;
+    }
+    for (long long done = 0; done < call.steps; done += BLOCK) {
+        int steps = call.steps - done < BLOCK ? (int)(call.steps - done) : BLOCK;
+        long long start = (Program::reversed ? call.steps - done - steps : done) * call.inner;
+        for (int k = 0; k < Program::inputs; ++k)
+            if (call.in[k])
+                turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
+        const R *in[Program::inputs];
+        R *out[Program::outputs];
+        for (int i = 0; i < steps; ++i) {
+            int t = Program::reversed ? steps - 1 - i : i;
+            for (int k = 0; k < Program::inputs; ++k)
+                in[k] = call.in[k] ? in_rows[k] + t * TURNED : NULL;
+            for (int k = 0; k < Program::outputs; ++k)
+                out[k] = call.out[k] ? out_rows[k] + t * TURNED : NULL;
+            step_row<L, Program, R>(program, neurons, count, in, out);
+        }
+        for (int k = 0; k < Program::outputs; ++k)
+            if (call.out[k])
+                turn_out(out_rows[k], (R *)call.out[k] + start, offset, count, call.inner, steps);
+    }
+}
+
+// A chunk with integers of one width. False: they were too narrow.
+template <template <class> class P, class R, class I>
+static bool run_chunk(const Call &call, long long first, int count, bool side_by_side) {
+    typedef Lanes<R, I> L;
+    typedef P<L> Program;
+    Program program(call);
+    typename Program::Neuron neurons[IN_PLACE / L::count];
+    for (int j = 0; j < count; j += L::count) {
+        At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
+        program.start(neurons[j / L::count], at);
+    }
+    if (side_by_side) {
+        long long base = first / call.inner * call.steps * call.inner + first % call.inner;
+        in_place<L, Program, R>(call, program, neurons, base, count);
+    } else {
+        turned<L, Program, R>(call, program, neurons, first, count);
+    }
+    if constexpr (L::narrow && Program::integers) {
+        for (int j = 0; j < count; j += L::count)
+            if (Fixed<L>::is_beyond(neurons[j / L::count].high)) return false;
+    }
+    for (int j = 0; j < count; j += L::count) {
+        At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
+        program.finish(neurons[j / L::count], at);
+    }
+    return true;
+}
+
+// The chunks part, part + parts, ... of a call.
+template <template <class> class P, class R>
+static void run(const Call &call, long long part, long long parts) {
+    bool side_by_side = call.inner >= 16;
+    long long most = side_by_side ? IN_PLACE : TURNED;
+    // A chunk in place stays within one row of `inner` neurons.
+    long long rows = side_by_side ? call.outer : 1;
+    long long row = side_by_side ? call.inner : call.outer * call.inner;
+    long long in_row = (row + most - 1) / most;
+    long long chunks = rows * in_row;
+    for (long long chunk = chunks * part / parts; chunk < chunks * (part + 1) / parts; ++chunk) {
+        long long start = chunk % in_row * most;
+        int count = (int)(row - start < most ? row - start : most);
+        long long first = chunk / in_row * row + start;
+        if (!run_chunk<P, R, int>(call, first, count, side_by_side))
+            run_chunk<P, R, long long>(call, first, count, side_by_side);
+    }
+}
+
+#define LB_ENTRY(name, Program) {#name, run<Program, float>, run<Program, double>},
+extern const CpuKernel table[] = {LB_KERNELS(LB_ENTRY){NULL, NULL, NULL}};
+
+}  // namespace LB_SET

@@ -1,0 +1,118 @@
+// The Python module lava_bridge.kernels._native: runs a Call by the name of its kernel.
+#define Py_LIMITED_API 0x030A0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <atomic>
+#include <cstring>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "cpu_table.h"
+
+namespace {
+
+struct InstructionSet {
+    const char *name;
+    const CpuKernel *table;
+    bool (*is_there)();
+};
+
+// The best last.
+const InstructionSet SETS[] = {
+    {"baseline", baseline::table, [] { return true; }},
+#ifdef LB_X86
+    {"avx2", avx2::table,
+     [] {
+         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+     }},
+    {"avx512", avx512::table,
+     [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl");
+     }},
+#endif
+};
+const int SET_COUNT = sizeof(SETS) / sizeof(SETS[0]);
+
+// Below so many neuron steps a second thread costs more than it saves.
+const long long STEPS_A_THREAD = 1 << 15;
+
+const CpuKernel *find(int instructions, const char *name) {
+    for (int i = SET_COUNT - 1; i >= 0; --i) {
+        if ((instructions && i != instructions - 1) || !SETS[i].is_there()) continue;
+        for (const CpuKernel *kernel = SETS[i].table; kernel->name; ++kernel)
+            if (!std::strcmp(kernel->name, name)) return kernel;
+    }
+    return nullptr;
+}
+
+// Shares for each thread: whoever is done early takes another, so that a busy core delays nobody.
+const long long SHARES_A_THREAD = 8;
+
+void run_in_threads(CpuRun run, const Call &call) {
+    long long work = call.outer * call.steps * call.inner / STEPS_A_THREAD + 1;
+    long long threads = call.threads < work ? call.threads : work;
+    if (threads <= 1) return run(call, 0, 1);
+    std::atomic<long long> next{0};
+    long long shares = threads * SHARES_A_THREAD;
+    auto take_shares = [&] {
+        for (long long share = next++; share < shares; share = next++) run(call, share, shares);
+    };
+    std::vector<std::thread> helpers;
+    try {
+        for (long long i = 1; i < threads; ++i) helpers.emplace_back(take_shares);
+    } catch (const std::system_error &) {
+        // No more threads to be had: those there are do the work.
+    }
+    take_shares();
+    for (std::thread &helper : helpers) helper.join();
+}
+
+PyObject *run(PyObject *, PyObject *args) {
+    const char *name;
+    PyObject *address;
+    int is_double;
+    if (!PyArg_ParseTuple(args, "sOp", &name, &address, &is_double)) return nullptr;
+    const Call *call = static_cast<const Call *>(PyLong_AsVoidPtr(address));
+    if (!call) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "run: expected a call, found 0");
+        return nullptr;
+    }
+    const CpuKernel *kernel = find(call->instructions, name);
+    if (!kernel) return PyErr_Format(PyExc_ValueError, "run: there is no kernel %s", name);
+    PyThreadState *state = PyEval_SaveThread();
+    run_in_threads(is_double ? kernel->run_double : kernel->run_float, *call);
+    PyEval_RestoreThread(state);
+    Py_RETURN_NONE;
+}
+
+PyObject *instruction_sets(PyObject *, PyObject *) {
+    PyObject *names = PyList_New(0);
+    for (int i = 0; names && i < SET_COUNT; ++i) {
+        if (!SETS[i].is_there()) continue;
+        PyObject *name = PyUnicode_FromString(SETS[i].name);
+        if (!name || PyList_Append(names, name)) Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+PyObject *call_size(PyObject *, PyObject *) { return PyLong_FromSize_t(sizeof(Call)); }
+
+PyMethodDef METHODS[] = {
+    {"run", run, METH_VARARGS, "run(kernel, address of a Call, whether in double precision)"},
+    {"instruction_sets", instruction_sets, METH_NOARGS, "What this CPU has, the best last."},
+    {"call_size", call_size, METH_NOARGS, "Bytes of a Call."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", "The kernels on the CPU.", -1, METHODS,
+                      nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&MODULE); }

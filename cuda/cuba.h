@@ -1,0 +1,225 @@
+// The CUBA neuron in one pass: two leaky integrators, threshold, reset and spike.
+
+// The derivative of a spike by its voltage: slayer's exponential (lava_bridge/slayer/spike).
+template <class L> struct ExponentialSurrogate {
+    typename L::Real threshold, rate, height;
+    bool graded;
+
+    LB_INLINE ExponentialSurrogate(const double *number)
+        : threshold(L::all(number[0])), rate(L::all(1 / number[1])),
+          height(L::all(number[3] != 0 ? number[2] : number[2] / 2 / number[1])),
+          graded(number[3] != 0) {}
+
+    LB_INLINE typename L::Real slope(typename L::Real voltage) const {
+        typename L::Real above = voltage - threshold;
+        typename L::Mask over = L::mask(above > L::all(0));
+        typename L::Real away = L::choose(over, graded ? L::all(0) : -above, above);
+        return height * L::exponential(away * rate);
+    }
+};
+
+// in: x. out: spike, voltage before the reset, current, voltage after the reset. Parameters: current
+// decay, voltage decay, current and voltage before the first step. Results: current and voltage
+// after the last step. Numbers: scale; threshold * scale, below which nothing is reset; the
+// threshold that fires; whether spikes are graded; whether x is the current itself.
+template <class L> struct Cuba {
+    typedef typename L::Real Real;
+    typedef typename L::Int Int;
+    static const int inputs = 1, outputs = 4;
+    static const bool reversed = false, integers = true;
+
+    struct Neuron {
+        Int current, voltage, current_kept, voltage_kept;
+        Real held;
+        Int high;
+    };
+
+    Scale<L> scale;
+    Real resets_at, fires_at;
+    bool graded, is_current;
+
+    LB_INLINE explicit Cuba(const Call &call)
+        : scale(call.number[0]), resets_at(L::all(call.number[1])),
+          fires_at(L::all(call.number[2])), graded(call.number[3] != 0),
+          is_current(call.number[4] != 0) {}
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+        n.high = L::zero();
+        n.current_kept = Fixed<L>::kept(at.parameter(0), n.high);
+        n.voltage_kept = Fixed<L>::kept(at.parameter(1), n.high);
+        n.current = scale.state(at.parameter(2), n.high);
+        n.voltage = scale.state(at.parameter(3), n.high);
+    }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+        Int drive;
+        if (is_current) {
+            drive = scale.integer(in[0], n.high);
+        } else {
+            n.current =
+                Fixed<L>::decayed(n.current, n.current_kept) + scale.integer(in[0], n.high);
+            Fixed<L>::watch(n.current, n.high);
+            drive = scale.rounded(n.current, n.high);
+        }
+        Int level = Fixed<L>::decayed(n.voltage, n.voltage_kept) + drive;
+        Fixed<L>::watch(level, n.high);
+        Real voltage = scale.real(level);
+        typename L::Mask below = L::mask(L::real(level) < resets_at);
+        n.voltage = L::pick(below, level, level ^ level);
+        typename L::Mask fired = L::mask(voltage >= fires_at);
+        out[0] = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
+        out[1] = voltage;
+        out[2] = is_current ? in[0] : scale.real(n.current);
+        out[3] = n.held = L::choose(fired, L::all(0), voltage);
+    }
+
+    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+        at.result(0, scale.real(n.current));
+        at.result(1, n.held);
+    }
+};
+
+// The current that a voltage had at the next step: what the leak left of `held` is taken off it.
+template <class L>
+LB_INLINE typename L::Real current_of(typename L::Real voltage, typename L::Real held,
+                                      typename L::Int kept, const Scale<L> &scale,
+                                      typename L::Int &high) {
+    typename L::Int left = Fixed<L>::decayed(scale.integer(held, high), kept);
+    return voltage - scale.real(left);
+}
+
+// slayer's gradient: the leaks' adjoints and nothing through the reset.
+// in: gradient of the spike, voltage before the reset. out: gradient of x. Parameters: current
+// decay, voltage decay, voltage before the first step. Results: sum over t of grad_u[t+1] u[t] and
+// of grad_v[t+1] v[t] (slayer's gradients of the decays, v before the reset).
+// Numbers: scale; threshold * scale; the surrogate's four.
+template <class L> struct CubaSlayerBackward {
+    typedef typename L::Real Real;
+    static const int inputs = 2, outputs = 1;
+    static const bool reversed = true, integers = true;
+
+    struct Neuron {
+        Real current_kept, voltage_kept, grad, later_grad, voltage_grad, voltage;
+        Real current_sum, voltage_sum, first;
+        typename L::Int kept, high;
+    };
+
+    Scale<L> scale;
+    Real resets_at;
+    ExponentialSurrogate<L> surrogate;
+    bool sums;
+
+    LB_INLINE explicit CubaSlayerBackward(const Call &call)
+        : scale(call.number[0]), resets_at(L::all(call.number[1])), surrogate(call.number + 2),
+          sums(call.result[0] || call.result[1]) {}
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+        n.high = L::zero();
+        n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
+        n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
+        n.first = at.parameter(2);
+        n.kept = Fixed<L>::kept(at.parameter(1), n.high);
+        n.grad = n.later_grad = n.voltage_grad = n.voltage = L::all(0);
+        n.current_sum = n.voltage_sum = L::all(0);
+    }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+        if (sums) {
+            typename L::Mask below = L::mask(in[1] * scale.scale < resets_at);
+            add(n, L::choose(below, in[1], L::all(0)));
+            n.voltage_sum = n.voltage_sum + n.voltage_grad * in[1];
+            n.later_grad = n.grad;
+            n.voltage = in[1];
+        }
+        n.voltage_grad = in[0] * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
+        n.grad = n.voltage_grad + n.current_kept * n.grad;
+        out[0] = n.grad;
+    }
+
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at) const {
+        if (sums) add(n, n.first);
+        at.result(0, n.current_sum);
+        at.result(1, n.voltage_sum);
+    }
+
+  private:
+    // The product for the current of the step after the one whose voltage went on as `held`.
+    LB_INLINE void add(Neuron &n, Real held) const {
+        Real current = current_of<L>(n.voltage, held, n.kept, scale, n.high);
+        n.current_sum = n.current_sum + n.later_grad * current;
+    }
+};
+
+// SpikingJelly's gradient: through the reset too (unless detached), to decays and first states.
+// in: gradient of the spike; voltage before the reset; the surrogate's derivative there; gradients
+// of the voltage after the reset and of the current (0 where there are none). out: gradient of x.
+// Parameters: current decay, voltage decay, current and voltage before the first step, gradients of
+// the last current and voltage. Results: gradients of the current decay, of the voltage decay (both
+// times -4096), of the first current and of the first voltage.
+// Numbers: scale; the threshold that fires; whether the reset is detached; whether x is the current
+// itself.
+template <class L> struct CubaResetBackward {
+    typedef typename L::Real Real;
+    static const int inputs = 5, outputs = 1;
+    static const bool reversed = true, integers = true;
+
+    struct Neuron {
+        Real current_kept, voltage_kept, current_grad, voltage_grad, later_grad, voltage;
+        Real current_through, voltage_through, current_sum, voltage_sum;
+        typename L::Int kept, high;
+    };
+
+    Scale<L> scale;
+    Real fires_at;
+    bool detached, is_current, sums;
+
+    LB_INLINE explicit CubaResetBackward(const Call &call)
+        : scale(call.number[0]), fires_at(L::all(call.number[1])), detached(call.number[2] != 0),
+          is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]) {}
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+        n.high = L::zero();
+        n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
+        if (is_current) n.current_kept = L::all(0);
+        n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
+        n.kept = Fixed<L>::kept(at.parameter(1), n.high);
+        n.current_through = at.parameter(4);
+        n.voltage_through = at.parameter(5);
+        n.current_grad = n.voltage_grad = n.later_grad = n.voltage = L::all(0);
+        n.current_sum = n.voltage_sum = L::all(0);
+    }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+        Real voltage = in[1], slope = in[2];
+        typename L::Mask fired = L::mask(voltage >= fires_at);
+        if (sums) add(n, L::choose(fired, L::all(0), voltage));
+        Real held_by_voltage = L::choose(fired, L::all(0), L::all(1));
+        if (!detached) held_by_voltage = held_by_voltage - voltage * slope;
+        n.later_grad = n.current_grad;
+        n.voltage = voltage;
+        n.voltage_grad = in[0] * slope + (in[3] + n.voltage_through) * held_by_voltage;
+        n.current_grad = in[4] + n.voltage_grad + n.current_through;
+        n.voltage_through = n.voltage_kept * n.voltage_grad;
+        n.current_through = n.current_kept * n.current_grad;
+        out[0] = n.current_grad;
+    }
+
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at) const {
+        if (sums) {
+            add(n, at.parameter(3));
+            n.current_sum = n.current_sum + n.current_grad * at.parameter(2);
+        }
+        at.result(0, n.current_sum);
+        at.result(1, n.voltage_sum);
+        at.result(2, n.current_through);
+        at.result(3, n.voltage_through);
+    }
+
+  private:
+    // What the voltage that went on as `held` adds to the sums.
+    LB_INLINE void add(Neuron &n, Real held) const {
+        n.voltage_sum = n.voltage_sum + n.voltage_grad * held;
+        Real current = current_of<L>(n.voltage, held, n.kept, scale, n.high);
+        n.current_sum = n.current_sum + n.later_grad * current;
+    }
+};

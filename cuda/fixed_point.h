@@ -1,0 +1,126 @@
+// The chip's arithmetic: integers over a scale, and decays of 12 bits (lava_bridge/quantize.py).
+//
+// The reference computes in 64 bits. Here 32 bits are tried first: as long as all states stay within
+// 2^24 nothing overflows, reals hold them exactly, and the results are the same. The magnitudes of
+// all states are gathered in `high`; neurons that went beyond are run again in 64 bits.
+
+static const int DECAY_BITS = 12;
+static const int DECAY_SCALE = 1 << DECAY_BITS;
+static const int NARROW_LIMIT = 1 << 24;
+
+template <class L> struct Fixed {
+    typedef typename L::Real Real;
+    typedef typename L::Int Int;
+    typedef typename L::Mask Mask;
+
+    // trunc(x). What 32 bits can't hold becomes an integer near an end of their range: added to a
+    // state within 2^24 it is beyond the limit, wrapped or not. In 64 bits, what they can't hold, and
+    // NaN, is the lowest integer, as torch has it on an x86 CPU.
+    LB_INLINE static Int truncated(Real x, Int &high) {
+        if constexpr (L::narrow) {
+            if constexpr (!L::lowest_for_none)
+                high = high | L::pick(L::mask(x == x), L::zero(), L::zero() + NARROW_LIMIT);
+            return L::integer(x);
+        } else {
+            const double limit = 9223372036854775808.0;
+            Mask fits = L::mask((x > L::all(-limit)) & (x < L::all(limit)));
+            return L::integer(L::choose(fits, x, L::all(-limit)));
+        }
+    }
+
+    // Notes the magnitude of a state.
+    LB_INLINE static void watch(Int x, Int &high) {
+        if constexpr (L::narrow) high = high | (x ^ L::shifted(x, 31));
+    }
+
+    LB_INLINE static bool is_beyond(Int high) {
+        return L::narrow && L::any_at_least(high, NARROW_LIMIT);
+    }
+
+    // An integer parameter; noted where it is no 12-bit fraction of either sign.
+    LB_INLINE static Int fraction(Real x, Int &high) {
+        Int k = truncated(x, high);
+        if constexpr (L::narrow) {
+            Mask fits = (k <= DECAY_SCALE) & (k >= -DECAY_SCALE);
+            high = high | L::pick(fits, L::zero(), L::zero() + NARROW_LIMIT);
+        }
+        return k;
+    }
+
+    // What a decay d leaves, 4096 - d; noted where it is not in 0 ... 4096.
+    LB_INLINE static Int kept(Real decay, Int &high) {
+        Int k = DECAY_SCALE - fraction(decay, high);
+        if constexpr (L::narrow)
+            high = high | L::pick(k <= DECAY_SCALE, L::zero(), L::zero() + NARROW_LIMIT);
+        return k;
+    }
+
+    // sign(x k) (|x k| >> 12) for a fraction k of 0 ... 4096.
+    LB_INLINE static Int decayed(Int x, Int k) {
+        if constexpr (L::narrow) {
+            // |x| k has up to 40 bits: the upper and lower 12 bits of |x| are taken apart.
+            Int flip = L::shifted(x, 31);
+            Int a = (x ^ flip) - flip;
+            Int kept = L::shifted(a, DECAY_BITS) * k +
+                       L::shifted((a & (DECAY_SCALE - 1)) * k, DECAY_BITS);
+            return (kept ^ flip) - flip;
+        } else {
+            return truncated_shift(x * k);
+        }
+    }
+
+    // The same for a fraction of either sign.
+    LB_INLINE static Int turned(Int x, Int k) {
+        if constexpr (L::narrow) {
+            Int flip = L::shifted(k, 31);
+            Int y = decayed(x, (k ^ flip) - flip);
+            return (y ^ flip) - flip;
+        } else {
+            return truncated_shift(x * k);
+        }
+    }
+
+  private:
+    LB_INLINE static Int truncated_shift(Int product) {
+        return L::shifted(product + (L::shifted(product, 63) & (DECAY_SCALE - 1)), DECAY_BITS);
+    }
+};
+
+// What 1 is as an integer.
+template <class L> struct Scale {
+    typename L::Real scale, reciprocal;
+    bool exact;
+
+    LB_INLINE explicit Scale(double value)
+        : scale(L::all(value)), reciprocal(L::all(1 / value)), exact(is_power_of_two(value)) {}
+
+    // x / scale, by the reciprocal where that is exact.
+    LB_INLINE typename L::Real real(typename L::Int x) const {
+        typename L::Real whole = L::real(x);
+        return exact ? whole * reciprocal : whole / scale;
+    }
+
+    // trunc(scale * x)
+    LB_INLINE typename L::Int integer(typename L::Real x, typename L::Int &high) const {
+        return Fixed<L>::truncated(scale * x, high);
+    }
+
+    // A state's integer after it was a real for a while: it rounds at scales of no power of two.
+    LB_INLINE typename L::Int rounded(typename L::Int x, typename L::Int &high) const {
+        if (L::narrow && exact) return x;
+        return integer(real(x), high);
+    }
+
+    // A first state, noted too: a state beyond the limit would go wrong at the first step.
+    LB_INLINE typename L::Int state(typename L::Real x, typename L::Int &high) const {
+        typename L::Int first = integer(x, high);
+        Fixed<L>::watch(first, high);
+        return first;
+    }
+
+  private:
+    LB_INLINE static bool is_power_of_two(double value) {
+        long long whole = (long long)value;
+        return whole > 0 && (double)whole == value && (whole & (whole - 1)) == 0;
+    }
+};

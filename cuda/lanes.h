@@ -1,0 +1,116 @@
+// The numbers that a dynamics is written in: one neuron a thread on the GPU, a register full of
+// neurons in step on the CPU. `Lanes<R, I>` has reals R, the fixed-point integers I and masks, and the few
+// operations that C++ operators do not give for both forms.
+//
+// No guard: the CPU's build includes this once for each instruction set, in a namespace of its own.
+
+#if defined(__CUDACC__)
+#define LB_INLINE __device__ __forceinline__
+
+template <class R, class I> struct Lanes {
+    typedef R Real;
+    typedef I Int;
+    typedef bool Mask;
+    static const int count = 1;
+    // Whether integers are 32 bits wide: states are then watched, and run again in 64 bits.
+    static const bool narrow = sizeof(I) == 4;
+    // Whether NaN and what is out of range become the lowest integer when converted.
+    static const bool lowest_for_none = false;
+
+    LB_INLINE static Real real(Int x) { return (Real)x; }
+    LB_INLINE static Int integer(Real x) { return (Int)x; }
+    LB_INLINE static Mask mask(bool x) { return x; }
+    LB_INLINE static Int zero() { return 0; }
+    LB_INLINE static Int pick(Mask m, Int a, Int b) { return m ? a : b; }
+    LB_INLINE static Real choose(Mask m, Real a, Real b) { return m ? a : b; }
+    LB_INLINE static bool any_at_least(Int x, I limit) { return x >= limit; }
+    LB_INLINE static Real all(double x) { return (Real)x; }
+    LB_INLINE static Int shifted(Int x, int bits) { return x >> bits; }
+    LB_INLINE static float exponential(float x) { return expf(x); }
+    LB_INLINE static double exponential(double x) { return exp(x); }
+    LB_INLINE static Real floored(Real x) { return floor(x); }
+};
+
+#else
+#define LB_INLINE inline __attribute__((always_inline))
+
+// Bytes of a register of the instruction set that this is compiled for.
+#if defined(__AVX512F__)
+#define LB_REGISTER 64
+#elif defined(__AVX2__)
+#define LB_REGISTER 32
+#else
+#define LB_REGISTER 16
+#endif
+
+// gcc's and clang's vectors.
+template <class R, class I> struct Lanes {
+    static const int count = LB_REGISTER / sizeof(R);
+    static const bool narrow = sizeof(I) == 4;
+#if defined(__x86_64__)
+    static const bool lowest_for_none = true;
+#else
+    static const bool lowest_for_none = false;
+#endif
+    typedef R Real __attribute__((vector_size(LB_REGISTER)));
+    typedef I Int __attribute__((vector_size(LB_REGISTER / sizeof(R) * sizeof(I))));
+    typedef Int Mask;
+    // Integers as wide as a real: what comparing reals gives.
+    typedef decltype(Real() < Real()) Wide;
+
+    LB_INLINE static Real real(Int x) { return __builtin_convertvector(x, Real); }
+    LB_INLINE static Int integer(Real x) { return __builtin_convertvector(x, Int); }
+    LB_INLINE static Mask mask(Wide x) { return __builtin_convertvector(x, Mask); }
+    LB_INLINE static Int zero() { return Int{}; }
+    LB_INLINE static Int pick(Mask m, Int a, Int b) { return m ? a : b; }
+    LB_INLINE static Real choose(Mask m, Real a, Real b) {
+        return __builtin_convertvector(m, Wide) ? a : b;
+    }
+    LB_INLINE static bool any_at_least(Int x, I limit) {
+        bool found = false;
+        for (int lane = 0; lane < count; ++lane) found = found | (x[lane] >= limit);
+        return found;
+    }
+    LB_INLINE static Real all(double x) { return (R)x - Real{}; }
+    LB_INLINE static Int shifted(Int x, int bits) { return x >> bits; }
+    LB_INLINE static Real floored(Real x) {
+        // Beyond 2^22 (2^51) a float (double) has no fraction that a conversion could lose.
+        const R whole = sizeof(R) == 4 ? (R)(1 << 22) : (R)(1LL << 51);
+        Real cut = __builtin_convertvector(__builtin_convertvector(x, Wide), Real);
+        cut = cut > x ? cut - 1 : cut;
+        return ((x < whole) & (x > -whole)) ? cut : x;
+    }
+    LB_INLINE static Real exponential(Real x) {
+        if constexpr (sizeof(R) == 8) {
+            for (int lane = 0; lane < count; ++lane) x[lane] = __builtin_exp(x[lane]);
+            return x;
+        } else {
+            // exp(x) = 2^n exp(r), |r| <= ln(2) / 2; the coefficients are the series' own. Right
+            // to two units in the last place; 0 below -87, as far as surrogates are concerned.
+            x = x < -87.0f ? all(-87.0f) : x;
+            x = x > 88.0f ? all(88.0f) : x;
+            Real n = floored(x * 1.44269504f + 0.5f);
+            Real r = x - n * 0.693359375f + n * 2.12194440e-4f;
+            Real series = r * (1.0f / 5040) + 1.0f / 720;
+            series = series * r + 1.0f / 120;
+            series = series * r + 1.0f / 24;
+            series = series * r + 1.0f / 6;
+            series = series * r + 0.5f;
+            series = series * r + 1.0f;
+            series = series * r + 1.0f;
+            Wide power = (__builtin_convertvector(n, Wide) + 127) << 23;
+            return series * (Real)power;
+        }
+    }
+};
+#endif
+
+// Absolute values and signs of reals.
+template <class L> LB_INLINE typename L::Real magnitude(typename L::Real x) {
+    return L::choose(L::mask(x < 0), -x, x);
+}
+
+template <class L> LB_INLINE typename L::Real sign(typename L::Real x) {
+    typename L::Real zero = L::all(0);
+    return L::choose(L::mask(x > 0), L::all(1), L::choose(L::mask(x < 0), L::all(-1), zero));
+}

@@ -1,0 +1,51 @@
+"""The CPU's kernels: the extension module that is built with the package."""
+
+import ctypes
+from typing import Any
+
+import torch
+
+from .call import Call
+
+__all__ = ["DTYPES", "described", "launch", "missing", "stored"]
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+# An index into what instruction_sets() gives, plus one; 0: the best. The tests set it.
+instructions = 0
+
+_native: Any
+try:
+    from . import _native  # type: ignore[attr-defined, no-redef] # built by setup.py
+except ImportError as error:
+    _native = None
+    _reason = str(error)
+
+
+def missing() -> str | None:
+    """What keeps this backend from running, in one line; None: nothing."""
+    if _native is None:
+        return (
+            "the CPU kernels are not built; install lava_bridge again where there is a C++ "
+            f"compiler (g++ or clang++) and Python's headers ({_reason})"
+        )
+    if _native.call_size() != ctypes.sizeof(Call):
+        return "the CPU kernels are of another version; install lava_bridge again"
+    return None
+
+
+def described() -> str:
+    """What it runs on."""
+    return f"{_native.instruction_sets()[-1]}, {torch.get_num_threads()} threads"
+
+
+def stored(dtype: torch.dtype, real: torch.dtype) -> torch.dtype:
+    """How a sequence of ``dtype`` is held where the kernels compute in ``real``: in that."""
+    return real
+
+
+def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
+    """Run a call; the GIL is released."""
+    call.threads = torch.get_num_threads()
+    call.instructions = instructions
+    _native.run(kernel, ctypes.addressof(call), real == torch.float64)

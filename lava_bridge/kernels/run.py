@@ -1,0 +1,68 @@
+"""Running a kernel on tensors, on whichever backend."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .call import MemoryOrder, filled
+
+__all__ = ["Results", "run"]
+
+
+class Results(NamedTuple):
+    """What a kernel gives: sequences ``[N, *, T]`` and numbers ``[N, *]``; empty if not wanted."""
+
+    sequences: list[Tensor]
+    neurons: list[Tensor]
+
+
+def run(
+    backend: ModuleType,
+    kernel: str,
+    like: Tensor,
+    inputs: Sequence[Tensor | None],
+    parameters: Sequence[Tensor] = (),
+    numbers: Sequence[float] = (),
+    outputs: Sequence[torch.dtype | None] = (),
+    results: Sequence[bool] = (),
+) -> Results:
+    """Run a kernel of ``cuda/`` over sequences ``[N, *, T]``.
+
+    Args:
+        backend: What :func:`.backend.chosen` gives.
+        kernel: Its name in ``cuda/kernels.h``.
+        like: The sequence that says the order in memory, and the dtype to compute in.
+        inputs: Sequences; None is a sequence of zeros.
+        parameters: Numbers that broadcast with ``[N, *]``.
+        numbers: Numbers for all.
+        outputs: The dtype of each output sequence; None: not wanted.
+        results: Whether each number ``[N, *]`` after the last step is wanted.
+    """
+    order = MemoryOrder(like)
+    real = torch.float64 if like.dtype == torch.float64 else torch.float32
+    taken = [
+        None
+        if x is None
+        else order.brought(order.like if x is like else x, backend.stored(x.dtype, real))
+        for x in inputs
+    ]
+    flat = [order.flat(parameter.to(like.device), real) for parameter in parameters]
+    given = [
+        None if dtype is None else torch.empty_like(order.like, dtype=backend.stored(dtype, real))
+        for dtype in outputs
+    ]
+    neurons = [order.result(real) if wanted else None for wanted in results]
+    if like.numel():
+        call = filled(order, taken, given, flat, neurons, numbers)
+        backend.launch(kernel, call, like.device, real)
+    # Each its own: an operator's outputs share no memory.
+    return Results(
+        [
+            like.new_empty(0, dtype=real) if y is None else y.to(dtype)
+            for y, dtype in zip(given, outputs, strict=True)
+        ],
+        [like.new_empty(0, dtype=real) if y is None else y for y in neurons],
+    )
