@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .call import MemoryOrder, filled
 
-__all__ = ["Results", "run"]
+__all__ = ["Results", "gather", "run"]
 
 
 class Results(NamedTuple):
@@ -66,3 +66,25 @@ def run(
         ],
         [like.new_empty(0, dtype=real) if y is None else y for y in neurons],
     )
+
+
+def gather(
+    backend: ModuleType,
+    kernel: str,
+    x: Tensor,
+    parameters: Sequence[Tensor] = (),
+    numbers: Sequence[float] = (),
+) -> Tensor:
+    """Move the elements of a sequence ``[N, *, T]`` by a gather of ``cuda/kernels.h``.
+
+    The arguments are those of :func:`run`. Gives a sequence in the dtype and memory order of ``x``.
+    """
+    order = MemoryOrder(x)
+    real = torch.float64 if x.dtype == torch.float64 else torch.float32
+    flat = [order.flat(parameter.to(x.device), real) for parameter in parameters]
+    output = torch.empty_like(order.like)
+    if x.numel():
+        backend.launch(
+            kernel, filled(order, [order.like], [output], flat, [], numbers), x.device, real
+        )
+    return output
