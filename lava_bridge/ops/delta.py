@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .autograd import in_order, no_gradients, reduced
+from ..quantize import exact_dtype
+from .autograd import in_order, no_gradients, per_neuron, reduced
 
 __all__ = ["dynamics"]
 
@@ -26,6 +27,7 @@ def _encode(
     x: Tensor, threshold: Tensor, states: tuple[Tensor, ...], cum_error: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The torch reference: changes, messages (not rounded), and the last residual and error."""
+    x = x.to(exact_dtype(x))
     threshold = threshold.to(x.dtype)
     before, residual, error = (state.to(x.dtype) for state in states)
     changes, output = torch.empty_like(x), torch.empty_like(x)
@@ -36,7 +38,7 @@ def _encode(
         error = error * (sent == 0)
         residual, before = change - sent, x[..., t]
         changes[..., t], output[..., t] = change, sent
-    residual, error = (torch.empty_like(x[..., 0]).copy_(last) for last in (residual, error))
+    residual, error = (per_neuron(x).copy_(last) for last in (residual, error))
     return changes, output, residual, error
 
 
@@ -58,16 +60,16 @@ def _delta(
         parameters, numbers = (threshold, before, residual, error), (cum_error, scale)
         wanted = [x.dtype], (True, True)
         done = kernels.run(compiled, "delta", x, [x], parameters, numbers, *wanted)
-        return done.sequences[0], *(last.to(x.dtype) for last in done.neurons)  # type: ignore[return-value] # two
+        return (*done.sequences, *done.neurons)  # type: ignore[return-value] # one and two
     _, output, *last = _encode(x, threshold, (before, residual, error), cum_error)
     if scale:
         output = output.div_(1 / scale).floor_().mul_(1 / scale)
-    return output, *last  # type: ignore[return-value] # two
+    return (output.to(x.dtype), *last)  # type: ignore[return-value] # two
 
 
 @_delta.register_fake
 def _(x: Tensor, *args: Any) -> Any:
-    return torch.empty_like(x), torch.empty_like(x[..., 0]), torch.empty_like(x[..., 0])
+    return torch.empty_like(x), *(per_neuron(x) for _ in range(2))
 
 
 @torch.library.custom_op("lava_bridge::delta_backward", mutates_args=())
@@ -108,18 +110,18 @@ def _threshold_gradient(
         parameters, numbers = (threshold, *states), (cum_error, width, height)
         wanted = [None], [True]
         done = kernels.run(compiled, "delta_threshold", x, (x, grad), parameters, numbers, *wanted)
-        return done.neurons[0].to(x.dtype)
+        return done.neurons[0]
     changes = _encode(x, threshold, states, cum_error)[0]
-    level = threshold.to(x.dtype).unsqueeze(-1)
+    level = threshold.to(changes.dtype).unsqueeze(-1)
     above = changes.abs() - level
     near = height * torch.exp(-above.abs() / width)
     slope = torch.where(above > 0, -changes * near / level, -changes.sign())
-    return torch.empty_like(x[..., 0]).copy_((slope * grad).sum(-1))
+    return per_neuron(x).copy_((slope * grad).sum(-1))
 
 
 @_threshold_gradient.register_fake
 def _(grad: Tensor, x: Tensor, *args: Any) -> Tensor:
-    return torch.empty_like(x[..., 0])
+    return per_neuron(x)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -136,8 +138,8 @@ def _gradients(ctx: Any, grad: Tensor, *rest: Tensor) -> tuple[Tensor | None, ..
     if ctx.needs_input_grad[0]:
         grad_x = _backward(grad, ctx.backend)
     if ctx.needs_input_grad[1]:
-        per_neuron = _threshold_gradient(grad, *ctx.saved_tensors, *ctx.settings, ctx.backend)
-        grad_threshold = reduced(per_neuron, ctx.saved_tensors[1])
+        sums = _threshold_gradient(grad, *ctx.saved_tensors, *ctx.settings, ctx.backend)
+        grad_threshold = reduced(sums, ctx.saved_tensors[1])
     return grad_x, grad_threshold, *(None,) * 8
 
 
@@ -160,11 +162,12 @@ def dynamics(
     r"""Messages y ``[N, *, T]``, and the last residual :math:`\rho` and error e ``[N, *]``.
 
     ``x`` is ``[N, *, T]``; y has its dtype and memory order. The threshold, and x, :math:`\rho` and
-    e before the first step (``before``, ``residual``, ``error``), broadcast with ``[N, *]`` and are
-    taken in the dtype of ``x``. With a ``scale`` the messages are rounded down to multiples of its
-    reciprocal. The gradient of ``x`` is that of sending always, :math:`g[t] - g[t+1]`; that of the
-    threshold is slayer's surrogate, of width ``tau_grad`` and height ``scale_grad``. The states get
-    none.
+    e before the first step (``before``, ``residual``, ``error``), broadcast with ``[N, *]``. All is
+    computed in the dtype of ``x``, half precision in float32. With a ``scale`` the messages are
+    rounded down to multiples of its reciprocal.
+
+    The gradient of ``x`` is that of sending always, :math:`g[t] - g[t+1]`; that of the threshold is
+    slayer's surrogate, of width ``tau_grad`` and height ``scale_grad``. The states get none.
     """
     states = (state.detach() for state in (before, residual, error))
     backend = kernels.current_backend()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .autograd import in_order, no_gradients, reduced
+from ..quantize import exact_dtype
+from .autograd import in_order, no_gradients, per_neuron, reduced
 
 __all__ = ["shift", "shift_channels"]
 
@@ -84,16 +85,16 @@ def _delay_gradient(grad: Tensor, output: Tensor, backend: str) -> Tensor:
     """The sum over time of ``grad[t] (output[t-1] - output[t])``, ``[N, *]``."""
     compiled = kernels.chosen(backend, output)
     if compiled is None:
-        slope = _shift(output, 1, backend) - output
-        return torch.empty_like(output[..., 0]).copy_((grad * slope).sum(-1))
+        y, grad = output.to(exact_dtype(output)), grad.to(exact_dtype(output))
+        return per_neuron(output).copy_((grad * (_shift(y, 1, backend) - y)).sum(-1))
     inputs, wanted = (grad, output), ([None], [True])
     done = kernels.run(compiled, "delay_gradient", output, inputs, (), (), *wanted)
-    return done.neurons[0].to(output.dtype)
+    return done.neurons[0]
 
 
 @_delay_gradient.register_fake
 def _(grad: Tensor, output: Tensor, backend: str) -> Tensor:
-    return torch.empty_like(output[..., 0])
+    return per_neuron(output)
 
 
 def _save_for_channels(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
