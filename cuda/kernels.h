@@ -28,4 +28,5 @@
 //     long long neuron = o * call.inner + i, from = Program<R>::source(call, neuron, t);
 //     out[e] = from < 0 ? 0 : in[e + (from - t) * call.inner];
 // with R, float or double, the dtype of the parameters.
-#define LB_GATHERS(GATHER) GATHER(shift, Shift)
+#define LB_GATHERS(GATHER)                                          \
+    GATHER(shift, Shift)

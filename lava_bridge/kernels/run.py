@@ -49,7 +49,7 @@ def run(
         else order.brought(order.like if x is like else x, backend.stored(x.dtype, real))
         for x in inputs
     ]
-    flat = [order.flat(parameter.to(like.device), real) for parameter in parameters]
+    flat = [order.flat(parameter, real) for parameter in parameters]
     given = [
         None if dtype is None else torch.empty_like(order.like, dtype=backend.stored(dtype, real))
         for dtype in outputs
@@ -61,7 +61,7 @@ def run(
     # Each its own: an operator's outputs share no memory.
     return Results(
         [
-            like.new_empty(0, dtype=real) if y is None else y.to(dtype)
+            like.new_empty(0, dtype=real) if y is None else y if y.dtype == dtype else y.to(dtype)
             for y, dtype in zip(given, outputs, strict=True)
         ],
         [like.new_empty(0, dtype=real) if y is None else y for y in neurons],
@@ -81,7 +81,7 @@ def gather(
     """
     order = MemoryOrder(x)
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    flat = [order.flat(parameter.to(x.device), real) for parameter in parameters]
+    flat = [order.flat(parameter, real) for parameter in parameters]
     output = torch.empty_like(order.like)
     if x.numel():
         backend.launch(
