@@ -88,8 +88,9 @@ class Stateful(LazyChannels):
                 state = state.new_full(input.shape[:-1], start)
             elif state.shape[1:] != found:
                 state = state * state.new_ones(input.shape[:-1])
-            if state.is_inference() and not torch.is_inference_mode_enabled():
-                state = state.clone()  # autograd takes none that inference mode made
+            if not torch.compiler.is_compiling() and state.is_inference():
+                if not torch.is_inference_mode_enabled():
+                    state = state.clone()  # autograd takes none that inference mode made
             setattr(self, name, state)
 
     @property
