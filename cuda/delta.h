@@ -31,6 +31,7 @@ template <class L> struct DeltaNeuron {
 // Numbers: whether the error is cumulated; what a message of 1 is as an integer (0: not rounded).
 template <class L> struct Delta {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 1, outputs = 1;
     static const bool reversed = false, integers = false;
     typedef DeltaNeuron<L> Neuron;
@@ -41,9 +42,9 @@ template <class L> struct Delta {
     LB_INLINE explicit Delta(const Call &call)
         : cumulated(call.number[0] != 0), rounds(call.number[1] != 0), scale(call.number[1]) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const { n.start(at); }
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const { n.start(at); }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         Real sent;
         n.step(in[0], cumulated, sent);
         if (rounds) {
@@ -54,7 +55,7 @@ template <class L> struct Delta {
         out[0] = sent;
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, n.residual);
         at.result(1, n.error);
     }
@@ -63,6 +64,7 @@ template <class L> struct Delta {
 // The gradient of sending always. in: gradient of the messages. out: gradient of x.
 template <class L> struct DeltaBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 1, outputs = 1;
     static const bool reversed = true, integers = false;
 
@@ -72,14 +74,16 @@ template <class L> struct DeltaBackward {
 
     LB_INLINE explicit DeltaBackward(const Call &) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &) const { n.later = L::all(0); }
+    template <class At> LB_INLINE void start(Neuron &n, const At &, Int &) const {
+        n.later = L::all(0);
+    }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         out[0] = in[0] - n.later;
         n.later = in[0];
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 
 // The threshold's gradient: encodes again, as nothing but x was kept.
@@ -87,6 +91,7 @@ template <class L> struct DeltaBackward {
 // Numbers: whether the error is cumulated; width and height of the surrogate.
 template <class L> struct DeltaThreshold {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
     static const bool reversed = false, integers = false;
 
@@ -102,12 +107,12 @@ template <class L> struct DeltaThreshold {
         : cumulated(call.number[0] != 0), width(L::all(call.number[1])),
           height(L::all(call.number[2])) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.delta.start(at);
         n.sum = typename L::Sum{};
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         Real sent;
         Real change = n.delta.step(in[0], cumulated, sent);
         Real above = magnitude<L>(change) - n.delta.threshold;
@@ -118,7 +123,7 @@ template <class L> struct DeltaThreshold {
         n.sum = n.sum + L::widened(out[0]);
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, L::narrowed(n.sum));
     }
 };

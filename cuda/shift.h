@@ -23,6 +23,7 @@ template <class R> struct Shift {
 // grad[t] (output[t-1] - output[t]).
 template <class L> struct DelayGradient {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
     static const bool reversed = false, integers = false;
 
@@ -33,18 +34,18 @@ template <class L> struct DelayGradient {
 
     LB_INLINE explicit DelayGradient(const Call &) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &, Int &) const {
         n.before = L::all(0);
         n.sum = typename L::Sum{};
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         out[0] = in[0] * (n.before - in[1]);
         n.sum = n.sum + L::widened(out[0]);
         n.before = in[1];
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, L::narrowed(n.sum));
     }
 };
