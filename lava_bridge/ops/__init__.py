@@ -13,6 +13,7 @@ from . import (
     delta,
     leaky_integrator,
     resonator,
+    sigma,
 )
 from .leaky_integrator import integrate
 from .shift import shift, shift_channels
@@ -26,4 +27,5 @@ __all__ += [
     "resonator",
     "shift",
     "shift_channels",
+    "sigma",
 ]
