@@ -84,13 +84,15 @@ class Stateful(LazyChannels):
         self._ran = True
         for name, start in self._starts.items():
             state = getattr(self, name)
-            if state.shape[0] != input.shape[0]:
+            if state.shape == (1,) and not self.persistent_state:
+                # One number for all will do: nothing of the batch's size is left in the module.
+                pass
+            elif state.shape[0] != input.shape[0]:
                 state = state.new_full(input.shape[:-1], start)
             elif state.shape[1:] != found:
                 state = state * state.new_ones(input.shape[:-1])
-            if not torch.compiler.is_compiling() and state.is_inference():
-                if not torch.is_inference_mode_enabled():
-                    state = state.clone()  # autograd takes none that inference mode made
+            if _made_in_inference_mode(state) and not torch.is_inference_mode_enabled():
+                state = state.clone()  # autograd takes none of these
             setattr(self, name, state)
 
     @property
@@ -115,3 +117,8 @@ class Stateful(LazyChannels):
         """Whether a layer that has not run was given as [C] and gets [C, 1, 1], or the reverse."""
         assert self._shape is not None
         return not self._ran and found[0] == self._shape[0] == found.numel() == self._shape.numel()
+
+
+def _made_in_inference_mode(state: Tensor) -> bool:
+    # torch.compile can't follow the question, and runs in no inference mode.
+    return not torch.compiler.is_compiling() and state.is_inference()
