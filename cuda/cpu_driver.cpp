@@ -22,27 +22,6 @@ static const int IN_PLACE = 256;
 static const int TURNED = 64;
 static const int BLOCK = 32;
 
-// Where a pack of neurons finds its parameters and leaves its results.
-template <class L, class R> struct At {
-    const Call &call;
-    long long neuron;  // the first one's place in memory order
-    int count;         // how many of the pack are there
-
-    LB_INLINE typename L::Real parameter(int k) const {
-        const R *values = (const R *)call.parameter[k];
-        if (!values) return L::all(0);
-        if (call.shared[k]) return L::all(values[0]);
-        typename L::Real pack = L::all(0);
-        memcpy(&pack, values + neuron, count * sizeof(R));
-        return pack;
-    }
-
-    LB_INLINE void result(int k, typename L::Real pack) const {
-        R *values = (R *)call.result[k];
-        if (values) memcpy(values + neuron, &pack, count * sizeof(R));
-    }
-};
-
 // A row of `count` numbers from or to memory; a whole pack is one unaligned vector.
 template <class Pack, class R> LB_INLINE void load(Pack &pack, const R *from, int count) {
     if (count * sizeof(R) == sizeof(Pack)) {
@@ -61,24 +40,42 @@ template <class Pack, class R> LB_INLINE void store(R *to, const Pack &pack, int
     }
 }
 
-// One time step of a chunk, from rows to rows.
+// Where a pack of neurons finds its parameters and leaves its results.
+template <class L, class R> struct At {
+    const Call &call;
+    long long neuron;  // the first one's place in memory order
+    int count;         // how many of the pack are there
+
+    LB_INLINE typename L::Real parameter(int k) const {
+        const R *values = (const R *)call.parameter[k];
+        if (!values) return L::all(0);
+        if (call.shared[k]) return L::all(values[0]);
+        typename L::Real pack;
+        load(pack, values + neuron, count);
+        return pack;
+    }
+
+    LB_INLINE void result(int k, typename L::Real pack) const {
+        R *values = (R *)call.result[k];
+        if (values) store(values + neuron, pack, count);
+    }
+};
+
+// One time step of a pack, from rows to rows; `first` is its place in them.
 template <class L, class Program, class R>
-LB_INLINE void step_row(const Program &program, typename Program::Neuron *neurons, int count,
-                        const R *const *in, R *const *out) {
-    for (int first = 0; first < count; first += L::count) {
-        int here = count - first < L::count ? count - first : L::count;
-        typename L::Real x[Program::inputs], y[Program::outputs];
-        for (int k = 0; k < Program::inputs; ++k) {
-            if (in[k]) {
-                load(x[k], in[k] + first, here);
-            } else {
-                x[k] = L::all(0);
-            }
+LB_INLINE void step_pack(const Program &program, typename Program::Neuron &neuron, int first,
+                         int here, const R *const *in, R *const *out) {
+    typename L::Real x[Program::inputs], y[Program::outputs];
+    for (int k = 0; k < Program::inputs; ++k) {
+        if (in[k]) {
+            load(x[k], in[k] + first, here);
+        } else {
+            x[k] = L::all(0);
         }
-        program.step(neurons[first / L::count], x, y);
-        for (int k = 0; k < Program::outputs; ++k) {
-            if (out[k]) store(out[k] + first, y[k], here);
-        }
+    }
+    program.step(neuron, x, y);
+    for (int k = 0; k < Program::outputs; ++k) {
+        if (out[k]) store(out[k] + first, y[k], here);
     }
 }
 
@@ -94,7 +91,10 @@ static void in_place(const Call &call, const Program &program, typename Program:
             in[k] = call.in[k] ? (const R *)call.in[k] + row : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
-        step_row<L, Program, R>(program, neurons, count, in, out);
+        for (int first = 0; first < count; first += L::count) {
+            int here = count - first < L::count ? count - first : L::count;
+            step_pack<L, Program, R>(program, neurons[first / L::count], first, here, in, out);
+        }
     }
 }
 
@@ -209,9 +209,10 @@ static void turned(const Call &call, const Program &program, typename Program::N
                    long long first, int count) {
     R in_rows[Program::inputs][BLOCK * TURNED], out_rows[Program::outputs][BLOCK * TURNED];
     long long offset[TURNED];
+    long long column = first % call.inner, row = first / call.inner * call.steps * call.inner;
     for (int j = 0; j < count; ++j) {
-        long long neuron = first + j;
-        offset[j] = neuron / call.inner * call.steps * call.inner + neuron % call.inner;
+        offset[j] = row + column;
+        if (++column == call.inner) column = 0, row += call.steps * call.inner;
     }
     for (long long done = 0; done < call.steps; done += BLOCK) {
         int steps = call.steps - done < BLOCK ? (int)(call.steps - done) : BLOCK;
@@ -219,15 +220,21 @@ static void turned(const Call &call, const Program &program, typename Program::N
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k])
                 turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
-        const R *in[Program::inputs];
-        R *out[Program::outputs];
-        for (int i = 0; i < steps; ++i) {
-            int t = Program::reversed ? steps - 1 - i : i;
-            for (int k = 0; k < Program::inputs; ++k)
-                in[k] = call.in[k] ? in_rows[k] + t * TURNED : NULL;
-            for (int k = 0; k < Program::outputs; ++k)
-                out[k] = call.out[k] ? out_rows[k] + t * TURNED : NULL;
-            step_row<L, Program, R>(program, neurons, count, in, out);
+        // Pack by pack, whose state then stays in registers over the block.
+        for (int place = 0; place < count; place += L::count) {
+            int here = count - place < L::count ? count - place : L::count;
+            typename Program::Neuron neuron = neurons[place / L::count];
+            for (int i = 0; i < steps; ++i) {
+                int t = Program::reversed ? steps - 1 - i : i;
+                const R *in[Program::inputs];
+                R *out[Program::outputs];
+                for (int k = 0; k < Program::inputs; ++k)
+                    in[k] = call.in[k] ? in_rows[k] + t * TURNED : NULL;
+                for (int k = 0; k < Program::outputs; ++k)
+                    out[k] = call.out[k] ? out_rows[k] + t * TURNED : NULL;
+                step_pack<L, Program, R>(program, neuron, place, here, in, out);
+            }
+            neurons[place / L::count] = neuron;
         }
         for (int k = 0; k < Program::outputs; ++k)
             if (call.out[k])
@@ -277,8 +284,9 @@ static void run(const Call &call, long long part, long long parts) {
         long long start = chunk % in_row * most;
         int count = (int)(row - start < most ? row - start : most);
         long long first = chunk / in_row * row + start;
-        if (!run_chunk<P, R, int>(call, first, count, side_by_side))
-            run_chunk<P, R, long long>(call, first, count, side_by_side);
+        bool done = run_chunk<P, R, int>(call, first, count, side_by_side);
+        if constexpr (P<Lanes<R, int>>::integers)
+            if (!done) run_chunk<P, R, long long>(call, first, count, side_by_side);
     }
 }
 
