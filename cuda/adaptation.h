@@ -54,7 +54,7 @@ template <class L, bool phase> struct AdaptiveThresholds {
 
     struct Neuron {
         typename Adaptation<L>::State adapted;
-        Int before, high;
+        Int before;
     };
 
     Scale<L> scale;
@@ -63,27 +63,27 @@ template <class L, bool phase> struct AdaptiveThresholds {
     LB_INLINE explicit AdaptiveThresholds(const Call &call)
         : scale(call.number[0]), adaptation(call.number + 1) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = Fixed<L>::start(adaptation.fits);
-        adaptation.start(n.adapted, at, 0, scale, n.high);
-        n.before = phase ? scale.state(at.parameter(4), n.high) : L::zero();
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
+        high = high | Fixed<L>::unless(adaptation.fits);
+        adaptation.start(n.adapted, at, 0, scale, high);
+        n.before = phase ? scale.state(at.parameter(4), high) : L::zero();
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
         adaptation.decay(n.adapted);
         out[0] = scale.real(n.adapted.threshold);
         out[1] = scale.real(n.adapted.refractory);
-        Int level = scale.state(in[0], n.high);
+        Int level = scale.state(in[0], high);
         typename L::Mask fired = level >= n.adapted.threshold + n.adapted.refractory;
         if (phase) {
-            Int imag = scale.state(in[1], n.high);
+            Int imag = scale.state(in[1], high);
             fired = fired & (imag >= L::zero()) & (n.before < L::zero());
             n.before = imag;
         }
-        adaptation.fire(n.adapted, fired, n.high);
+        adaptation.fire(n.adapted, fired, high);
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 template <class L> using AdaptiveThreshold = AdaptiveThresholds<L, false>;
 template <class L> using AdaptivePhaseThreshold = AdaptiveThresholds<L, true>;
@@ -101,7 +101,7 @@ template <class L> struct Alif {
 
     struct Neuron {
         typename Adaptation<L>::State adapted;
-        Int current, voltage, current_kept, voltage_kept, high;
+        Int current, voltage, current_kept, voltage_kept;
         Real threshold, refractory;
     };
 
@@ -112,22 +112,22 @@ template <class L> struct Alif {
     LB_INLINE explicit Alif(const Call &call)
         : scale(call.number[0]), adaptation(call.number + 1), graded(call.number[3] != 0) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = Fixed<L>::start(adaptation.fits);
-        n.current_kept = Fixed<L>::kept(at.parameter(0), n.high);
-        n.voltage_kept = Fixed<L>::kept(at.parameter(1), n.high);
-        n.current = scale.state(at.parameter(2), n.high);
-        n.voltage = scale.state(at.parameter(3), n.high);
-        adaptation.start(n.adapted, at, 4, scale, n.high);
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
+        high = high | Fixed<L>::unless(adaptation.fits);
+        n.current_kept = Fixed<L>::kept(at.parameter(0), high);
+        n.voltage_kept = Fixed<L>::kept(at.parameter(1), high);
+        n.current = scale.state(at.parameter(2), high);
+        n.voltage = scale.state(at.parameter(3), high);
+        adaptation.start(n.adapted, at, 4, scale, high);
         n.threshold = n.refractory = L::all(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
-        n.current = Fixed<L>::decayed(n.current, n.current_kept) + scale.integer(in[0], n.high);
-        Fixed<L>::watch(n.current, n.high);
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
+        n.current = Fixed<L>::decayed(n.current, n.current_kept) + scale.integer(in[0], high);
+        Fixed<L>::watch(n.current, high);
         n.voltage =
-            Fixed<L>::decayed(n.voltage, n.voltage_kept) + scale.rounded(n.current, n.high);
-        Fixed<L>::watch(n.voltage, n.high);
+            Fixed<L>::decayed(n.voltage, n.voltage_kept) + scale.rounded(n.current, high);
+        Fixed<L>::watch(n.voltage, high);
         Real voltage = scale.real(n.voltage);
         adaptation.decay(n.adapted);
         n.threshold = scale.real(n.adapted.threshold);
@@ -138,11 +138,11 @@ template <class L> struct Alif {
         out[1] = voltage - holds;
         out[2] = scale.real(n.current);
         out[3] = voltage;
-        Int level = scale.rounded(n.voltage, n.high);
-        adaptation.fire(n.adapted, level >= n.adapted.threshold + n.adapted.refractory, n.high);
+        Int level = scale.rounded(n.voltage, high);
+        adaptation.fire(n.adapted, level >= n.adapted.threshold + n.adapted.refractory, high);
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, scale.real(n.current));
         at.result(1, scale.real(n.voltage));
         at.result(2, n.threshold);
@@ -155,6 +155,7 @@ template <class L> struct Alif {
 // for the current and for the voltage. Numbers: the surrogate's four, its threshold 0.
 template <class L> struct AlifBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 4, outputs = 1;
     static const bool reversed = true, integers = false;
 
@@ -166,13 +167,13 @@ template <class L> struct AlifBackward {
 
     LB_INLINE explicit AlifBackward(const Call &call) : surrogate(call.number) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
         n.grad = n.voltage_grad = n.current_sum = n.voltage_sum = L::all(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         n.current_sum = n.current_sum + n.grad * in[2];
         n.voltage_sum = n.voltage_sum + n.voltage_grad * in[3];
         n.voltage_grad = in[0] * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
@@ -180,7 +181,7 @@ template <class L> struct AlifBackward {
         out[0] = n.grad;
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, n.current_sum);
         at.result(1, n.voltage_sum);
     }

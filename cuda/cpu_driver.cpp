@@ -8,6 +8,9 @@
 
 #include <stddef.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "call.h"
 #include "cpu_table.h"
@@ -22,24 +25,6 @@ static const int IN_PLACE = 256;
 static const int TURNED = 64;
 static const int BLOCK = 32;
 
-// A row of `count` numbers from or to memory; a whole pack is one unaligned vector.
-template <class Pack, class R> LB_INLINE void load(Pack &pack, const R *from, int count) {
-    if (count * sizeof(R) == sizeof(Pack)) {
-        memcpy(&pack, from, sizeof(Pack));
-    } else {
-        pack = Pack{};
-        memcpy(&pack, from, count * sizeof(R));
-    }
-}
-
-template <class Pack, class R> LB_INLINE void store(R *to, const Pack &pack, int count) {
-    if (count * sizeof(R) == sizeof(Pack)) {
-        memcpy(to, &pack, sizeof(Pack));
-    } else {
-        memcpy(to, &pack, count * sizeof(R));
-    }
-}
-
 // Where a pack of neurons finds its parameters and leaves its results.
 template <class L, class R> struct At {
     const Call &call;
@@ -50,38 +35,79 @@ template <class L, class R> struct At {
         const R *values = (const R *)call.parameter[k];
         if (!values) return L::all(0);
         if (call.shared[k]) return L::all(values[0]);
-        typename L::Real pack;
-        load(pack, values + neuron, count);
+        typename L::Real pack = L::all(0);
+        memcpy(&pack, values + neuron, count * sizeof(R));
         return pack;
     }
 
     LB_INLINE void result(int k, typename L::Real pack) const {
         R *values = (R *)call.result[k];
-        if (values) store(values + neuron, pack, count);
+        if (values) memcpy(values + neuron, &pack, count * sizeof(R));
     }
 };
 
-// One time step of a pack, from rows to rows; `first` is its place in them.
-template <class L, class Program, class R>
-LB_INLINE void step_pack(const Program &program, typename Program::Neuron &neuron, int first,
-                         int here, const R *const *in, R *const *out) {
+// The first `count` numbers of a pack from or to memory. A whole pack is one unaligned register.
+template <bool whole, class Pack, class R>
+LB_INLINE void load(Pack &pack, const R *from, int count) {
+    if constexpr (whole) {
+        memcpy(&pack, from, sizeof(Pack));
+    } else {
+        pack = Pack{};
+        for (int lane = 0; lane < count; ++lane) pack[lane] = from[lane];
+    }
+}
+
+template <bool whole, class Pack, class R>
+LB_INLINE void store(R *to, const Pack &pack, int count) {
+    if constexpr (whole) {
+        memcpy(to, &pack, sizeof(Pack));
+    } else {
+        for (int lane = 0; lane < count; ++lane) to[lane] = pack[lane];
+    }
+}
+
+// One time step of a pack of neurons, whole or not.
+template <bool whole, class L, class Program, class R>
+LB_INLINE void step_pack(const Program &program, typename Program::Neuron &neuron, int count,
+                         const R *const *in, R *const *out, int first, typename L::Int &high) {
     typename L::Real x[Program::inputs], y[Program::outputs];
     for (int k = 0; k < Program::inputs; ++k) {
         if (in[k]) {
-            load(x[k], in[k] + first, here);
+            load<whole>(x[k], in[k] + first, count);
         } else {
             x[k] = L::all(0);
         }
     }
-    program.step(neuron, x, y);
+    program.step(neuron, x, y, high);
     for (int k = 0; k < Program::outputs; ++k) {
-        if (out[k]) store(out[k] + first, y[k], here);
+        if (out[k]) store<whole>(out[k] + first, y[k], count);
     }
+}
+
+// One time step of a chunk, from rows to rows.
+template <class L, class Program, class R>
+LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neurons, int count,
+                        const R *const *in, R *const *out, typename L::Int &high) {
+    // Copies of what is the same for all packs: nothing that is stored can change them, so they
+    // stay in registers.
+    const Program program = shared;
+    typename L::Int highest = high;
+    const R *from[Program::inputs];
+    R *to[Program::outputs];
+    for (int k = 0; k < Program::inputs; ++k) from[k] = in[k];
+    for (int k = 0; k < Program::outputs; ++k) to[k] = out[k];
+    int first = 0;
+    for (; first + L::count <= count; first += L::count)
+        step_pack<true, L>(program, neurons[first / L::count], L::count, from, to, first, highest);
+    if (first < count)
+        step_pack<false, L>(program, neurons[first / L::count], count - first, from, to, first,
+                            highest);
+    high = highest;
 }
 
 template <class L, class Program, class R>
 static void in_place(const Call &call, const Program &program, typename Program::Neuron *neurons,
-                     long long base, int count) {
+                     long long base, int count, typename L::Int &high) {
     const R *in[Program::inputs];
     R *out[Program::outputs];
     for (long long i = 0; i < call.steps; ++i) {
@@ -91,10 +117,7 @@ static void in_place(const Call &call, const Program &program, typename Program:
             in[k] = call.in[k] ? (const R *)call.in[k] + row : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
-        for (int first = 0; first < count; first += L::count) {
-            int here = count - first < L::count ? count - first : L::count;
-            step_pack<L, Program, R>(program, neurons[first / L::count], first, here, in, out);
-        }
+        step_row<L, Program, R>(program, neurons, count, in, out, high);
     }
 }
 
@@ -206,13 +229,13 @@ static void turn_out(const R *rows, R *to, const long long *offset, int count, l
 
 template <class L, class Program, class R>
 static void turned(const Call &call, const Program &program, typename Program::Neuron *neurons,
-                   long long first, int count) {
+                   long long first, int count, typename L::Int &high) {
     R in_rows[Program::inputs][BLOCK * TURNED], out_rows[Program::outputs][BLOCK * TURNED];
     long long offset[TURNED];
-    long long column = first % call.inner, row = first / call.inner * call.steps * call.inner;
+    long long row = first / call.inner * call.steps * call.inner, place = first % call.inner;
     for (int j = 0; j < count; ++j) {
-        offset[j] = row + column;
-        if (++column == call.inner) column = 0, row += call.steps * call.inner;
+        offset[j] = row + place;
+        if (++place == call.inner) place = 0, row += call.steps * call.inner;
     }
     for (long long done = 0; done < call.steps; done += BLOCK) {
         int steps = call.steps - done < BLOCK ? (int)(call.steps - done) : BLOCK;
@@ -220,21 +243,15 @@ static void turned(const Call &call, const Program &program, typename Program::N
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k])
                 turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
-        // Pack by pack, whose state then stays in registers over the block.
-        for (int place = 0; place < count; place += L::count) {
-            int here = count - place < L::count ? count - place : L::count;
-            typename Program::Neuron neuron = neurons[place / L::count];
-            for (int i = 0; i < steps; ++i) {
-                int t = Program::reversed ? steps - 1 - i : i;
-                const R *in[Program::inputs];
-                R *out[Program::outputs];
-                for (int k = 0; k < Program::inputs; ++k)
-                    in[k] = call.in[k] ? in_rows[k] + t * TURNED : NULL;
-                for (int k = 0; k < Program::outputs; ++k)
-                    out[k] = call.out[k] ? out_rows[k] + t * TURNED : NULL;
-                step_pack<L, Program, R>(program, neuron, place, here, in, out);
-            }
-            neurons[place / L::count] = neuron;
+        const R *in[Program::inputs];
+        R *out[Program::outputs];
+        for (int i = 0; i < steps; ++i) {
+            int t = Program::reversed ? steps - 1 - i : i;
+            for (int k = 0; k < Program::inputs; ++k)
+                in[k] = call.in[k] ? in_rows[k] + t * TURNED : NULL;
+            for (int k = 0; k < Program::outputs; ++k)
+                out[k] = call.out[k] ? out_rows[k] + t * TURNED : NULL;
+            step_row<L, Program, R>(program, neurons, count, in, out, high);
         }
         for (int k = 0; k < Program::outputs; ++k)
             if (call.out[k])
@@ -249,25 +266,22 @@ static bool run_chunk(const Call &call, long long first, int count, bool side_by
     typedef P<L> Program;
     Program program(call);
     typename Program::Neuron neurons[IN_PLACE / L::count];
+    typename L::Int high = L::zero();
     for (int j = 0; j < count; j += L::count) {
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
-        program.start(neurons[j / L::count], at);
+        program.start(neurons[j / L::count], at, high);
     }
     if (side_by_side) {
         long long base = first / call.inner * call.steps * call.inner + first % call.inner;
-        in_place<L, Program, R>(call, program, neurons, base, count);
+        in_place<L, Program, R>(call, program, neurons, base, count, high);
     } else {
-        turned<L, Program, R>(call, program, neurons, first, count);
-    }
-    if constexpr (L::narrow && Program::integers) {
-        for (int j = 0; j < count; j += L::count)
-            if (Fixed<L>::is_beyond(neurons[j / L::count].high)) return false;
+        turned<L, Program, R>(call, program, neurons, first, count, high);
     }
     for (int j = 0; j < count; j += L::count) {
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
-        program.finish(neurons[j / L::count], at);
+        program.finish(neurons[j / L::count], at, high);
     }
-    return true;
+    return !(Program::integers && Fixed<L>::is_beyond(high));
 }
 
 // The chunks part, part + parts, ... of a call.

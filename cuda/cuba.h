@@ -13,7 +13,6 @@ template <class L> struct Cuba {
     struct Neuron {
         Int current, voltage, current_kept, voltage_kept;
         Real held;
-        Int high;
     };
 
     Scale<L> scale;
@@ -25,26 +24,25 @@ template <class L> struct Cuba {
           fires_at(L::all(call.number[2])), graded(call.number[3] != 0),
           is_current(call.number[4] != 0) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = L::zero();
-        n.current_kept = Fixed<L>::kept(at.parameter(0), n.high);
-        n.voltage_kept = Fixed<L>::kept(at.parameter(1), n.high);
-        n.current = scale.state(at.parameter(2), n.high);
-        n.voltage = scale.state(at.parameter(3), n.high);
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
+        n.current_kept = Fixed<L>::kept(at.parameter(0), high);
+        n.voltage_kept = Fixed<L>::kept(at.parameter(1), high);
+        n.current = scale.state(at.parameter(2), high);
+        n.voltage = scale.state(at.parameter(3), high);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
         Int drive;
         if (is_current) {
-            drive = scale.integer(in[0], n.high);
+            drive = scale.integer(in[0], high);
         } else {
             n.current =
-                Fixed<L>::decayed(n.current, n.current_kept) + scale.integer(in[0], n.high);
-            Fixed<L>::watch(n.current, n.high);
-            drive = scale.rounded(n.current, n.high);
+                Fixed<L>::decayed(n.current, n.current_kept) + scale.integer(in[0], high);
+            Fixed<L>::watch(n.current, high);
+            drive = scale.rounded(n.current, high);
         }
         Int level = Fixed<L>::decayed(n.voltage, n.voltage_kept) + drive;
-        Fixed<L>::watch(level, n.high);
+        Fixed<L>::watch(level, high);
         Real voltage = scale.real(level);
         typename L::Mask below = L::mask(L::real(level) < resets_at);
         n.voltage = L::pick(below, level, level ^ level);
@@ -55,7 +53,7 @@ template <class L> struct Cuba {
         out[3] = n.held = L::choose(fired, L::all(0), voltage);
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, scale.real(n.current));
         at.result(1, n.held);
     }
@@ -77,13 +75,14 @@ LB_INLINE typename L::Real current_of(typename L::Real voltage, typename L::Real
 // Numbers: scale; threshold * scale; the surrogate's four.
 template <class L> struct CubaSlayerBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
     static const bool reversed = true, integers = true;
 
     struct Neuron {
         Real current_kept, voltage_kept, grad, later_grad, voltage_grad, voltage;
         Real current_sum, voltage_sum, first;
-        typename L::Int kept, high;
+        Int kept;
     };
 
     Scale<L> scale;
@@ -95,20 +94,19 @@ template <class L> struct CubaSlayerBackward {
         : scale(call.number[0]), resets_at(L::all(call.number[1])), surrogate(call.number + 2),
           sums(call.result[0] || call.result[1]) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = L::zero();
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
         n.first = at.parameter(2);
-        n.kept = Fixed<L>::kept(at.parameter(1), n.high);
+        n.kept = Fixed<L>::kept(at.parameter(1), high);
         n.grad = n.later_grad = n.voltage_grad = n.voltage = L::all(0);
         n.current_sum = n.voltage_sum = L::all(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
         if (sums) {
             typename L::Mask below = L::mask(in[1] * scale.scale < resets_at);
-            add(n, L::choose(below, in[1], L::all(0)));
+            add(n, L::choose(below, in[1], L::all(0)), high);
             n.voltage_sum = n.voltage_sum + n.voltage_grad * in[1];
             n.later_grad = n.grad;
             n.voltage = in[1];
@@ -118,16 +116,16 @@ template <class L> struct CubaSlayerBackward {
         out[0] = n.grad;
     }
 
-    template <class At> LB_INLINE void finish(Neuron &n, const At &at) const {
-        if (sums) add(n, n.first);
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &high) const {
+        if (sums) add(n, n.first, high);
         at.result(0, n.current_sum);
         at.result(1, n.voltage_sum);
     }
 
   private:
     // The product for the current of the step after the one whose voltage went on as `held`.
-    LB_INLINE void add(Neuron &n, Real held) const {
-        Real current = current_of<L>(n.voltage, held, n.kept, scale, n.high);
+    LB_INLINE void add(Neuron &n, Real held, Int &high) const {
+        Real current = current_of<L>(n.voltage, held, n.kept, scale, high);
         n.current_sum = n.current_sum + n.later_grad * current;
     }
 };
@@ -142,13 +140,14 @@ template <class L> struct CubaSlayerBackward {
 // itself.
 template <class L> struct CubaResetBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 5, outputs = 1;
     static const bool reversed = true, integers = true;
 
     struct Neuron {
         Real current_kept, voltage_kept, current_grad, voltage_grad, later_grad, voltage;
         Real current_through, voltage_through, current_sum, voltage_sum;
-        typename L::Int kept, high;
+        Int kept;
     };
 
     Scale<L> scale;
@@ -159,22 +158,21 @@ template <class L> struct CubaResetBackward {
         : scale(call.number[0]), fires_at(L::all(call.number[1])), detached(call.number[2] != 0),
           is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = L::zero();
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         if (is_current) n.current_kept = L::all(0);
         n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
-        n.kept = Fixed<L>::kept(at.parameter(1), n.high);
+        n.kept = Fixed<L>::kept(at.parameter(1), high);
         n.current_through = at.parameter(4);
         n.voltage_through = at.parameter(5);
         n.current_grad = n.voltage_grad = n.later_grad = n.voltage = L::all(0);
         n.current_sum = n.voltage_sum = L::all(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
         Real voltage = in[1], slope = in[2];
         typename L::Mask fired = L::mask(voltage >= fires_at);
-        if (sums) add(n, L::choose(fired, L::all(0), voltage));
+        if (sums) add(n, L::choose(fired, L::all(0), voltage), high);
         Real held_by_voltage = L::choose(fired, L::all(0), L::all(1));
         if (!detached) held_by_voltage = held_by_voltage - voltage * slope;
         n.later_grad = n.current_grad;
@@ -186,9 +184,9 @@ template <class L> struct CubaResetBackward {
         out[0] = n.current_grad;
     }
 
-    template <class At> LB_INLINE void finish(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &high) const {
         if (sums) {
-            add(n, at.parameter(3));
+            add(n, at.parameter(3), high);
             n.current_sum = n.current_sum + n.current_grad * at.parameter(2);
         }
         at.result(0, n.current_sum);
@@ -199,9 +197,9 @@ template <class L> struct CubaResetBackward {
 
   private:
     // What the voltage that went on as `held` adds to the sums.
-    LB_INLINE void add(Neuron &n, Real held) const {
+    LB_INLINE void add(Neuron &n, Real held, Int &high) const {
         n.voltage_sum = n.voltage_sum + n.voltage_grad * held;
-        Real current = current_of<L>(n.voltage, held, n.kept, scale, n.high);
+        Real current = current_of<L>(n.voltage, held, n.kept, scale, high);
         n.current_sum = n.current_sum + n.later_grad * current;
     }
 };

@@ -51,8 +51,8 @@ template <class L> struct Fixed {
         return !L::narrow || (value <= NARROW_LIMIT && value >= -NARROW_LIMIT);
     }
 
-    // What `high` of a neuron starts from.
-    LB_INLINE static Int start(bool all_fit) { return L::zero() + (all_fit ? 0 : NARROW_LIMIT); }
+    // What is noted where they may not.
+    LB_INLINE static Int unless(bool all_fit) { return L::zero() + (all_fit ? 0 : NARROW_LIMIT); }
 
     // An integer parameter; noted where it is no 12-bit fraction of either sign.
     LB_INLINE static Int fraction(Real x, Int &high) {
@@ -75,12 +75,12 @@ template <class L> struct Fixed {
     // sign(x k) (|x k| >> 12) for a fraction k of 0 ... 4096.
     LB_INLINE static Int decayed(Int x, Int k) {
         if constexpr (L::narrow) {
-            // |x| k has up to 40 bits: the upper and lower 12 bits of |x| are taken apart.
-            Int flip = L::shifted(x, 31);
-            Int a = (x ^ flip) - flip;
-            Int kept = L::shifted(a, DECAY_BITS) * k +
-                       L::shifted((a & (DECAY_SCALE - 1)) * k, DECAY_BITS);
-            return (kept ^ flip) - flip;
+            // The product has up to 36 bits: the upper and lower 12 bits of x are taken apart. What
+            // is added before the shift makes it round toward zero.
+            Int upper = L::small_product(L::shifted(x, DECAY_BITS), k);
+            Int lower = L::small_product(x & (DECAY_SCALE - 1), k);
+            Int up = L::shifted(x, 31) & (DECAY_SCALE - 1);
+            return upper + L::shifted(lower + up, DECAY_BITS);
         } else {
             return truncated_shift(x * k);
         }

@@ -18,7 +18,7 @@ template <class R, class I> struct Lanes {
     static const bool lowest_for_none = false;
 
     LB_INLINE static Real real(Int x) { return (Real)x; }
-    LB_INLINE static Int integer(Real x) { return (Int)x; }
+    LB_INLINE static Int integer(Real x) { return cut(x, Int()); }
     LB_INLINE static Mask mask(bool x) { return x; }
     LB_INLINE static Int zero() { return 0; }
     LB_INLINE static Int pick(Mask m, Int a, Int b) { return m ? a : b; }
@@ -26,9 +26,17 @@ template <class R, class I> struct Lanes {
     LB_INLINE static bool any_at_least(Int x, I limit) { return x >= limit; }
     LB_INLINE static Real all(double x) { return (Real)x; }
     LB_INLINE static Int shifted(Int x, int bits) { return x >> bits; }
+    LB_INLINE static Int small_product(Int a, Int b) { return a * b; }
     LB_INLINE static float exponential(float x) { return expf(x); }
     LB_INLINE static double exponential(double x) { return exp(x); }
     LB_INLINE static Real floored(Real x) { return floor(x); }
+
+  private:
+    // By the instructions, for which nothing is undefined: too large is the largest.
+    LB_INLINE static int cut(float x, int) { return __float2int_rz(x); }
+    LB_INLINE static int cut(double x, int) { return __double2int_rz(x); }
+    LB_INLINE static long long cut(float x, long long) { return __float2ll_rz(x); }
+    LB_INLINE static long long cut(double x, long long) { return __double2ll_rz(x); }
 };
 
 #else
@@ -73,6 +81,23 @@ template <class R, class I> struct Lanes {
     }
     LB_INLINE static Real all(double x) { return (R)x - Real{}; }
     LB_INLINE static Int shifted(Int x, int bits) { return x >> bits; }
+    // Products of a in -2^15 ... 2^15 - 1 with b in 0 ... 2^15 - 1. x86 multiplies 16 bits in half
+    // the time of 32 (the upper halves give 0, as that of b is 0).
+    LB_INLINE static Int small_product(Int a, Int b) {
+#if defined(__x86_64__)
+        if constexpr (narrow && sizeof(Int) == 16)
+            return (Int)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#if defined(__AVX2__)
+        if constexpr (narrow && sizeof(Int) == 32)
+            return (Int)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#endif
+#if defined(__AVX512BW__)
+        if constexpr (narrow && sizeof(Int) == 64)
+            return (Int)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#endif
+#endif
+        return a * b;
+    }
     LB_INLINE static Real floored(Real x) {
         // Beyond 2^22 (2^51) a float (double) has no fraction that a conversion could lose.
         const R whole = sizeof(R) == 4 ? (R)(1 << 22) : (R)(1LL << 51);

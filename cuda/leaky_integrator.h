@@ -10,7 +10,6 @@ template <class L> struct LeakyIntegrator {
 
     struct Neuron {
         Int held, kept;
-        Int high;
     };
 
     Scale<L> scale;
@@ -20,15 +19,14 @@ template <class L> struct LeakyIntegrator {
     LB_INLINE explicit LeakyIntegrator(const Call &call)
         : scale(call.number[0]), resets(call.number[1] != 0), threshold(L::all(call.number[2])) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = L::zero();
-        n.kept = Fixed<L>::kept(at.parameter(0), n.high);
-        n.held = scale.state(at.parameter(1), n.high);
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
+        n.kept = Fixed<L>::kept(at.parameter(0), high);
+        n.held = scale.state(at.parameter(1), high);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
-        Int level = Fixed<L>::decayed(n.held, n.kept) + scale.integer(in[0], n.high);
-        Fixed<L>::watch(level, n.high);
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
+        Int level = Fixed<L>::decayed(n.held, n.kept) + scale.integer(in[0], high);
+        Fixed<L>::watch(level, high);
         out[0] = scale.real(level);
         n.held = level;
         if (resets) {
@@ -37,13 +35,14 @@ template <class L> struct LeakyIntegrator {
         }
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 
 // in: gradient of the output, the output (read if result 0 is wanted). out: gradient of x.
 // Parameters: decay. Result: sum over t of grad_x[t+1] output[t].
 template <class L> struct LeakyIntegratorBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
     static const bool reversed = true, integers = false;
 
@@ -53,18 +52,18 @@ template <class L> struct LeakyIntegratorBackward {
 
     LB_INLINE explicit LeakyIntegratorBackward(const Call &) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         n.grad = n.sum = L::all(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         n.sum = n.sum + n.grad * in[1];
         n.grad = in[0] + n.kept * n.grad;
         out[0] = n.grad;
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, n.sum);
     }
 };

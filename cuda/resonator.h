@@ -62,7 +62,7 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
     struct Neuron {
         typename Turn<L>::State turning;
         typename Adaptation<L>::State adapted;
-        Int level_before, high;
+        Int level_before;
         Real real, imag, threshold, refractory;
     };
 
@@ -76,17 +76,17 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
         : scale(call.number[0]), fires_at(L::all(call.number[1])), graded(call.number[2] != 0),
           turn(call.number + 3), adaptation(call.number + 6) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
-        n.high = Fixed<L>::start(turn.fits && (!adaptive || adaptation.fits));
-        turn.start(n.turning, at, scale, n.high);
-        if (adaptive) adaptation.start(n.adapted, at, 4, scale, n.high);
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
+        high = high | Fixed<L>::unless(turn.fits && (!adaptive || adaptation.fits));
+        turn.start(n.turning, at, scale, high);
+        if (adaptive) adaptation.start(n.adapted, at, 4, scale, high);
         n.level_before = n.turning.imag;
         n.real = n.threshold = n.refractory = L::all(0);
         n.imag = at.parameter(3);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
-        turn.step(n.turning, in[0], in[1], scale, n.high);
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
+        turn.step(n.turning, in[0], in[1], scale, high);
         Real before = n.imag;
         n.real = scale.real(n.turning.real);
         n.imag = scale.real(n.turning.imag);
@@ -106,11 +106,11 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
         out[3] = n.imag;
         out[4] = n.threshold;
         out[5] = n.refractory;
-        if (adaptive) adaptation.fire(n.adapted, is_over(n), n.high);
+        if (adaptive) adaptation.fire(n.adapted, is_over(n, high), high);
         turn.reset(n.turning);
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, n.real);
         at.result(1, n.imag);
         at.result(2, n.threshold);
@@ -120,13 +120,13 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
   private:
     // Whether the state, in integers, is over the adaptive threshold. The phase's comes to it as a
     // real, which rounds at scales of no power of two.
-    LB_INLINE Mask is_over(Neuron &n) const {
+    LB_INLINE Mask is_over(Neuron &n, Int &high) const {
         Int holds = n.adapted.threshold + n.adapted.refractory;
         if (!phase) return n.turning.imag >= holds;
-        Int imag = scale.rounded(n.turning.imag, n.high);
+        Int imag = scale.rounded(n.turning.imag, high);
         Mask turns = (imag >= L::zero()) & (n.level_before < L::zero());
         n.level_before = imag;
-        return turns & (scale.rounded(n.turning.real, n.high) >= holds);
+        return turns & (scale.rounded(n.turning.real, high) >= holds);
     }
 };
 template <class L> using ResonateAndFireAtPhaseZero = ResonateAndFire<L, true, false>;
@@ -169,6 +169,7 @@ template <class L> struct TurnAdjoint {
 // gradients of the real and the imaginary input. Parameters and results: the adjoint's.
 template <class L> struct ResonatorBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 4, outputs = 2;
     static const bool reversed = true, integers = false;
 
@@ -176,17 +177,17 @@ template <class L> struct ResonatorBackward {
 
     LB_INLINE explicit ResonatorBackward(const Call &) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::start(n, at);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         TurnAdjoint<L>::step(n, in[0], in[1], in[2], in[3]);
         out[0] = n.real;
         out[1] = n.imag;
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::finish(n, at);
     }
 };
@@ -196,6 +197,7 @@ template <class L> struct ResonatorBackward {
 // imaginary input. Parameters and results: the adjoint's. Numbers: the surrogate's four.
 template <class L, bool phase> struct ResonateAndFireBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 4, outputs = 2;
     static const bool reversed = true, integers = false;
 
@@ -207,11 +209,11 @@ template <class L, bool phase> struct ResonateAndFireBackward {
     LB_INLINE explicit ResonateAndFireBackward(const Call &call)
         : surrogate(call.number), phase_surrogate(call.number) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::start(n, at);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         Real by_real = L::all(0), by_imag;
         if (phase) {
             Real above = in[1] - phase_surrogate.threshold;
@@ -224,7 +226,7 @@ template <class L, bool phase> struct ResonateAndFireBackward {
         out[1] = n.imag;
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::finish(n, at);
     }
 };

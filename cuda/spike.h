@@ -66,6 +66,7 @@ template <class L> struct SpikeValue {
 // spike is divided by.
 template <class L> struct Spike {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
     static const bool reversed = false, integers = false;
 
@@ -77,21 +78,22 @@ template <class L> struct Spike {
 
     LB_INLINE explicit Spike(const Call &call) : spike(call.number) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.threshold = at.parameter(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         out[0] = spike.of(L::mask(in[0] >= in[1] + n.threshold), in[0]);
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 
 // in: gradient of the spike, voltage, threshold. out: gradient of the voltage. Parameter: threshold.
 // Numbers: the surrogate's four, the first of no account.
 template <class L> struct SpikeBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 3, outputs = 1;
     static const bool reversed = false, integers = false;
 
@@ -103,21 +105,22 @@ template <class L> struct SpikeBackward {
 
     LB_INLINE explicit SpikeBackward(const Call &call) : surrogate(call.number) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.threshold = at.parameter(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         out[0] = in[0] * surrogate.slope_above(in[1] - (in[2] + n.threshold));
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 
 // in: real and imaginary part, threshold. out: spike. Parameters: threshold, imaginary part before
 // the first step. Numbers: as Spike's.
 template <class L> struct PhaseSpike {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 3, outputs = 1;
     static const bool reversed = false, integers = false;
 
@@ -129,12 +132,12 @@ template <class L> struct PhaseSpike {
 
     LB_INLINE explicit PhaseSpike(const Call &call) : spike(call.number) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.threshold = at.parameter(0);
         n.before = at.parameter(1);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         Real zero = L::all(0);
         typename L::Mask fired = L::mask((in[0] >= in[2] + n.threshold) & (n.before < zero) &
                                          (in[1] >= zero));
@@ -142,13 +145,14 @@ template <class L> struct PhaseSpike {
         n.before = in[1];
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 
 // in: gradient of the spike, real and imaginary part, threshold. out: gradients of the real and of
 // the imaginary part. Parameter: threshold. Numbers: as SpikeBackward's.
 template <class L> struct PhaseSpikeBackward {
     typedef typename L::Real Real;
+    typedef typename L::Int Int;
     static const int inputs = 4, outputs = 2;
     static const bool reversed = false, integers = false;
 
@@ -160,16 +164,16 @@ template <class L> struct PhaseSpikeBackward {
 
     LB_INLINE explicit PhaseSpikeBackward(const Call &call) : surrogate(call.number) {}
 
-    template <class At> LB_INLINE void start(Neuron &n, const At &at) const {
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.threshold = at.parameter(0);
     }
 
-    LB_INLINE void step(Neuron &n, const Real *in, Real *out) const {
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         Real by_real, by_imag;
         surrogate.slopes(in[1] - (in[3] + n.threshold), in[2], by_real, by_imag);
         out[0] = in[0] * by_real;
         out[1] = in[0] * by_imag;
     }
 
-    template <class At> LB_INLINE void finish(const Neuron &, const At &) const {}
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };

@@ -6,7 +6,7 @@
 
 The parts: ``slayer`` (as ``lava.lib.dl.slayer``), ``exchange`` (as SpikingJelly's
 ``lava_exchange``), ``convert``, ``hdf5``, ``verify``; ``as_lava`` lets programs written for
-Lava's slayer import this one.
+Lava's slayer import this one. ``backends`` says which kernels there are, ``use_backend`` picks one.
 """
 
 import importlib
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .convert import to_slayer as to_slayer
     from .convert import to_spikingjelly as to_spikingjelly
     from .hdf5 import export_hdf5, load_hdf5
+    from .kernels import backends, use_backend
     from .verify import EquivalenceReport, check_equivalence
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "NetFileError",
     "TNX_to_NXT",
     "as_lava",
+    "backends",
     "check_equivalence",
     "convert",
     "exchange",
@@ -43,11 +45,14 @@ __all__ = [
     "slayer",
     "to_slayer",
     "to_spikingjelly",
+    "use_backend",
 ]
 
 # Loaded when first used, so that slayer and the files work where SpikingJelly is not installed.
 _LAZY = {
     "as_lava": "as_lava",
+    "backends": "kernels",
+    "use_backend": "kernels",
     "convert": "convert",
     "exchange": "exchange",
     "slayer": "slayer",

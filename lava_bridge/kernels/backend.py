@@ -28,7 +28,7 @@ def require_backend(place: str, name: str) -> str:
     return name
 
 
-_current = require_backend(VARIABLE, os.environ.get(VARIABLE, "auto"))
+_current = require_backend(VARIABLE, os.environ.get(VARIABLE) or "auto")
 _said = False
 
 

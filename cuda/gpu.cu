@@ -1,0 +1,329 @@
+// Runs a program on the GPU, one neuron a thread. lava_bridge/kernels/cupy.py compiles this for each
+// program and dtype, with LB_PROGRAM and LB_REAL, and picks one of the two kernels:
+//
+//   rows    The threads of a warp have neurons side by side in memory: what they read together is
+//           one piece. Each keeps the words of a batch of steps on their way while it computes the
+//           batch before.
+//   staged  Time is last (inner is 1): the threads' neurons lie a whole sequence apart. A warp reads
+//           tiles of 32 neurons and 128 bytes of time, in pieces along time, and turns them in
+//           shared memory; what comes out goes back through the same tile.
+//
+// Integers are 32 bits wide first. Where that was too narrow the same thread runs its neuron again in
+// 64, alone: nobody waits, and a CUDA graph can hold the launch. CuPy compiles with
+// -ftz=true: floats below 1.2e-38 count as 0.
+
+#include "call.h"
+
+#include "kernels.h"
+
+#include "gpu_memory.h"
+
+// A GPU multiplies 32 bits into 64 at once. (Signs as in Fixed<L>::decayed in 64 bits: k is no less
+// than 0.)
+template <> LB_INLINE int Fixed<Lanes<float, int>>::decayed(int x, int k) {
+    return (int)(((long long)x * k + (x >> 31 & (DECAY_SCALE - 1))) >> DECAY_BITS);
+}
+template <> LB_INLINE int Fixed<Lanes<double, int>>::decayed(int x, int k) {
+    return (int)(((long long)x * k + (x >> 31 & (DECAY_SCALE - 1))) >> DECAY_BITS);
+}
+
+static const int WARP = 32;
+static const unsigned ALL_LANES = 0xffffffff;
+
+// Where a neuron finds its parameters and leaves its results.
+template <class R> struct At {
+    const Call &call;
+    long long neuron;  // its place in memory order
+    bool there;        // false: beyond the last one, computed for nobody
+
+    LB_INLINE R parameter(int k) const {
+        const R *values = (const R *)call.parameter[k];
+        if (!values) return 0;
+        return values[call.shared[k] ? 0 : neuron];
+    }
+
+    LB_INLINE void result(int k, R x) const {
+        if (call.result[k] && there) ((R *)call.result[k])[neuron] = x;
+    }
+};
+
+// The inputs of `batch` steps from a place on, `stride` numbers apart; only the first `left`.
+template <class M, int batch, int inputs>
+LB_INLINE void read_batch(typename M::Word (&words)[batch][inputs], const Call &call, long long at,
+                          long long stride, long long left) {
+#pragma unroll
+    for (int k = 0; k < inputs; ++k) {
+        if (!call.in[k]) continue;
+        // Asking for the type once lets all reads of a sequence begin before the first arrives.
+        int type = call.in_type[k];
+        if (left >= batch && type == STORED_FLOAT) {
+#pragma unroll
+            for (int u = 0; u < batch; ++u)
+                words[u][k] = M::read(call.in[k], at + u * stride, STORED_FLOAT);
+        } else {
+#pragma unroll
+            for (int u = 0; u < batch; ++u)
+                if (u < left) words[u][k] = M::read(call.in[k], at + u * stride, type);
+        }
+    }
+}
+
+// A whole neuron whose steps lie `inner` apart. False: the integers were too narrow.
+template <class L, class Program, int batch>
+LB_INLINE bool run_rows(const Call &call, long long neuron) {
+    typedef typename L::Real R;
+    typedef Memory<R> M;
+    Program program(call);
+    typename Program::Neuron state;
+    typename L::Int high = 0;
+    At<R> place = {call, neuron, true};
+    program.start(state, place, high);
+
+    long long at = neuron, stride = call.inner;
+    if (call.outer > 1) at += neuron / call.inner * (call.steps - 1) * call.inner;
+    if (Program::reversed) {
+        at += (call.steps - 1) * stride;
+        stride = -stride;
+    }
+    typename M::Word now[batch][Program::inputs], next[batch][Program::inputs] = {};
+    read_batch<M>(next, call, at, stride, call.steps);
+    for (long long left = call.steps; left > 0; left -= batch) {
+#pragma unroll
+        for (int u = 0; u < batch; ++u)
+            for (int k = 0; k < Program::inputs; ++k) now[u][k] = next[u][k];
+        read_batch<M>(next, call, at + batch * stride, stride, left - batch);
+#pragma unroll
+        for (int u = 0; u < batch; ++u) {
+            if (u >= left) break;
+            R x[Program::inputs], y[Program::outputs];
+            for (int k = 0; k < Program::inputs; ++k)
+                x[k] = call.in[k] ? M::real(now[u][k], call.in_type[k]) : (R)0;
+            program.step(state, x, y, high);
+            for (int k = 0; k < Program::outputs; ++k)
+                if (call.out[k]) M::write(call.out[k], at, call.out_type[k], y[k]);
+            at += stride;
+        }
+    }
+    program.finish(state, place, high);
+    return !(Program::integers && Fixed<L>::is_beyond(high));
+}
+
+// A tile of a sequence: 32 neurons and 128 bytes of their time, a word each. Lane n steps neuron n; in
+// memory lanes follow each other along time, a pack each where sequences are aligned for it. A row
+// has one word too many, so that both ways through a tile meet every bank of shared memory once.
+template <class R> struct Tile {
+    typedef Memory<R> M;
+    typedef typename M::Word Word;
+    static const int steps = 128 / sizeof(R);
+    static const int row = steps + 1;
+    static const int words = WARP * row;
+    static const int each = steps;  // words that a lane moves
+
+    long long first, sequence;  // its first number in memory, and from neuron to neuron
+    int neurons, count;         // how many neurons and steps there are
+    int lane;
+
+    // Numbers (or packs) `i` of those that this lane moves.
+    template <bool packs> struct Share {
+        static const int size = packs ? M::pack : 1;
+        static const int count = each / size;
+        int neuron, step;
+        LB_INLINE Share(int lane, int i)
+            : neuron(i * (WARP * size / steps) + lane / (steps / size)),
+              step(lane % (steps / size) * size) {}
+    };
+
+    LB_INLINE bool holds(int n, int t) const { return n < neurons && t < count; }
+    LB_INLINE long long place(int n, int t) const { return first + n * sequence + t; }
+
+    LB_INLINE static bool in_packs(const void *memory, int type, long long steps) {
+        unsigned long long bytes = M::pack * M::size(type);
+        return steps % M::pack == 0 && (unsigned long long)memory % bytes == 0;
+    }
+
+    // Words from memory, 0 where there are none. All reads begin before the first arrives.
+    template <bool packs> LB_INLINE void read(Word *to, const void *from, int type) const {
+#pragma unroll
+        for (int i = 0; i < Share<packs>::count; ++i) {
+            Share<packs> at(lane, i);
+            Word *here = to + i * Share<packs>::size;
+#pragma unroll
+            for (int k = 0; k < Share<packs>::size; ++k) here[k] = 0;
+            if (!holds(at.neuron, at.step)) continue;
+            if (packs) {
+                M::read_pack(here, from, place(at.neuron, at.step), type);
+            } else {
+                here[0] = M::read(from, place(at.neuron, at.step), type);
+            }
+        }
+    }
+
+    // These words into the tile.
+    template <bool packs> LB_INLINE void put(Word *tile, const Word *from, int type) const {
+#pragma unroll
+        for (int i = 0; i < Share<packs>::count; ++i) {
+            Share<packs> at(lane, i);
+#pragma unroll
+            for (int k = 0; k < Share<packs>::size; ++k)
+                tile[at.neuron * row + at.step + k] =
+                    packs ? M::of_pack(from + i * Share<packs>::size, k, type) : from[i];
+        }
+    }
+
+    // The tile to memory.
+    template <bool packs> LB_INLINE void write(const Word *tile, void *to, int type) const {
+#pragma unroll 4
+        for (int i = 0; i < Share<packs>::count; ++i) {
+            Share<packs> at(lane, i);
+            if (!holds(at.neuron, at.step)) continue;
+            const Word *from = tile + at.neuron * row + at.step;
+            if (packs) {
+                M::write_pack(to, place(at.neuron, at.step), type, from);
+            } else {
+                M::write_word(to, place(at.neuron, at.step), type, from[0]);
+            }
+        }
+    }
+
+    // Their forms for what is known only when they run; the type is asked for once.
+    LB_INLINE void read_any(Word *to, const void *from, int type, bool packs) const {
+        if (type == STORED_FLOAT && packs) return read<true>(to, from, STORED_FLOAT);
+        if (packs) return read<true>(to, from, type);
+        if (type == STORED_FLOAT) return read<false>(to, from, STORED_FLOAT);
+        read<false>(to, from, type);
+    }
+    LB_INLINE void put_any(Word *tile, const Word *from, int type, bool packs) const {
+        if (type == STORED_FLOAT && packs) return put<true>(tile, from, STORED_FLOAT);
+        if (packs) return put<true>(tile, from, type);
+        put<false>(tile, from, type);
+    }
+    LB_INLINE void write_any(const Word *tile, void *to, int type, bool packs) const {
+        if (packs) return write<true>(tile, to, type);
+        write<false>(tile, to, type);
+    }
+};
+
+// 32 neurons from `first` on, by one warp. The first `ahead` inputs of the next tile are on their way
+// while this one is computed. `tiles` holds as many as there are inputs or outputs, whichever are
+// more: a lane has read its inputs of a step before it writes the outputs over them. False: for this
+// lane's neuron the integers were too narrow.
+template <class L, class Program, int batch, int ahead>
+LB_INLINE bool run_staged(const Call &call, long long first, int lane,
+                          typename Memory<typename L::Real>::Word *tiles) {
+    typedef typename L::Real R;
+    typedef Memory<R> M;
+    typedef Tile<R> T;
+    const int inputs = Program::inputs, outputs = Program::outputs;
+    long long neurons = call.outer - first;
+    T tile = {0, call.steps, neurons < WARP ? (int)neurons : WARP, 0, lane};
+    bool there = lane < tile.neurons;
+    Program program(call);
+    typename Program::Neuron state;
+    typename L::Int high = 0;
+    At<R> place = {call, first + (there ? lane : 0), there};
+    program.start(state, place, high);
+
+    // Tile i of those along time, in the order that they are stepped in.
+    long long last = (call.steps - 1) / T::steps;
+    auto move_to = [&](long long i) {
+        long long start = (Program::reversed ? last - i : i) * T::steps;
+        tile.first = first * call.steps + start;
+        tile.count = call.steps - start < T::steps ? (int)(call.steps - start) : T::steps;
+    };
+    auto read = [&](int k, typename M::Word *to) {
+        bool packs = T::in_packs(call.in[k], call.in_type[k], call.steps);
+        tile.read_any(to, call.in[k], call.in_type[k], packs);
+    };
+    auto put = [&](int k, int used, const typename M::Word *from) {
+        bool packs = T::in_packs(call.in[k], call.in_type[k], call.steps);
+        tile.put_any(tiles + used * T::words, from, call.in_type[k], packs);
+    };
+    typename M::Word *own = tiles + lane * T::row;
+    typename M::Word words[ahead][T::each];
+
+    move_to(0);
+#pragma unroll
+    for (int k = 0; k < ahead; ++k)
+        if (call.in[k]) read(k, words[k]);
+    for (long long i = 0; i <= last; ++i) {
+        int used = 0;
+#pragma unroll
+        for (int k = 0; k < ahead; ++k)
+            if (call.in[k]) put(k, used++, words[k]);
+#pragma unroll 1
+        for (int k = ahead; k < inputs; ++k) {
+            if (!call.in[k]) continue;
+            typename M::Word here[T::each];
+            read(k, here);
+            put(k, used++, here);
+        }
+        __syncwarp(ALL_LANES);
+        int count = tile.count;
+        if (i < last) {
+            move_to(i + 1);
+#pragma unroll
+            for (int k = 0; k < ahead; ++k)
+                if (call.in[k]) read(k, words[k]);
+            move_to(i);
+        }
+#pragma unroll 1
+        for (int done = 0; done < count; done += batch) {
+            typename M::Word x[batch][inputs];
+#pragma unroll
+            for (int u = 0; u < batch; ++u) {
+                int t = Program::reversed ? count - 1 - done - u : done + u, from = 0;
+                for (int k = 0; k < inputs; ++k)
+                    if (call.in[k] && done + u < count) x[u][k] = own[from++ * T::words + t];
+            }
+#pragma unroll
+            for (int u = 0; u < batch; ++u) {
+                if (done + u >= count) break;
+                int t = Program::reversed ? count - 1 - done - u : done + u, to = 0;
+                R in[inputs], out[outputs];
+                for (int k = 0; k < inputs; ++k)
+                    in[k] = call.in[k] ? M::real(x[u][k], call.in_type[k]) : (R)0;
+                program.step(state, in, out, high);
+                for (int k = 0; k < outputs; ++k)
+                    if (call.out[k]) own[to++ * T::words + t] = M::word(out[k], call.out_type[k]);
+            }
+        }
+        __syncwarp(ALL_LANES);
+        used = 0;
+#pragma unroll 1
+        for (int k = 0; k < outputs; ++k) {
+            if (!call.out[k]) continue;
+            bool packs = T::in_packs(call.out[k], call.out_type[k], call.steps);
+            tile.write_any(tiles + used++ * T::words, call.out[k], call.out_type[k], packs);
+        }
+        __syncwarp(ALL_LANES);
+        if (i < last) move_to(i + 1);
+    }
+    program.finish(state, place, high);
+    return !(Program::integers && there && Fixed<L>::is_beyond(high));
+}
+
+typedef Lanes<LB_REAL, int> Narrow;
+typedef Lanes<LB_REAL, long long> Wide;
+static const int INPUTS = LB_PROGRAM<Narrow>::inputs;
+
+// A block has as many threads as the launch says.
+extern "C" __global__ void __launch_bounds__(128) rows(const __grid_constant__ Call call) {
+    long long neuron = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (neuron >= call.outer * call.inner) return;
+    // So many steps' words fit into the registers, twice.
+    const int batch = INPUTS <= 2 ? 8 : 4;
+    bool done = run_rows<Narrow, LB_PROGRAM<Narrow>, batch>(call, neuron);
+    if constexpr (LB_PROGRAM<Narrow>::integers)
+        if (!done) run_rows<Wide, LB_PROGRAM<Wide>, 1>(call, neuron);
+}
+
+// A block is a warp; its shared memory, given at the launch, holds the tiles.
+extern "C" __global__ void __launch_bounds__(32, 24) staged(const __grid_constant__ Call call) {
+    extern __shared__ unsigned char lb_shared[];
+    Memory<LB_REAL>::Word *tiles = (Memory<LB_REAL>::Word *)lb_shared;
+    long long first = (long long)blockIdx.x * WARP;
+    const int ahead = INPUTS < 2 ? INPUTS : 2;
+    bool done = run_staged<Narrow, LB_PROGRAM<Narrow>, 4, ahead>(call, first, threadIdx.x, tiles);
+    if constexpr (LB_PROGRAM<Narrow>::integers)
+        if (!done) run_rows<Wide, LB_PROGRAM<Wide>, 1>(call, first + threadIdx.x);
+}
