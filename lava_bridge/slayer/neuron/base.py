@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
+from ...ops.resonate_and_fire import Fired
 from ...quantize import quantize_8bit, quantize_down
 from ..lazy import LazyChannels
 from ..spike import Spike
@@ -186,6 +187,12 @@ class Neuron(Stateful):
     def fire(self, voltage: Tensor, threshold: Any, last: Tensor) -> Tensor:
         """Spikes where a voltage reaches the threshold; ``last`` is the voltage before."""
         return Spike.apply(voltage, threshold, *self.surrogate, self.graded_spike, last, 1)
+
+    def keep_last(self, first: str, second: str, fired: Fired) -> None:
+        """If the state is persistent, go on from where the two named and the threshold's are."""
+        if self.persistent_state:
+            names = first, second, "threshold_state", "refractory_state"
+            self.set_states(**dict(zip(names, fired.last, strict=False)))
 
     def dropped(self, spike: Tensor) -> Tensor:
         """The spikes after the dropout, if there is one."""
