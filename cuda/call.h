@@ -8,7 +8,7 @@
 #pragma once
 
 #define LB_SEQUENCES 6
-#define LB_PARAMETERS 6
+#define LB_PARAMETERS 8
 #define LB_RESULTS 4
 #define LB_NUMBERS 12
 

@@ -298,8 +298,9 @@ static void run(const Call &call, long long part, long long parts) {
         long long start = chunk % in_row * most;
         int count = (int)(row - start < most ? row - start : most);
         long long first = chunk / in_row * row + start;
-        if (!run_chunk<P, R, int>(call, first, count, side_by_side))
-            run_chunk<P, R, long long>(call, first, count, side_by_side);
+        bool done = run_chunk<P, R, int>(call, first, count, side_by_side);
+        if constexpr (P<Lanes<R, int>>::integers)
+            if (!done) run_chunk<P, R, long long>(call, first, count, side_by_side);
     }
 }
 

@@ -1,23 +1,5 @@
 // The CUBA neuron in one pass: two leaky integrators, threshold, reset and spike.
 
-// The derivative of a spike by its voltage: slayer's exponential (lava_bridge/slayer/spike).
-template <class L> struct ExponentialSurrogate {
-    typename L::Real threshold, rate, height;
-    bool graded;
-
-    LB_INLINE ExponentialSurrogate(const double *number)
-        : threshold(L::all(number[0])), rate(L::all(1 / number[1])),
-          height(L::all(number[3] != 0 ? number[2] : number[2] / 2 / number[1])),
-          graded(number[3] != 0) {}
-
-    LB_INLINE typename L::Real slope(typename L::Real voltage) const {
-        typename L::Real above = voltage - threshold;
-        typename L::Mask over = L::mask(above > L::all(0));
-        typename L::Real away = L::choose(over, graded ? L::all(0) : -above, above);
-        return height * L::exponential(away * rate);
-    }
-};
-
 // in: x. out: spike, voltage before the reset, current, voltage after the reset. Parameters: current
 // decay, voltage decay, current and voltage before the first step. Results: current and voltage
 // after the last step. Numbers: scale; threshold * scale, below which nothing is reset; the

@@ -28,7 +28,7 @@ template <class L> struct Fixed {
         }
     }
 
-    // Notes the magnitude of a state.
+    // Notes the magnitude of a state, or of what is compared with one.
     LB_INLINE static void watch(Int x, Int &high) {
         if constexpr (L::narrow) high = high | (x ^ L::shifted(x, 31));
     }
@@ -36,6 +36,23 @@ template <class L> struct Fixed {
     LB_INLINE static bool is_beyond(Int high) {
         return L::narrow && L::any_at_least(high, NARROW_LIMIT);
     }
+
+    // A whole number for all neurons, and whether integers of this width may be run with it.
+    LB_INLINE static Int constant(double value) {
+        if constexpr (L::narrow) {
+            return L::zero() + (fits(value) ? (int)value : 0);
+        } else {
+            const double limit = 9223372036854775808.0;
+            if (value >= limit) return L::zero() + 0x7fffffffffffffffLL;
+            return L::zero() + (value > -limit ? (long long)value : -0x7fffffffffffffffLL - 1);
+        }
+    }
+    LB_INLINE static bool fits(double value) {
+        return !L::narrow || (value <= NARROW_LIMIT && value >= -NARROW_LIMIT);
+    }
+
+    // What is noted where they may not.
+    LB_INLINE static Int unless(bool all_fit) { return L::zero() + (all_fit ? 0 : NARROW_LIMIT); }
 
     // An integer parameter; noted where it is no 12-bit fraction of either sign.
     LB_INLINE static Int fraction(Real x, Int &high) {

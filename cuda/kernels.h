@@ -3,8 +3,12 @@
 
 #include "fixed_point.h"
 
+#include "spike.h"
+
+#include "adaptation.h"
 #include "cuba.h"
 #include "leaky_integrator.h"
+#include "resonator.h"
 
 #include "delta.h"
 #include "shift.h"
@@ -21,7 +25,22 @@
     KERNEL(delta_threshold, DeltaThreshold)                         \
     KERNEL(sigma, Sigma)                                            \
     KERNEL(sigma_backward, SigmaBackward)                           \
-    KERNEL(delay_gradient, DelayGradient)
+    KERNEL(delay_gradient, DelayGradient)                           \
+    KERNEL(spike, Spike)                                            \
+    KERNEL(spike_backward, SpikeBackward)                           \
+    KERNEL(phase_spike, PhaseSpike)                                 \
+    KERNEL(phase_spike_backward, PhaseSpikeBackward)                \
+    KERNEL(adaptive_threshold, AdaptiveThreshold)                   \
+    KERNEL(adaptive_phase_threshold, AdaptivePhaseThreshold)        \
+    KERNEL(alif, Alif)                                              \
+    KERNEL(alif_backward, AlifBackward)                             \
+    KERNEL(rf, ResonateAndFireAtPhaseZero)                          \
+    KERNEL(rf_iz, ResonateAndFireIzhikevich)                        \
+    KERNEL(adrf, AdaptiveAtPhaseZero)                               \
+    KERNEL(adrf_iz, AdaptiveIzhikevich)                             \
+    KERNEL(phase_zero_backward, PhaseZeroBackward)                  \
+    KERNEL(izhikevich_backward, IzhikevichBackward)                 \
+    KERNEL(resonator_backward, ResonatorBackward)
 
 // Kernels without a state: each element of the output is one of the input, or zero. On the GPU a
 // thread takes an element e = (o * steps + t) * inner + i, of as many bytes as in_type[0] says:

@@ -9,23 +9,28 @@ from . import (
     adaptive_phase_th,
     adaptive_resonator,
     adaptive_threshold,
+    alif,
     cuba,
     delta,
     leaky_integrator,
+    resonate_and_fire,
     resonator,
     sigma,
+    spike,
 )
 from .leaky_integrator import integrate
 from .shift import shift, shift_channels
 
-__all__ = ["DECAY_SCALE", "adaptive_phase_th", "adaptive_resonator", "adaptive_threshold"]
+__all__ = ["DECAY_SCALE", "adaptive_phase_th", "adaptive_resonator", "adaptive_threshold", "alif"]
 __all__ += [
     "cuba",
     "delta",
     "integrate",
     "leaky_integrator",
+    "resonate_and_fire",
     "resonator",
     "shift",
     "shift_channels",
     "sigma",
+    "spike",
 ]

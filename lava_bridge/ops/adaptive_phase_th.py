@@ -8,13 +8,58 @@ The recurrence is :mod:`.adaptive_threshold`'s, with
 Source: ``lava.lib.dl.slayer.neuron.dynamics.adaptive_phase_th``.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..quantize import exact_dtype, integers
-from .adaptive_threshold import adapt
+from .adaptive_threshold import adapt, adaptation_steps, adapted_like
 
-__all__ = ["dynamics"]
+__all__ = ["dynamics", "phase_turns"]
+
+
+def phase_turns(imag: Tensor, imag_state: Tensor, scale: float) -> Tensor:
+    """Where a sequence ``[N, *, T]`` turns from below 0, in integers, from its state before."""
+    steps = integers(imag, scale)
+    first = integers(imag_state.to(exact_dtype(imag)), scale)
+    first = first.expand_as(steps[..., 0]).unsqueeze(-1)
+    return (steps >= 0) & (torch.cat([first, steps[..., :-1]], dim=-1) < 0)
+
+
+@torch.library.custom_op("lava_bridge::adaptive_phase_threshold", mutates_args=())
+def _adaptive_phase_threshold(
+    re_input: Tensor,
+    im_input: Tensor,
+    im_state: Tensor,
+    ref_state: Tensor,
+    ref_decay: Tensor,
+    th_state: Tensor,
+    th_decay: Tensor,
+    th_scale: float,
+    th0: float,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    compiled, exact = kernels.chosen(backend, re_input), exact_dtype(re_input)
+    decays, states = (ref_decay, th_decay), (ref_state, th_state)
+    steps = adaptation_steps(th_scale, th0, scale)
+    if compiled is None:
+        turns, level = phase_turns(im_input, im_state, scale), integers(re_input, scale)
+        return adapt(level, turns, decays, states, steps, scale, exact)
+    inputs, parameters = (re_input, im_input), (*decays, *states, im_state)
+    kernel, numbers, wanted = "adaptive_phase_threshold", (scale, *steps), [exact, exact]
+    done = kernels.run(compiled, kernel, re_input, inputs, parameters, numbers, wanted)
+    return done.sequences[0], done.sequences[1]
+
+
+def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+    return (None,) * 11
+
+
+_adaptive_phase_threshold.register_fake(adapted_like)
+torch.library.register_autograd("lava_bridge::adaptive_phase_threshold", _no_gradient)
 
 
 def dynamics(
@@ -33,10 +78,9 @@ def dynamics(
     """Threshold and refractory state ``[N, *, T]`` for a resonator's state ``[N, *, T]``.
 
     ``im_state`` is the imaginary state before the first step; the other parameters are
-    :func:`.adaptive_threshold.dynamics`'s.
+    :func:`.adaptive_threshold.dynamics`'s. Memory order and dtype are the real part's.
     """
-    imag = integers(im_input, w_scale)
-    first = integers(im_state, w_scale).expand_as(imag[..., 0]).unsqueeze(-1)
-    turns = (imag >= 0) & (torch.cat([first, imag[..., :-1]], dim=-1) < 0)
-    threshold_args = ref_state, ref_decay, th_state, th_decay, th_scale, th0, w_scale
-    return adapt(integers(re_input, w_scale), turns, threshold_args, exact_dtype(re_input))
+    parts = re_input.detach(), im_input.detach(), im_state.detach()
+    states = ref_state.detach(), ref_decay, th_state.detach(), th_decay
+    backend = kernels.current_backend()
+    return _adaptive_phase_threshold(*parts, *states, th_scale, th0, w_scale, backend)

@@ -23,6 +23,7 @@ from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
+from .spike import require_width
 
 __all__ = ["Fired", "fire", "fire_and_reset"]
 
@@ -197,6 +198,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Tensor) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 12
+    require_width(ctx.tau)
     voltage, *decays, voltage_state = ctx.saved_tensors
     wants_sums = any(ctx.needs_input_grad[1:3])
     surrogate = ctx.scale, ctx.threshold, ctx.tau, ctx.height, ctx.graded

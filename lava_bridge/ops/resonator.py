@@ -18,73 +18,171 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
+from .autograd import no_gradients, reduced
 
-__all__ = ["dynamics", "resonate", "with_integers"]
+__all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
 
 
 Pair = tuple[Tensor, Tensor]
 
 
+def reset_steps(threshold: float | None, scale: float) -> tuple[int, int] | None:
+    """Izhikevich's reset in integers: from where on, and to what; None: there is none."""
+    if threshold is None:
+        return None
+    # In single precision as in slayer: 0.29 * 6400 is then 1856.
+    steps = torch.tensor(threshold * scale, dtype=torch.float32).item()
+    return (math.ceil(steps), int(steps - 1)) if steps >= 0 else None
+
+
 def resonate(
-    inputs: Pair, decays: Pair, states: Pair, w_scale: int, threshold: float | None
+    inputs: Pair, decays: Pair, states: Pair, scale: float, threshold: float | None
 ) -> Pair:
-    """Run the recurrence of this module; gives the integers a and b, ``[N, *, T]``; no gradient."""
+    """The torch reference of this module's recurrence: the integers a and b, ``[N, *, T]``."""
     (real_input, imag_input), (sine, cosine) = inputs, map(integers, decays)
-    real, imag = (integers(state, w_scale) for state in states)
-    real_steps, imag_steps = (torch.empty_like(x, dtype=torch.int64) for x in inputs)
-    if threshold is not None:
-        # In single precision as in slayer: 0.29 * 6400 is then 1856.
-        threshold = torch.tensor(threshold * w_scale, dtype=torch.float32).item()
+    real, imag = (integers(state.to(exact_dtype(real_input)), scale) for state in states)
+    real_steps, imag_steps = (torch.empty_like(real_input, dtype=torch.int64) for _ in inputs)
+    reset = reset_steps(threshold, scale)
     for t in range(real_input.shape[-1]):
         real, imag = (
-            decayed(real, cosine) - decayed(imag, sine) + integers(real_input[..., t], w_scale),
-            decayed(real, sine) + decayed(imag, cosine) + integers(imag_input[..., t], w_scale),
+            decayed(real, cosine) - decayed(imag, sine) + integers(real_input[..., t], scale),
+            decayed(real, sine) + decayed(imag, cosine) + integers(imag_input[..., t], scale),
         )
         real_steps[..., t], imag_steps[..., t] = real, imag
-        if threshold is not None and threshold >= 0:
-            fired = imag >= math.ceil(threshold)
-            real = real.masked_fill(fired, 0)
-            imag = imag.masked_fill(fired, int(threshold - 1))
+        if reset is not None:
+            fired = imag >= reset[0]
+            real, imag = real.masked_fill(fired, 0), imag.masked_fill(fired, reset[1])
     return real_steps, imag_steps
 
 
-class _Resonator(torch.autograd.Function):
-    """The recurrence with slayer's gradient: the adjoint of the turn, nothing through the reset."""
+def turn_adjoint(grads: Pair, decays: Pair) -> Pair:
+    """The adjoint of the turn, from the last step back, nothing through the reset: the reference.
 
-    @staticmethod
-    def forward(ctx, real_input, imag_input, sin_decay, cos_decay, *args):
-        *states, w_scale, threshold = args
-        decays = sin_decay, cos_decay
-        steps = resonate((real_input, imag_input), decays, tuple(states), w_scale, threshold)
+    From gradients of the states ``[N, *, T]`` to those of the inputs.
+    """
+    sine, cosine = ((d / DECAY_SCALE).to(grads[0].dtype) for d in decays)
+    grad_real, grad_imag = (torch.empty_like(grads[0]) for _ in grads)
+    later_real = later_imag = torch.zeros_like(grads[0][..., 0])
+    for t in reversed(range(grads[0].shape[-1])):
+        later_real, later_imag = (
+            grads[0][..., t] + cosine * later_real + sine * later_imag,
+            grads[1][..., t] - sine * later_real + cosine * later_imag,
+        )
+        grad_real[..., t], grad_imag[..., t] = later_real, later_imag
+    return grad_real, grad_imag
+
+
+def turn_sums(grads: Pair, states: Pair) -> Pair:
+    """slayer's gradients of sine and cosine, ``[N, *]``, from those of the inputs and the states.
+
+    The sums over time of the products of each state with the gradients of the step after it.
+    """
+    of_real, of_imag = (grad[..., 1:] for grad in grads)
+    real, imag = (state[..., :-1] for state in states)
+    by_sine = (of_imag * real - of_real * imag).sum(-1)
+    return by_sine, (of_real * real + of_imag * imag).sum(-1)
+
+
+@torch.library.custom_op("lava_bridge::resonator", mutates_args=())
+def _resonator(
+    real_input: Tensor,
+    imag_input: Tensor,
+    sin_decay: Tensor,
+    cos_decay: Tensor,
+    real_state: Tensor,
+    imag_state: Tensor,
+    scale: float,
+    threshold: float | None,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    inputs, decays, states = (
+        (real_input, imag_input),
+        (sin_decay, cos_decay),
+        (real_state, imag_state),
+    )
+    compiled = kernels.chosen(backend, real_input)
+    if compiled is None:
+        steps = resonate(inputs, decays, states, scale, threshold)
         exact = exact_dtype(real_input)
-        real, imag = ((part.to(exact) / w_scale).to(real_input.dtype) for part in steps)
-        ctx.save_for_backward(real, imag, sin_decay, cos_decay)
-        ctx.mark_non_differentiable(steps[1])
-        return real, imag, steps[1]
+        real, imag = ((part.to(exact) / scale).to(real_input.dtype) for part in steps)
+        return real, imag
+    reset = reset_steps(threshold, scale)
+    numbers = scale, 0, False, reset is not None, *(reset or (0, 0))
+    wanted = None, None, real_input.dtype, real_input.dtype
+    done = kernels.run(compiled, "rf_iz", real_input, inputs, (*decays, *states), numbers, wanted)
+    return done.sequences[2], done.sequences[3]
 
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        real, imag, sin_decay, cos_decay = ctx.saved_tensors
-        sine, cosine = (d.to(real.dtype) / DECAY_SCALE for d in (sin_decay, cos_decay))
-        grads = grad_outputs[:2]
-        grad_real, grad_imag = (torch.empty_like(grad) for grad in grads)
-        later_real = later_imag = torch.zeros_like(real[..., 0])
-        for t in reversed(range(real.shape[-1])):
-            later_real, later_imag = (
-                grads[0][..., t] + cosine * later_real + sine * later_imag,
-                grads[1][..., t] - sine * later_real + cosine * later_imag,
-            )
-            grad_real[..., t], grad_imag[..., t] = later_real, later_imag
-        grad_sin = grad_cos = None
-        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            of_real, of_imag = grad_real[..., 1:], grad_imag[..., 1:]
-            before_real, before_imag = real[..., :-1], imag[..., :-1]
-            by_sin = (of_imag * before_real - of_real * before_imag).sum(-1)
-            by_cos = (of_real * before_real + of_imag * before_imag).sum(-1)
-            grad_sin = by_sin.sum_to_size(sin_decay.shape).to(sin_decay.dtype)
-            grad_cos = by_cos.sum_to_size(cos_decay.shape).to(cos_decay.dtype)
-        return grad_real, grad_imag, grad_sin, grad_cos, None, None, None, None
+
+@_resonator.register_fake
+def _(real_input: Tensor, *args: Any) -> Pair:
+    return torch.empty_like(real_input), torch.empty_like(real_input)
+
+
+@torch.library.custom_op("lava_bridge::resonator_backward", mutates_args=())
+def _backward(
+    grad_real: Tensor,
+    grad_imag: Tensor,
+    real: Tensor,
+    imag: Tensor,
+    sin_decay: Tensor,
+    cos_decay: Tensor,
+    wants_sums: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The inputs' gradients, and per neuron those of sine and cosine."""
+    grads, states, decays = (grad_real, grad_imag), (real, imag), (sin_decay, cos_decay)
+    compiled = kernels.chosen(backend, real)
+    exact = exact_dtype(real)
+    if compiled is None:
+        found = turn_adjoint((grad_real.to(exact), grad_imag.to(exact)), decays)
+        by_real, by_imag = (torch.empty_like(real).copy_(grad) for grad in found)
+        sums = (
+            turn_sums(found, (real.to(exact), imag.to(exact)))
+            if wants_sums
+            else (real.new_empty(0, dtype=exact), real.new_empty(0, dtype=exact))
+        )
+        return by_real, by_imag, *sums
+    inputs = *grads, *(states if wants_sums else ())
+    wanted = [real.dtype, real.dtype], (wants_sums, wants_sums)
+    done = kernels.run(compiled, "resonator_backward", real, inputs, decays, (), *wanted)
+    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # two and two
+
+
+@_backward.register_fake
+def _(grad_real: Tensor, grad_imag: Tensor, real: Tensor, *args: Any) -> Any:
+    exact = exact_dtype(real)
+    shape = real.shape[:-1] if args[3] else 0
+    sums = (real.new_empty(shape, dtype=exact) for _ in range(2))
+    return torch.empty_like(real), torch.empty_like(real), *sums
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Pair) -> None:
+    ctx.backend = inputs[-1]
+    ctx.save_for_backward(*output, *inputs[2:4])
+
+
+def input_gradients(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """Gradients of inputs and decays, where the states and the decays were saved, in pairs."""
+    *states, sine, cosine = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[2:4]
+    *found, by_sine, by_cosine = _backward(
+        *grads[:2], *states, sine, cosine, any(wanted), ctx.backend
+    )
+    sums = (by_sine, sine), (by_cosine, cosine)
+    of_decays = (
+        reduced(*pair) if wants else None for pair, wants in zip(sums, wanted, strict=True)
+    )
+    return *found, *of_decays
+
+
+def _gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    return *input_gradients(ctx, grads), *(None,) * 5
+
+
+torch.library.register_autograd("lava_bridge::resonator", _gradients, setup_context=_save)
+no_gradients("lava_bridge::resonator_backward")
 
 
 def dynamics(
@@ -100,15 +198,14 @@ def dynamics(
 ) -> Pair:
     """The resonator's real and imaginary state ``[N, *, T]``, with slayer's gradients.
 
-    Inputs ``[N, *, T]``; the integers s and c in ``sin_decay`` and ``cos_decay``, and the state
-    before the first step, broadcast with ``[N, *]``. ``w_scale``: what 1 is as an integer;
-    ``threshold``: where the imaginary state is reset (None: nowhere). ``debug`` has no effect. The
-    gradients of the decays come without the factor 1/4096, as in slayer.
+    Inputs ``[N, *, T]`` of one dtype; the integers s and c in ``sin_decay`` and ``cos_decay``, and
+    the state before the first step, broadcast with ``[N, *]``. ``w_scale``: what 1 is as an
+    integer; ``threshold``: where the imaginary state is reset (None: nowhere). ``debug`` has no
+    effect. Dtype and memory order are the real input's. The gradient is the adjoint of the turn,
+    nothing through the reset; that of the decays comes without the factor 1/4096, as in slayer.
     """
-    decays, states = (sin_decay, cos_decay), (real_state, imag_state)
-    return with_integers(real_input, imag_input, *decays, *states, w_scale, threshold)[:2]
-
-
-def with_integers(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`dynamics`, and the integers b."""
-    return _Resonator.apply(*args)
+    states = real_state.detach(), imag_state.detach()
+    backend = kernels.current_backend()
+    return _resonator(
+        real_input, imag_input, sin_decay, cos_decay, *states, w_scale, threshold, backend
+    )

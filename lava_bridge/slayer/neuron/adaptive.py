@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...ops.resonate_and_fire import Adaptation
 from ...quantize import from_steps
 from . import base
 
@@ -59,17 +60,21 @@ class Adaptive(base.Neuron):
         self.add_state("refractory_state")
         self.clamp()
 
-    def threshold_args(self, input: Tensor) -> tuple[Any, ...]:
-        """The last arguments of the adaptive dynamics, ``ref_state`` to ``w_scale``."""
-        return (
+    def adaptation(self, input: Tensor) -> Adaptation:
+        """The adaptive threshold as the operators take it, for neurons as ``input`` has."""
+        assert self.threshold is not None
+        return Adaptation(
             self.refractory_state,
             self.per_neuron(self.refractory_decay, input),
             self.threshold_state,
             self.per_neuron(self.threshold_decay, input),
             self.threshold_step,
             self.threshold,
-            self.s_scale,
         )
+
+    def threshold_args(self, input: Tensor) -> tuple[Any, ...]:
+        """The last arguments of the adaptive dynamics, ``ref_state`` to ``w_scale``."""
+        return *self.adaptation(input), self.s_scale
 
     def keep_spike(self, spike: Tensor) -> None:
         """Let the last step's spike act on the states that go on."""

@@ -24,6 +24,7 @@ Neuron`'s. A graded spike carries its imaginary part.
     """
 
     kind = "ADRF_IZHIKEVICH"
+    fires_at_phase_zero = False
 
     def dynamics(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Real, imaginary, threshold and refractory state, for inputs ``[N, C, *, T]``."""

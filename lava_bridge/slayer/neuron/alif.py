@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ops import adaptive_threshold, leaky_integrator
+from ...ops import adaptive_threshold, alif, leaky_integrator
 from ...quantize import exact_dtype
 from . import cuba
 from .adaptive import Adaptive, adaptive_params
 
 __all__ = ["Neuron", "neuron_params"]
+
+Pair = tuple[Tensor, Tensor]
 
 
 def neuron_params(
@@ -72,16 +74,21 @@ class Neuron(Adaptive, cuba.Neuron):
         super().__init__(threshold, current_decay, voltage_decay, *common, *flags)
         self.add_adaptation(threshold_step, threshold_decay, refractory_decay)
 
-    def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Current, voltage, threshold and refractory state for ``[N, C, *, T]``, of that shape."""
+    def leak_args(self, input: Tensor) -> tuple[Tensor, Pair, Pair]:
+        """The normed input, and decays and states of current and voltage."""
         self.prepare(input)
         if self.norm is not None:
             input = self.norm(input)
-        input = input.to(exact_dtype(input))
-        decays = (self.per_neuron(d, input) for d in (self.current_decay, self.voltage_decay))
+        current, voltage = self.current_decay, self.voltage_decay
+        decays = self.per_neuron(current, input), self.per_neuron(voltage, input)
         states = self.current_state, self.voltage_state
-        current = leaky_integrator.dynamics(input, next(decays), states[0], self.s_scale)
-        voltage = leaky_integrator.dynamics(current, next(decays), states[1], self.s_scale)
+        return input.to(exact_dtype(input)), decays, states
+
+    def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
+        """Current, voltage, threshold and refractory state for ``[N, C, *, T]``, of that shape."""
+        input, decays, states = self.leak_args(input)
+        current = leaky_integrator.dynamics(input, decays[0], states[0], self.s_scale)
+        voltage = leaky_integrator.dynamics(current, decays[1], states[1], self.s_scale)
         threshold, refractory = adaptive_threshold.dynamics(voltage, *self.threshold_args(input))
         self.keep(current_state=current, voltage_state=voltage)
         self.keep(threshold_state=threshold, refractory_state=refractory)
@@ -97,5 +104,9 @@ class Neuron(Adaptive, cuba.Neuron):
 
     def forward(self, input: Tensor) -> Tensor:
         """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
-        _, *state = self.dynamics(input)
-        return self.spike(*state).to(input.dtype)
+        x, decays, states = self.leak_args(input)
+        surrogate = *self.surrogate, self.graded_spike
+        fired = alif.fire(x, decays, states, self.adaptation(x), self.s_scale, surrogate)
+        self.keep_last("current_state", "voltage_state", fired)
+        self.keep_spike(fired.spike)
+        return self.dropped(fired.spike).to(input.dtype)

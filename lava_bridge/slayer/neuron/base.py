@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
+from ...ops.resonate_and_fire import Fired
 from ...quantize import quantize_8bit, quantize_down
 from ..lazy import LazyChannels
 from ..spike import Spike
@@ -187,6 +188,12 @@ class Neuron(Stateful):
         """Spikes where a voltage reaches the threshold; ``last`` is the voltage before."""
         return Spike.apply(voltage, threshold, *self.surrogate, self.graded_spike, last, 1)
 
+    def keep_last(self, first: str, second: str, fired: Fired) -> None:
+        """If the state is persistent, go on from where the two named and the threshold's are."""
+        if self.persistent_state:
+            names = first, second, "threshold_state", "refractory_state"
+            self.set_states(**dict(zip(names, fired.last, strict=False)))
+
     def dropped(self, spike: Tensor) -> Tensor:
         """The spikes after the dropout, if there is one."""
         return spike if self.drop is None else self.drop(spike)
@@ -234,7 +241,7 @@ class Neuron(Stateful):
     def clamp(self) -> None:
         """Bring the decays back into 0 ... ``p_scale``."""
         for name in self._fractions:
-            getattr(self, name).data.clamp_(0, self.p_scale)
+            self.hold(name, 0, self.p_scale)
 
     def extra_repr(self) -> str:
         decays = [

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ops import DECAY_SCALE, resonator
+from ...ops import DECAY_SCALE, resonate_and_fire, resonator
 from ...quantize import exact_dtype, from_steps, inside_circle
 from ..spike import complex
 from . import base
 
 __all__ = ["Neuron", "neuron_params"]
+
+Pair = tuple[Tensor, Tensor]
 
 # A shorter period can't turn in steps that have a sense (slayer's bound).
 SHORTEST_PERIOD = 4
@@ -66,6 +68,8 @@ class Neuron(base.Neuron):
     kind = "RF_PHASE"
     tau_rho_mult: float = 0.5
     scale_rho_mult: float = 10
+    # Whether it fires by its real part where its phase passes zero; else by its imaginary part.
+    fires_at_phase_zero = True
 
     def __init__(
         self,
@@ -170,8 +174,8 @@ class Neuron(base.Neuron):
             "gradedSpike": self.graded_spike,
         }
 
-    def resonator_args(self, input: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Inputs, decays and states: the first arguments of the dynamics, in pairs."""
+    def resonator_args(self, input: Pair) -> tuple[Pair, Pair, Pair]:
+        """Inputs, decays and states: the first arguments of the dynamics."""
         real, imag = self.require_pair(input)
         self.prepare(real)
         if self.real_norm is not None:
@@ -181,7 +185,7 @@ class Neuron(base.Neuron):
         self.imag_before = self.imag_state
         return (real.to(exact), imag.to(exact)), decays, (self.real_state, self.imag_state)
 
-    def dynamics(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def dynamics(self, input: Pair) -> tuple[Tensor, ...]:
         """Real and imaginary state of z, for a pair (real, imag) of inputs ``[N, C, *, T]``."""
         inputs, decays, states = self.resonator_args(input)
         real, imag = resonator.dynamics(*inputs, *decays, *states, self.s_scale)
@@ -199,9 +203,28 @@ class Neuron(base.Neuron):
         """Spikes ``[N, C, *, T]`` of a state from :meth:`dynamics`."""
         return self.dropped(self.phase_spike(real, imag, self.threshold))
 
-    def forward(self, input: tuple[Tensor, Tensor]) -> Tensor:
+    def adaptation(self, input: Tensor) -> resonate_and_fire.Adaptation | None:
+        """The adaptive threshold, for a family that has one."""
+        return None
+
+    def keep_spike(self, spike: Tensor) -> None:
+        """Let the last step's spike act on the states that go on: here it does nothing."""
+
+    def forward(self, input: Pair) -> Tensor:
         """Spikes ``[N, C, *, T]`` for a pair (real, imag) of inputs ``[N, C, *, T]``."""
-        return self.spike(*self.dynamics(input)).to(input[0].dtype)
+        arguments = self.resonator_args(input)
+        assert self.threshold is not None
+        fired = resonate_and_fire.fire(
+            *arguments,
+            self.s_scale,
+            self.threshold,
+            (*self.surrogate, self.graded_spike),
+            self.fires_at_phase_zero,
+            self.adaptation(arguments[0][0]),
+        )
+        self.keep_last("real_state", "imag_state", fired)
+        self.keep_spike(fired.spike)
+        return self.dropped(fired.spike).to(input[0].dtype)
 
     def extra_repr(self) -> str:
         period: Any = self._periods

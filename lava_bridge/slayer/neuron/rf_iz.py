@@ -24,6 +24,7 @@ class Neuron(rf.Neuron):
     kind = "RF_IZHIKEVICH"
     tau_rho_mult = 100
     scale_rho_mult = 0.1
+    fires_at_phase_zero = False
 
     def dynamics(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Real and imaginary state before the reset, for a pair of inputs ``[N, C, *, T]``."""
@@ -36,9 +37,14 @@ class Neuron(rf.Neuron):
         """Spikes ``[N, C, *, T]`` of a state from :meth:`dynamics`; ``real`` is not needed."""
         assert self.threshold is not None
         spike = self.fire(imag, self.threshold, self.imag_state)
+        self.keep_spike(spike)
+        return self.dropped(spike)
+
+    def keep_spike(self, spike: Tensor) -> None:
+        """Let the last step's spike reset the states that go on."""
         if self.persistent_state:
+            assert self.threshold is not None
             fired = spike[..., -1].detach() > 0
             below = self.threshold - 1 / self.s_scale
             imag_state = self.imag_state.masked_fill(fired, below)
             self.set_states(real_state=self.real_state * ~fired, imag_state=imag_state)
-        return self.dropped(spike)

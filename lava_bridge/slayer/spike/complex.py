@@ -1,14 +1,15 @@
 """The spike at phase zero and its surrogate."""
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
-from .spike import require_width
+from ...ops import spike
 
 __all__ = ["Spike"]
 
 
-class Spike(torch.autograd.Function):
+class Spike:
     r"""Spikes of a complex state that is large enough where its phase passes zero.
 
     .. math::
@@ -35,31 +36,16 @@ class Spike(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, real, imag, threshold, tau_rho, scale_rho, graded_spike, imag_last, scale):
-        first = torch.as_tensor(imag_last).to(imag).expand_as(imag[..., 0]).unsqueeze(-1)
-        before = torch.cat([first, imag[..., :-1]], dim=-1)
-        fired = (real >= threshold) & (before < 0) & (imag >= 0)
-        ctx.save_for_backward(real, imag)
-        ctx.surrogate = threshold, tau_rho, scale_rho, graded_spike
-        return fired * real / scale if graded_spike else fired.to(real.dtype)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        real, imag = ctx.saved_tensors
-        threshold, tau_rho, scale_rho, graded_spike = ctx.surrogate
-        require_width(tau_rho)
-        above = real - threshold
-        if graded_spike:
-            of_real = torch.exp(above.clamp(max=0) / tau_rho)
-        else:
-            of_real = _nascent_delta(above, tau_rho)
-        of_imag = _nascent_delta(imag, tau_rho)
-        step = (1 + torch.sign(above) * (1 - 2 * tau_rho * of_real)) / 2
-        by_real = scale_rho * of_real * of_imag
-        by_imag = -scale_rho / tau_rho * torch.sign(imag) * of_imag * step
-        (grad,) = grad_outputs
-        return grad * by_real, grad * by_imag, None, None, None, None, None, None
-
-
-def _nascent_delta(x: Tensor, tau_rho: float) -> Tensor:
-    return torch.exp(-x.abs() / tau_rho) / (2 * tau_rho)
+    def apply(
+        real: Tensor,
+        imag: Tensor,
+        threshold: Any,
+        tau_rho: float,
+        scale_rho: float,
+        graded_spike: bool,
+        imag_last: Any,
+        scale: float,
+    ) -> Tensor:
+        """Spikes ``[N, *, T]``, in the dtype of the real part."""
+        surrogate = tau_rho, scale_rho, graded_spike
+        return spike.phase_spike(real, imag, threshold, imag_last, surrogate, scale)

@@ -1,13 +1,15 @@
 """The threshold spike and its exponential surrogate."""
 
-import torch
+from typing import Any
 
-from ...errors import BridgeError
+from torch import Tensor
 
-__all__ = ["Spike", "require_width"]
+from ...ops import spike
+
+__all__ = ["Spike"]
 
 
-class Spike(torch.autograd.Function):
+class Spike:
     r"""Spikes where the voltage reaches the threshold.
 
     .. math::
@@ -27,29 +29,14 @@ class Spike(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, voltage, threshold, tau_rho, scale_rho, graded_spike, voltage_last, scale):
-        ctx.save_for_backward(voltage)
-        ctx.surrogate = threshold, tau_rho, scale_rho, graded_spike
-        fired = voltage >= threshold
-        return fired * voltage / scale if graded_spike else fired.to(voltage.dtype)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        (voltage,) = ctx.saved_tensors
-        threshold, tau_rho, scale_rho, graded_spike = ctx.surrogate
-        require_width(tau_rho)
-        above = voltage - threshold
-        if graded_spike:
-            slope = scale_rho * torch.exp(above.clamp(max=0) / tau_rho)
-        else:
-            slope = scale_rho / 2 / tau_rho * torch.exp(-above.abs() / tau_rho)
-        return slope * grad_outputs[0], None, None, None, None, None, None
-
-
-def require_width(tau_rho: float) -> None:
-    """Refuse a surrogate gradient of width 0."""
-    if tau_rho == 0:
-        raise BridgeError(
-            "Spike: expected a surrogate gradient of some width, found tau_rho = 0; a neuron's is "
-            "a multiple of its threshold, so give it a threshold of 1 / scale or more"
-        )
+    def apply(
+        voltage: Tensor,
+        threshold: Any,
+        tau_rho: float,
+        scale_rho: float,
+        graded_spike: bool,
+        voltage_last: Any,
+        scale: float,
+    ) -> Tensor:
+        """Spikes ``[N, *, T]``, in the dtype of the voltage."""
+        return spike.spike(voltage, threshold, (tau_rho, scale_rho, graded_spike), scale)

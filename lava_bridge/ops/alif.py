@@ -1,0 +1,170 @@
+r"""The ALIF neuron in one operator: two leaks, the adaptive threshold, the spike.
+
+:mod:`.leaky_integrator` twice, :mod:`.adaptive_threshold` on the voltage, and :mod:`.spike`. The
+gradients are theirs: the surrogate and the leaks' adjoints, nothing through the threshold. Kept for
+the backward pass are how far the voltage was over the threshold and, if the decays are learned,
+current and voltage.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from ..quantize import DECAY_SCALE, exact_dtype, integers
+from .adaptive_threshold import adapt, adaptation_steps
+from .autograd import no_gradients, reduced
+from .leaky_integrator import integrate, leak_adjoint
+from .resonate_and_fire import Adaptation, Fired
+from .spike import Surrogate, at_threshold, require_width, slope
+
+__all__ = ["fire"]
+
+
+@torch.library.custom_op("lava_bridge::alif", mutates_args=())
+def _fire(
+    x: Tensor,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    current_state: Tensor,
+    voltage_state: Tensor,
+    ref_decay: Tensor,
+    th_decay: Tensor,
+    ref_state: Tensor,
+    th_state: Tensor,
+    th_scale: float,
+    th0: float,
+    scale: float,
+    tau: float,
+    height: float,
+    graded: bool,
+    keep: list[bool],
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Spikes; what is kept (else empty): over the threshold, current, voltage; the last states."""
+    compiled, exact = kernels.chosen(backend, x), exact_dtype(x)
+    decays, states = (ref_decay, th_decay), (ref_state, th_state)
+    steps = adaptation_steps(th_scale, th0, scale)
+    if compiled is None:
+        current = integrate(x.to(exact), current_decay, current_state, scale)
+        voltage = integrate(current, voltage_decay, voltage_state, scale)
+        level = integers(voltage, scale)
+        threshold, refractory = adapt(level, None, decays, states, steps, scale, exact)
+        holds = threshold + refractory
+        spike = at_threshold(voltage, holds, graded).to(x.dtype)
+        sequences = (
+            sequence if kept else voltage.new_empty(0)
+            for sequence, kept in zip((voltage - holds, current, voltage), keep, strict=True)
+        )
+        last = (part[..., -1].clone() for part in (current, voltage, threshold, refractory))
+        return spike, *sequences, *last  # type: ignore[return-value] # three and four
+    parameters = current_decay, voltage_decay, current_state, voltage_state, *decays, *states
+    numbers = scale, *steps, graded
+    wanted = [x.dtype, *(exact if kept else None for kept in keep)], [True] * 4
+    done = kernels.run(compiled, "alif", x, [x], parameters, numbers, *wanted)
+    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # four and four
+
+
+@_fire.register_fake
+def _(x: Tensor, *args: Any) -> Any:
+    exact, keep = exact_dtype(x), args[14]
+    sequences = [
+        torch.empty_like(x, dtype=exact) if kept else x.new_empty(0, dtype=exact) for kept in keep
+    ]
+    last = (torch.empty_like(x[..., 0], dtype=exact) for _ in range(4))
+    return torch.empty_like(x), *sequences, *last
+
+
+@torch.library.custom_op("lava_bridge::alif_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    above: Tensor,
+    current: Tensor,
+    voltage: Tensor,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    tau: float,
+    height: float,
+    graded: bool,
+    wants_sums: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of x, and the decays' per neuron, for which current and voltage are read."""
+    compiled, decays = kernels.chosen(backend, above), (current_decay, voltage_decay)
+    states = (current, voltage) if wants_sums else (None, None)
+    if compiled is not None:
+        numbers, wanted = (0, tau, height, graded), ([above.dtype], (wants_sums, wants_sums))
+        inputs = grad, above, *states
+        done = kernels.run(compiled, "alif_backward", above, inputs, decays, numbers, *wanted)
+        return done.sequences[0], done.neurons[0], done.neurons[1]
+    left = [(1 - decay / DECAY_SCALE).to(above.dtype) for decay in decays]
+    of_spike = torch.empty_like(above).copy_(grad * slope(above, tau, height, graded))
+    of_voltage = leak_adjoint(of_spike, left[1])
+    of_current = leak_adjoint(of_voltage, left[0])
+    sums = [
+        above.new_empty(0) if steps is None else (grads[..., 1:] * steps[..., :-1]).sum(-1)
+        for grads, steps in ((of_current, states[0]), (of_voltage, states[1]))
+    ]
+    return of_current, sums[0], sums[1]
+
+
+@_backward.register_fake
+def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
+    sums = (above.new_empty(above.shape[:-1] if args[7] else 0) for _ in range(2))
+    return torch.empty_like(above), *sums
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.surrogate, ctx.backend, ctx.dtype = inputs[12:15], inputs[-1], inputs[0].dtype
+    ctx.save_for_backward(*output[1:4], *inputs[1:3])
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 17
+    require_width(ctx.surrogate[0])
+    wanted = ctx.needs_input_grad[1:3]
+    grad_x, *sums = _backward(grad, *ctx.saved_tensors, *ctx.surrogate, any(wanted), ctx.backend)
+    of_decays = (
+        reduced(total, decay) if wants else None
+        for total, decay, wants in zip(sums, ctx.saved_tensors[3:], wanted, strict=True)
+    )
+    return grad_x.to(ctx.dtype), *of_decays, *(None,) * 14
+
+
+torch.library.register_autograd("lava_bridge::alif", _gradients, setup_context=_save)
+no_gradients("lava_bridge::alif_backward")
+
+
+def fire(
+    x: Tensor,
+    decays: tuple[Tensor, Tensor],
+    states: tuple[Tensor, Tensor],
+    adaptation: Adaptation,
+    scale: int,
+    surrogate: Surrogate,
+) -> Fired:
+    """Spikes, with slayer's gradients for x ``[N, *, T]`` and the decays.
+
+    Args:
+        x: The dendritic input, in any memory order; spikes come in its dtype and order. Half
+            precision is computed in float32.
+        decays: Of current and voltage, integers 0 ... 4096.
+        states: Current and voltage before the first step; each of the four broadcasts with
+            ``[N, *]``. States get no gradient.
+        adaptation: The adaptive threshold. It gets no gradient.
+        scale: What a state of 1 is as an integer.
+        surrogate: Width and height of the surrogate, and whether a spike carries its voltage.
+    """
+    ref_state, ref_decay, th_state, th_decay, *steps = adaptation
+    tensors = (part.detach() for part in (*states, ref_decay, th_decay, ref_state, th_state))
+    learns_decays = any(decay.requires_grad for decay in decays)
+    learns = torch.is_grad_enabled() and (x.requires_grad or learns_decays)
+    keep = [learns, learns and learns_decays, learns and learns_decays]
+    tau, height, graded = surrogate
+    settings = scale, tau, height, bool(graded), keep, kernels.current_backend()
+    spike, *rest = _fire(x, *decays, *tensors, *steps, *settings)
+    return Fired(spike, tuple(rest[3:]))
