@@ -131,6 +131,17 @@ def test_extreme_inputs_and_states(dtype, scale, fraction):
             assert_same(*both(lambda: fired(inputs, decays, states, scale, 1.0, surrogate, phase)))  # noqa: B023
 
 
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("size", [2.0**23, 2.0**28, 2.0**30, 2.0**33])
+def test_a_state_beyond_32_bits_in_one_part_alone(part, size):
+    inputs = [torch.zeros(1, 1, 6), torch.zeros(1, 1, 6)]
+    inputs[part][..., 0] = size + 1000
+    decays, states = (torch.zeros(1), torch.tensor([4095.0])), (torch.zeros(1),) * 2
+    reference, mine = both(lambda: resonator.dynamics(*inputs, *decays, *states, 1))
+    assert_same(mine, reference)
+    assert mine[part].min() > size / 2
+
+
 @pytest.mark.parametrize("decays", [(-900.0, 3000.0), (900.0, -3000.0), (5000.0, 10.0), (1e9, 1.0)])
 def test_decays_of_either_sign_and_beyond_a_turn(decays):
     inputs = [numbers((2, 5, 9), k, 1.0, torch.float32).requires_grad_() for k in (1, 2)]
