@@ -326,7 +326,53 @@ static void run(const Call &call, long long part, long long parts) {
     }
 }
 
+// Neurons side by side in memory that all move by the same steps; E: an element's bytes.
+template <class E>
+static void move(const Call &call, long long first, long long count, long long by) {
+    long long length = call.steps, inner = call.inner;
+    const E *in = (const E *)call.in[0] + first / inner * length * inner + first % inner;
+    E *out = (E *)call.out[0] + first / inner * length * inner + first % inner;
+    if (inner > 1) {
+        for (long long t = 0; t < length; ++t, out += inner) {
+            bool inside = t >= by && t < length + by;
+            if (inside) memcpy(out, in + (t - by) * inner, count * sizeof(E));
+            if (!inside) memset(out, 0, count * sizeof(E));
+        }
+        return;
+    }
+    // Time last: all is moved at once; what came over from a neighbour is then made zero.
+    long long ahead = by > 0 ? by : 0, behind = by < 0 ? -by : 0;
+    memcpy(out + ahead, in + behind, (count * length - ahead - behind) * sizeof(E));
+    for (long long j = 0; j < count; ++j, out += length) {
+        for (long long t = 0; t < ahead; ++t) out[t] = 0;
+        for (long long t = length - behind; t < length; ++t) out[t] = 0;
+    }
+}
+
+// Runs a gather: the neurons of a share, those with the same steps together.
+template <template <class> class Gather, class R>
+static void gather(const Call &call, long long part, long long parts) {
+    // What is moved at once stays in the cache until its ends are made zero.
+    long long neurons = call.outer * call.inner, most = (1 << 14) / call.steps + 1;
+    bool shared = !call.parameter[0] || call.shared[0];
+    long long end = neurons * (part + 1) / parts;
+    for (long long first = neurons * part / parts; first < end;) {
+        long long last = call.inner > 1 ? (first / call.inner + 1) * call.inner : first + most;
+        if (last > end) last = end;
+        long long by = Gather<R>::steps(call, first), next = first + 1;
+        if (shared) next = last;
+        while (next < last && Gather<R>::steps(call, next) == by) ++next;
+        switch (call.in_type[0]) {
+        case STORED_DOUBLE: move<long long>(call, first, next - first, by); break;
+        case STORED_FLOAT: move<int>(call, first, next - first, by); break;
+        default: move<short>(call, first, next - first, by);
+        }
+        first = next;
+    }
+}
+
 #define LB_ENTRY(name, Program) {#name, run<Program, float>, run<Program, double>},
-extern const CpuKernel table[] = {LB_KERNELS(LB_ENTRY){NULL, NULL, NULL}};
+#define LB_GATHER(name, Program) {#name, gather<Program, float>, gather<Program, double>},
+extern const CpuKernel table[] = {LB_KERNELS(LB_ENTRY) LB_GATHERS(LB_GATHER){NULL, NULL, NULL}};
 
 }  // namespace LB_SET

@@ -10,12 +10,22 @@
 #include "leaky_integrator.h"
 #include "resonator.h"
 
+#include "delta.h"
+#include "shift.h"
+#include "sigma.h"
+
 #define LB_KERNELS(KERNEL)                                          \
     KERNEL(leaky_integrator, LeakyIntegrator)                       \
     KERNEL(leaky_integrator_backward, LeakyIntegratorBackward)      \
     KERNEL(cuba, Cuba)                                              \
     KERNEL(cuba_slayer_backward, CubaSlayerBackward)                \
     KERNEL(cuba_reset_backward, CubaResetBackward)                  \
+    KERNEL(delta, Delta)                                            \
+    KERNEL(delta_backward, DeltaBackward)                           \
+    KERNEL(delta_threshold, DeltaThreshold)                         \
+    KERNEL(sigma, Sigma)                                            \
+    KERNEL(sigma_backward, SigmaBackward)                           \
+    KERNEL(delay_gradient, DelayGradient)                           \
     KERNEL(spike, Spike)                                            \
     KERNEL(spike_backward, SpikeBackward)                           \
     KERNEL(phase_spike, PhaseSpike)                                 \
@@ -31,3 +41,11 @@
     KERNEL(phase_zero_backward, PhaseZeroBackward)                  \
     KERNEL(izhikevich_backward, IzhikevichBackward)                 \
     KERNEL(resonator_backward, ResonatorBackward)
+
+// Kernels without a state: each element of the output is one of the input, or zero. On the GPU a
+// thread takes an element e = (o * steps + t) * inner + i, of as many bytes as in_type[0] says:
+//     long long neuron = o * call.inner + i, from = Program<R>::source(call, neuron, t);
+//     out[e] = from < 0 ? 0 : in[e + (from - t) * call.inner];
+// with R, float or double, the dtype of the parameters.
+#define LB_GATHERS(GATHER)                                          \
+    GATHER(shift, Shift)

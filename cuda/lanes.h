@@ -16,7 +16,11 @@ template <class R, class I> struct Lanes {
     static const bool narrow = sizeof(I) == 4;
     // Whether NaN and what is out of range become the lowest integer when converted.
     static const bool lowest_for_none = false;
+    // What long sums of reals are held in.
+    typedef double Sum;
 
+    LB_INLINE static Sum widened(Real x) { return (Sum)x; }
+    LB_INLINE static Real narrowed(Sum x) { return (Real)x; }
     LB_INLINE static Real real(Int x) { return (Real)x; }
     LB_INLINE static Int integer(Real x) { return cut(x, Int()); }
     LB_INLINE static Mask mask(bool x) { return x; }
@@ -65,7 +69,10 @@ template <class R, class I> struct Lanes {
     typedef Int Mask;
     // Integers as wide as a real: what comparing reals gives.
     typedef decltype(Real() < Real()) Wide;
+    typedef double Sum __attribute__((vector_size(LB_REGISTER / sizeof(R) * sizeof(double))));
 
+    LB_INLINE static Sum widened(Real x) { return __builtin_convertvector(x, Sum); }
+    LB_INLINE static Real narrowed(Sum x) { return __builtin_convertvector(x, Real); }
     LB_INLINE static Real real(Int x) { return __builtin_convertvector(x, Real); }
     LB_INLINE static Int integer(Real x) { return __builtin_convertvector(x, Int); }
     LB_INLINE static Mask mask(Wide x) { return __builtin_convertvector(x, Mask); }
@@ -99,8 +106,8 @@ template <class R, class I> struct Lanes {
         return a * b;
     }
     LB_INLINE static Real floored(Real x) {
-        // Beyond 2^22 (2^51) a float (double) has no fraction that a conversion could lose.
-        const R whole = sizeof(R) == 4 ? (R)(1 << 22) : (R)(1LL << 51);
+        // From 2^23 (2^52) on a float (double) has no fraction that a conversion could lose.
+        const R whole = sizeof(R) == 4 ? (R)(1 << 23) : (R)(1LL << 52);
         Real cut = __builtin_convertvector(__builtin_convertvector(x, Wide), Real);
         cut = cut > x ? cut - 1 : cut;
         return ((x < whole) & (x > -whole)) ? cut : x;

@@ -1,7 +1,11 @@
 """What a kernel is told: the structure of ``cuda/call.h``, filled from tensors."""
 
 import ctypes
+import math
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +37,37 @@ class Call(ctypes.Structure):
     )
 
 
+class _Layout(NamedTuple):
+    """What :class:`MemoryOrder` says of a dense sequence; ``result_strides`` is a result's."""
+
+    neurons: tuple[int, ...]
+    outer: int
+    steps: int
+    inner: int
+    result_strides: tuple[int, ...]
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], strides: tuple[int, ...]) -> _Layout | None:
+    """None: the sequence leaves gaps or overlaps."""
+    # A dimension of one element may have any stride: where it stands does not matter.
+    order = sorted(range(len(shape)), key=lambda dim: (-strides[dim], -shape[dim], dim))
+    expected = 1
+    for dim in reversed(order):
+        if shape[dim] != 1 and strides[dim] != expected and 0 not in shape:
+            return None
+        expected *= shape[dim]
+    time = len(shape) - 1
+    neurons = tuple(dim for dim in order if dim != time)
+    slower = order[: order.index(time)] if shape[time] > 1 else []
+    outer = math.prod(shape[dim] for dim in neurons if dim in slower)
+    inner = math.prod(shape[dim] for dim in neurons if dim not in slower)
+    result_strides, stride = [0] * time, 1
+    for dim in reversed(neurons):
+        result_strides[dim], stride = stride, stride * shape[dim]
+    return _Layout(neurons, outer, shape[time], inner, tuple(result_strides))
+
+
 class MemoryOrder:
     """How a sequence ``[N, *, T]`` lies in memory, as ``[outer, T, inner]``.
 
@@ -42,55 +77,51 @@ class MemoryOrder:
     """
 
     def __init__(self, x: Tensor) -> None:
-        order = self._dense_order(x)
-        if order is None:
+        layout = _layout(x.shape, x.stride())
+        if layout is None:
             x = torch.empty_like(x).copy_(x)
-            order = self._dense_order(x)
-            assert order is not None
+            layout = _layout(x.shape, x.stride())
+            assert layout is not None
         self.like = x
-        time = x.dim() - 1
-        self._neurons = [dim for dim in order if dim != time]
-        self.outer, self.steps, self.inner = 1, x.shape[time], 1
-        slower = order[: order.index(time)] if self.steps > 1 else []
-        for dim in self._neurons:
-            if dim in slower:
-                self.outer *= x.shape[dim]
-            else:
-                self.inner *= x.shape[dim]
-
-    @staticmethod
-    def _dense_order(x: Tensor) -> list[int] | None:
-        """Dimensions from the slowest to the fastest; None if they leave gaps or overlap."""
-        strides = x.stride()
-        # A dimension of one element may have any stride: where it stands does not matter.
-        order = sorted(range(x.dim()), key=lambda dim: (-strides[dim], -x.shape[dim], dim))
-        expected = 1
-        for dim in reversed(order):
-            if x.shape[dim] != 1 and strides[dim] != expected and x.numel():
-                return None
-            expected *= x.shape[dim]
-        return order
+        self._neurons, self.outer, self.steps, self.inner, self._result_strides = layout
 
     def brought(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """A sequence in this order of memory, and of this dtype."""
-        same = zip(x.shape, x.stride(), self.like.stride(), strict=True)
-        if x.dtype == dtype and all(size == 1 or mine == own for size, mine, own in same):
+        if x.dtype == dtype and _same_order(x.shape, x.stride(), self.like.stride()):
             return x
         return torch.empty_like(self.like, dtype=dtype).copy_(x)
 
     def flat(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
         """A parameter that broadcasts with ``[N, *]``, one number or one for each neuron."""
+        if parameter.dtype != dtype or parameter.device != self.like.device:
+            parameter = parameter.to(self.like.device, dtype)
         if parameter.numel() == 1:
-            return parameter.to(dtype)
-        whole = parameter.to(dtype).expand(self.like.shape[:-1])
-        return whole.permute(self._neurons).contiguous()
+            return parameter
+        shape = self.like.shape[:-1]
+        if parameter.shape == shape and _same_order(
+            shape, parameter.stride(), self._result_strides
+        ):
+            return parameter
+        return parameter.expand(shape).permute(self._neurons).contiguous()
 
     def result(self, dtype: torch.dtype) -> Tensor:
         """An empty tensor ``[N, *]`` in this order of memory."""
-        strides, stride = [0] * len(self._neurons), 1
-        for dim in reversed(self._neurons):
-            strides[dim], stride = stride, stride * self.like.shape[dim]
-        return self.like.new_empty_strided(self.like.shape[:-1], strides, dtype=dtype)
+        like = self.like
+        return like.new_empty_strided(like.shape[:-1], self._result_strides, dtype=dtype)
+
+
+def _same_order(shape: tuple[int, ...], strides: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Whether tensors of one shape lie in memory alike."""
+    if strides == others:
+        return True
+    lengths = zip(shape, strides, others, strict=True)
+    return all(size == 1 or mine == other for size, mine, other in lengths)
+
+
+# All fields of a Call in one go: setting them one by one takes longer than a small layer's step.
+_FIELDS = struct.Struct(
+    f"@{2 * SEQUENCES + PARAMETERS + RESULTS}P{NUMBERS}d3q{PARAMETERS + 2 * SEQUENCES + 2}i0q"
+)
 
 
 def filled(
@@ -102,19 +133,19 @@ def filled(
     numbers: Sequence[float],
 ) -> Call:
     """A call on tensors that the caller keeps alive until it has run."""
-    call = Call(outer=order.outer, steps=order.steps, inner=order.inner, threads=1)
-    for pointers, types, tensors in (
-        (call.input, call.input_type, inputs),
-        (call.output, call.output_type, outputs),
+    values: list[float] = []
+    for tensors, most in (
+        (inputs, SEQUENCES),
+        (outputs, SEQUENCES),
+        (parameters, PARAMETERS),
+        (results, RESULTS),
     ):
-        for k, tensor in enumerate(tensors):
-            if tensor is not None:
-                pointers[k], types[k] = tensor.data_ptr(), _STORED[tensor.dtype]
-    for k, parameter in enumerate(parameters):
-        call.parameter[k], call.shared[k] = parameter.data_ptr(), parameter.numel() == 1
-    for k, result in enumerate(results):
-        if result is not None:
-            call.result[k] = result.data_ptr()
-    for k, number in enumerate(numbers):
-        call.number[k] = number
-    return call
+        values += [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        values += [0] * (most - len(tensors))
+    values += [*numbers, *[0] * (NUMBERS - len(numbers)), order.outer, order.steps, order.inner]
+    values += [parameter.numel() == 1 for parameter in parameters]
+    values += [0] * (PARAMETERS - len(parameters))
+    for sequences in (inputs, outputs):
+        values += [0 if tensor is None else _STORED[tensor.dtype] for tensor in sequences]
+        values += [0] * (SEQUENCES - len(sequences))
+    return Call.from_buffer(bytearray(_FIELDS.pack(*values, 1, 0)))

@@ -1,6 +1,7 @@
 """The CPU's kernels: the extension module that is built with the package."""
 
 import ctypes
+import functools
 from typing import Any
 
 import torch
@@ -29,9 +30,14 @@ def missing() -> str | None:
             "the CPU kernels are not built; install lava_bridge again where there is a C++ "
             f"compiler (g++ or clang++) and Python's headers ({_reason})"
         )
-    if _native.call_size() != ctypes.sizeof(Call):
+    if _call_size(_native) != ctypes.sizeof(Call):
         return "the CPU kernels are of another version; install lava_bridge again"
     return None
+
+
+@functools.cache
+def _call_size(module: Any) -> int:
+    return module.call_size()
 
 
 def described() -> str:

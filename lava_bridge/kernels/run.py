@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .call import MemoryOrder, filled
 
-__all__ = ["Results", "run"]
+__all__ = ["Results", "gather", "run"]
 
 
 class Results(NamedTuple):
@@ -49,20 +49,42 @@ def run(
         else order.brought(order.like if x is like else x, backend.stored(x.dtype, real))
         for x in inputs
     ]
-    flat = [order.flat(parameter.to(like.device), real) for parameter in parameters]
+    flat = [order.flat(parameter, real) for parameter in parameters]
     given = [
         None if dtype is None else torch.empty_like(order.like, dtype=backend.stored(dtype, real))
         for dtype in outputs
     ]
     neurons = [order.result(real) if wanted else None for wanted in results]
-    if like.numel():
+    if order.outer * order.inner:  # even without a step: the states after the last are the first
         call = filled(order, taken, given, flat, neurons, numbers)
         backend.launch(kernel, call, like.device, real)
     # Each its own: an operator's outputs share no memory.
     return Results(
         [
-            like.new_empty(0, dtype=real) if y is None else y.to(dtype)
+            like.new_empty(0, dtype=real) if y is None else y if y.dtype == dtype else y.to(dtype)
             for y, dtype in zip(given, outputs, strict=True)
         ],
         [like.new_empty(0, dtype=real) if y is None else y for y in neurons],
     )
+
+
+def gather(
+    backend: ModuleType,
+    kernel: str,
+    x: Tensor,
+    parameters: Sequence[Tensor] = (),
+    numbers: Sequence[float] = (),
+) -> Tensor:
+    """Move the elements of a sequence ``[N, *, T]`` by a gather of ``cuda/kernels.h``.
+
+    The arguments are those of :func:`run`. Gives a sequence in the dtype and memory order of ``x``.
+    """
+    order = MemoryOrder(x)
+    real = torch.float64 if x.dtype == torch.float64 else torch.float32
+    flat = [order.flat(parameter, real) for parameter in parameters]
+    output = torch.empty_like(order.like)
+    if x.numel():
+        backend.launch(
+            kernel, filled(order, [order.like], [output], flat, [], numbers), x.device, real
+        )
+    return output

@@ -15,6 +15,7 @@ from . import (
     leaky_integrator,
     resonate_and_fire,
     resonator,
+    sigma,
     spike,
 )
 from .leaky_integrator import integrate
@@ -30,5 +31,6 @@ __all__ += [
     "resonator",
     "shift",
     "shift_channels",
+    "sigma",
     "spike",
 ]

@@ -1,14 +1,32 @@
 """What the operators' gradients share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["no_gradients", "reduced"]
+from ..quantize import exact_dtype
+
+__all__ = ["in_order", "no_gradients", "per_neuron", "reduced"]
 
 
-def reduced(per_neuron: Tensor, parameter: Tensor) -> Tensor:
+def per_neuron(x: Tensor) -> Tensor:
+    """An empty tensor ``[N, *]`` in the order of ``[N, *, T]``, in the dtype computed in."""
+    like = x[..., 0] if x.shape[-1] else x.new_empty(x.shape[:-1])
+    return torch.empty_like(like, dtype=exact_dtype(x))
+
+
+def reduced(sums: Tensor, parameter: Tensor) -> Tensor:
     """A gradient ``[N, *]`` summed to the shape of a parameter that broadcasts with it."""
-    return per_neuron.sum_to_size(parameter.shape).to(parameter.dtype)
+    return sums.sum_to_size(parameter.shape).to(parameter.dtype)
+
+
+def in_order(grad: Tensor, strides: Sequence[int]) -> Tensor:
+    """A gradient in its sequence's order of memory: so it goes back through the layers before."""
+    lengths = zip(grad.shape, grad.stride(), strides, strict=True)
+    if all(size == 1 or found == wanted for size, found, wanted in lengths):
+        return grad
+    return grad.new_empty_strided(grad.shape, strides).copy_(grad)
 
 
 def no_gradients(operator: str) -> None:

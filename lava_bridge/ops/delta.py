@@ -5,47 +5,147 @@ r"""The delta encoder: send what changed since the last message, once it is larg
     y[t] &= d[t]\,\mathcal{H}(|e[t]| - \vartheta), \qquad
     \rho[t] = d[t] - y[t], \qquad e[t] \leftarrow e[t]\,(y[t] = 0)
 
+and, with a scale s, the message is :math:`\lfloor s\,y[t] \rfloor / s`. The backward pass needs
+nothing but the gradient of y; that of the threshold encodes x once more.
+
 Source: ``lava.lib.dl.slayer.axon.delta``.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import kernels
+from ..quantize import exact_dtype
+from .autograd import in_order, no_gradients, per_neuron, reduced
+
 __all__ = ["dynamics"]
 
 
-class _Delta(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, threshold, before, residual, error, cum_error, tau_grad, scale_grad):
-        changes, output = torch.empty_like(x), torch.empty_like(x)
-        for t in range(x.shape[-1]):
-            change = x[..., t] - before + residual
-            error = error + change if cum_error else change
-            sent = torch.where(error.abs() >= threshold, change, 0)
-            error = error * (sent == 0)
-            residual, before = change - sent, x[..., t]
-            changes[..., t], output[..., t] = change, sent
-        ctx.save_for_backward(changes, threshold)
-        ctx.surrogate = tau_grad, scale_grad
-        ctx.mark_non_differentiable(residual, error)
-        return output, residual, error
+def _encode(
+    x: Tensor, threshold: Tensor, states: tuple[Tensor, ...], cum_error: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The torch reference: changes, messages (not rounded), and the last residual and error."""
+    x = x.to(exact_dtype(x))
+    threshold = threshold.to(x.dtype)
+    before, residual, error = (state.to(x.dtype) for state in states)
+    changes, output = torch.empty_like(x), torch.empty_like(x)
+    for t in range(x.shape[-1]):
+        change = x[..., t] - before + residual
+        error = error + change if cum_error else change
+        sent = torch.where(error.abs() >= threshold, change, 0)
+        error = error * (sent == 0)
+        residual, before = change - sent, x[..., t]
+        changes[..., t], output[..., t] = change, sent
+    residual, error = (per_neuron(x).copy_(last) for last in (residual, error))
+    return changes, output, residual, error
 
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        changes, threshold = ctx.saved_tensors
-        tau_grad, scale_grad = ctx.surrogate
-        grad = grad_outputs[0]
-        grad_x = grad.clone()
-        grad_x[..., :-1] -= grad[..., 1:]
-        grad_threshold = None
-        if ctx.needs_input_grad[1]:
-            level = threshold.unsqueeze(-1)
-            above = changes.abs() - level
-            near = scale_grad * torch.exp(-above.abs() / tau_grad)
-            slope = torch.where(above > 0, -changes * near / level, -changes.sign())
-            grad_threshold = (slope * grad).sum(-1).sum_to_size(threshold.shape)
-            grad_threshold = grad_threshold.to(threshold.dtype)
-        return grad_x, grad_threshold, None, None, None, None, None, None
+
+@torch.library.custom_op("lava_bridge::delta", mutates_args=())
+def _delta(
+    x: Tensor,
+    threshold: Tensor,
+    before: Tensor,
+    residual: Tensor,
+    error: Tensor,
+    cum_error: bool,
+    width: float,
+    height: float,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    compiled = kernels.chosen(backend, x)
+    if compiled is not None:
+        parameters, numbers = (threshold, before, residual, error), (cum_error, scale)
+        wanted = [x.dtype], (True, True)
+        done = kernels.run(compiled, "delta", x, [x], parameters, numbers, *wanted)
+        return (*done.sequences, *done.neurons)  # type: ignore[return-value] # one and two
+    _, output, *last = _encode(x, threshold, (before, residual, error), cum_error)
+    if scale:
+        output = output.div_(1 / scale).floor_().mul_(1 / scale)
+    return (output.to(x.dtype), *last)  # type: ignore[return-value] # two
+
+
+@_delta.register_fake
+def _(x: Tensor, *args: Any) -> Any:
+    return torch.empty_like(x), *(per_neuron(x) for _ in range(2))
+
+
+@torch.library.custom_op("lava_bridge::delta_backward", mutates_args=())
+def _backward(grad: Tensor, backend: str) -> Tensor:
+    """The gradient of x."""
+    compiled = kernels.chosen(backend, grad)
+    if compiled is not None:
+        return kernels.run(
+            compiled, "delta_backward", grad, [grad], outputs=[grad.dtype]
+        ).sequences[0]
+    grad_x = torch.empty_like(grad).copy_(grad)
+    grad_x[..., :-1] -= grad[..., 1:]
+    return grad_x
+
+
+@_backward.register_fake
+def _(grad: Tensor, backend: str) -> Tensor:
+    return torch.empty_like(grad)
+
+
+@torch.library.custom_op("lava_bridge::delta_threshold", mutates_args=())
+def _threshold_gradient(
+    grad: Tensor,
+    x: Tensor,
+    threshold: Tensor,
+    before: Tensor,
+    residual: Tensor,
+    error: Tensor,
+    cum_error: bool,
+    width: float,
+    height: float,
+    backend: str,
+) -> Tensor:
+    """The gradient of the threshold per neuron, ``[N, *]``."""
+    compiled = kernels.chosen(backend, x)
+    states = before, residual, error
+    if compiled is not None:
+        parameters, numbers = (threshold, *states), (cum_error, width, height)
+        wanted = [None], [True]
+        done = kernels.run(compiled, "delta_threshold", x, (x, grad), parameters, numbers, *wanted)
+        return done.neurons[0]
+    changes = _encode(x, threshold, states, cum_error)[0]
+    level = threshold.to(changes.dtype).unsqueeze(-1)
+    above = changes.abs() - level
+    near = height * torch.exp(-above.abs() / width)
+    slope = torch.where(above > 0, -changes * near / level, -changes.sign())
+    return per_neuron(x).copy_((slope * grad).sum(-1))
+
+
+@_threshold_gradient.register_fake
+def _(grad: Tensor, x: Tensor, *args: Any) -> Tensor:
+    return per_neuron(x)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, threshold, *states = inputs[:5]
+    *ctx.settings, _, ctx.backend = inputs[5:]
+    ctx.strides = output[0].stride()
+    ctx.save_for_backward(*(x, threshold, *states) if ctx.needs_input_grad[1] else ())
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _gradients(ctx: Any, grad: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+    grad = in_order(grad, ctx.strides)
+    grad_x = grad_threshold = None
+    if ctx.needs_input_grad[0]:
+        grad_x = _backward(grad, ctx.backend)
+    if ctx.needs_input_grad[1]:
+        sums = _threshold_gradient(grad, *ctx.saved_tensors, *ctx.settings, ctx.backend)
+        grad_threshold = reduced(sums, ctx.saved_tensors[1])
+    return grad_x, grad_threshold, *(None,) * 8
+
+
+torch.library.register_autograd("lava_bridge::delta", _gradients, setup_context=_save)
+no_gradients("lava_bridge::delta_backward")
+no_gradients("lava_bridge::delta_threshold")
 
 
 def dynamics(
@@ -57,13 +157,18 @@ def dynamics(
     cum_error: bool = False,
     tau_grad: float = 1,
     scale_grad: float = 1,
+    scale: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Messages y ``[N, *, T]``, and the last residual :math:`\rho` and error e ``[N, *]``.
 
-    ``x`` is ``[N, *, T]``; the threshold, and x, :math:`\rho` and e before the first step
-    (``before``, ``residual``, ``error``), broadcast with ``[N, *]``. The gradient of ``x`` is that
-    of sending always, :math:`g[t] - g[t+1]`; that of the threshold is slayer's surrogate, of width
-    ``tau_grad`` and height ``scale_grad``.
+    ``x`` is ``[N, *, T]``; y has its dtype and memory order. The threshold, and x, :math:`\rho` and
+    e before the first step (``before``, ``residual``, ``error``), broadcast with ``[N, *]``. All is
+    computed in the dtype of ``x``, half precision in float32. With a ``scale`` the messages are
+    rounded down to multiples of its reciprocal.
+
+    The gradient of ``x`` is that of sending always, :math:`g[t] - g[t+1]`; that of the threshold is
+    slayer's surrogate, of width ``tau_grad`` and height ``scale_grad``. The states get none.
     """
-    states = (state.to(x.dtype) for state in (before, residual, error))
-    return _Delta.apply(x, threshold, *states, cum_error, tau_grad, scale_grad)
+    states = (state.detach() for state in (before, residual, error))
+    backend = kernels.current_backend()
+    return _delta(x, threshold, *states, cum_error, tau_grad, scale_grad, scale or 0.0, backend)

@@ -1,49 +1,122 @@
 """Shifts in time: the one step between layers, and learnable axonal delays."""
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .. import kernels
+from ..quantize import exact_dtype
+from .autograd import in_order, no_gradients, per_neuron, reduced
+
 __all__ = ["shift", "shift_channels"]
+
+
+@torch.library.custom_op("lava_bridge::shift", mutates_args=())
+def _shift(x: Tensor, steps: int, backend: str) -> Tensor:
+    length = x.shape[-1]
+    steps = max(-length, min(length, steps))
+    compiled = kernels.chosen(backend, x)
+    if compiled is not None:
+        return kernels.gather(compiled, "shift", x, numbers=[steps])
+    output = torch.empty_like(x)
+    ahead, behind = max(steps, 0), max(-steps, 0)
+    output[..., :ahead] = output[..., length - behind :] = 0
+    output[..., ahead : length - behind] = x[..., behind : length - ahead]
+    return output
+
+
+@_shift.register_fake
+def _(x: Tensor, steps: int, backend: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.steps, ctx.backend = inputs
+    ctx.strides = output.stride()
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return _shift(in_order(grad, ctx.strides), -ctx.steps, ctx.backend), None, None
+
+
+torch.library.register_autograd("lava_bridge::shift", _gradient, setup_context=_save)
 
 
 def shift(x: Tensor, steps: int) -> Tensor:
     """Shift ``[*, T]`` later in time by whole steps (earlier if negative), filling with zeros.
 
     .. math:: y[t] = x[t - \\mathrm{steps}]
+
+    The output has the dtype and memory order of ``x``.
     """
+    return _shift(x, steps, kernels.current_backend())
+
+
+@torch.library.custom_op("lava_bridge::shift_channels", mutates_args=())
+def _shift_channels(
+    x: Tensor,
+    delay: Tensor,
+    sampling_time: float,
+    grad_scale: float,
+    backwards: bool,
+    backend: str,
+) -> Tensor:
     length = x.shape[-1]
-    steps = max(-length, min(length, steps))
-    if steps >= 0:
-        return F.pad(x[..., : length - steps], (steps, 0))
-    return F.pad(x[..., -steps:], (0, -steps))
-
-
-class _ShiftChannels(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, delay, sampling_time, grad_scale):
-        output = _gather_in_time(x, (delay / sampling_time).to(torch.int64))
-        ctx.save_for_backward(output, delay)
-        ctx.sampling_time, ctx.grad_scale = sampling_time, grad_scale
-        return output
-
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        output, delay = ctx.saved_tensors
-        (grad_output,) = grad_outputs
-        slope = shift(output, 1) - output
-        grad_delay = (grad_output * slope).sum(-1).sum_to_size(delay.shape) * ctx.grad_scale
-        steps = (delay / ctx.sampling_time).to(torch.int64)
-        return _gather_in_time(grad_output, -steps), grad_delay.to(delay.dtype), None, None
-
-
-def _gather_in_time(x: Tensor, steps: Tensor) -> Tensor:
-    """``y[..., t] = x[..., t - steps]``, zero outside; ``steps`` broadcasts with ``[N, *]``."""
-    length = x.shape[-1]
+    # Whatever is beyond the sequence, NaN among it, moves everything out of it.
+    steps = (delay / sampling_time).to(torch.int64).clamp(-length, length)
+    steps = -steps if backwards else steps
+    compiled = kernels.chosen(backend, x)
+    if compiled is not None:
+        return kernels.gather(compiled, "shift", x, [steps])
     source = torch.arange(length, device=x.device) - steps.unsqueeze(-1)
     inside = (source >= 0) & (source < length)
     taken = x.gather(-1, source.clamp(0, max(length - 1, 0)).expand(x.shape))
-    return torch.where(inside, taken, 0)
+    return torch.empty_like(x).copy_(torch.where(inside, taken, 0))
+
+
+@_shift_channels.register_fake
+def _(x: Tensor, *args: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("lava_bridge::delay_gradient", mutates_args=())
+def _delay_gradient(grad: Tensor, output: Tensor, backend: str) -> Tensor:
+    """The sum over time of ``grad[t] (output[t-1] - output[t])``, ``[N, *]``."""
+    compiled = kernels.chosen(backend, output)
+    if compiled is None:
+        y, grad = output.to(exact_dtype(output)), grad.to(exact_dtype(output))
+        return per_neuron(output).copy_((grad * (_shift(y, 1, backend) - y)).sum(-1))
+    inputs, wanted = (grad, output), ([None], [True])
+    done = kernels.run(compiled, "delay_gradient", output, inputs, (), (), *wanted)
+    return done.neurons[0]
+
+
+@_delay_gradient.register_fake
+def _(grad: Tensor, output: Tensor, backend: str) -> Tensor:
+    return per_neuron(output)
+
+
+def _save_for_channels(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, delay, ctx.sampling_time, ctx.grad_scale, ctx.backwards, ctx.backend = inputs
+    ctx.strides = output.stride()
+    ctx.save_for_backward(delay, *[output] * ctx.needs_input_grad[1])
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    delay, *output = ctx.saved_tensors
+    grad = in_order(grad, ctx.strides)
+    back = ctx.sampling_time, ctx.grad_scale, not ctx.backwards, ctx.backend
+    grad_delay = None
+    if output:
+        grad_delay = reduced(_delay_gradient(grad, *output, ctx.backend), delay) * ctx.grad_scale
+    return _shift_channels(grad, delay.detach(), *back), grad_delay, None, None, None, None
+
+
+torch.library.register_autograd(
+    "lava_bridge::shift_channels", _gradients, setup_context=_save_for_channels
+)
+no_gradients("lava_bridge::delay_gradient")
 
 
 def shift_channels(
@@ -56,9 +129,11 @@ def shift_channels(
         \partial L / \partial d = g\,\sum_t \partial L / \partial y[t]\;(y[t-1] - y[t])
 
     with delays d of 0 and more that broadcast with ``[N, C, *]``, the time :math:`\tau` of one step
-    (``sampling_time``) and the factor g (``grad_scale``).
+    (``sampling_time``) and the factor g (``grad_scale``). The output has the dtype and memory order
+    of ``x``.
 
     Source: ``lava.lib.dl.slayer.axon.delay``. (There a ``sampling_time`` other than 1 divides the
     delays twice; here once.)
     """
-    return _ShiftChannels.apply(x, delay, sampling_time, grad_scale)
+    backend = kernels.current_backend()
+    return _shift_channels(x, delay, sampling_time, grad_scale, False, backend)

@@ -84,7 +84,10 @@ class Stateful(LazyChannels):
         self._ran = True
         for name, start in self._starts.items():
             state = getattr(self, name)
-            if state.shape[0] != input.shape[0]:
+            if state.shape == (1,) and not self.persistent_state:
+                # One number for all will do: nothing of the batch's size is left in the module.
+                pass
+            elif state.shape[0] != input.shape[0]:
                 state = state.new_full(input.shape[:-1], start)
             elif state.shape[1:] != found:
                 state = state * state.new_ones(input.shape[:-1])

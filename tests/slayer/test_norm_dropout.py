@@ -191,4 +191,5 @@ def test_a_neuron_with_dropout_equals_lavas_under_the_same_seed(
         mine, reference = run_alike(ours, theirs, x, seed + step)
         assert torch.equal(mine, reference)
     # what is dropped on the way out has fired all the same
-    assert torch.equal(ours.voltage_state, theirs.voltage_state)
+    state = ours.voltage_state.expand_as(theirs.voltage_state)  # one number where none is kept
+    assert torch.equal(state, theirs.voltage_state)

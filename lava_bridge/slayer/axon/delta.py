@@ -9,7 +9,6 @@ from ...errors import BridgeError
 from ...ops import delta
 from ...quantize import exact_dtype
 from ..stateful import Stateful
-from ..utils import QUANTIZE_MODE, quantize
 
 __all__ = ["Delta"]
 
@@ -89,13 +88,14 @@ class Delta(Stateful):
             self.cum_error,
             self.tau_grad,
             self.scale_grad,
+            self.scale,
         )
         self.keep(pre_state=x)
         if self.persistent_state:
             self.set_states(residual_state=residual)
             if self.cum_error:
                 self.set_states(error_state=error)
-        return quantize(output, 1 / self.scale, QUANTIZE_MODE.FLOOR).to(input.dtype)
+        return output.to(input.dtype)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, cum_error={self.cum_error}"

@@ -5,10 +5,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ... import net_writer
+from ...ops import shift
 from ..axon import Delay
 from ..neuron import base as neuron_base
 
@@ -26,9 +26,9 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
     """
     waiting = getattr(module, "delay_buffer", None)
     persistent = getattr(getattr(module, "neuron", None), "persistent_state", False)
-    shifted = F.pad(x[..., :-1], (1, 0))
+    shifted = shift(x, 1)
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
-        shifted = torch.cat([waiting.unsqueeze(-1).to(x), x[..., :-1]], dim=-1)
+        shifted[..., 0] = waiting
     module.delay_buffer = x[..., -1].detach().clone() if persistent else None
     return shifted
 

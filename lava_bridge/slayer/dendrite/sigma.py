@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ...ops import sigma
 from ..stateful import Stateful
 
 __all__ = ["Sigma"]
@@ -26,9 +26,7 @@ class Sigma(Stateful):
     def forward(self, input: Tensor) -> Tensor:
         """Sum ``[N, C, *, T]`` over time."""
         self.prepare(input)
-        output = torch.cumsum(input, dim=-1)
-        if self.persistent_state:
-            output = output + self.pre_state.unsqueeze(-1).to(input.dtype)
+        output = sigma.dynamics(input, self.pre_state if self.persistent_state else None)
         self.keep(pre_state=output)
         return output
 

@@ -1,7 +1,9 @@
 """Real synapses on ``[N, C, H, W, T]`` (Dense also ``[N, C, T]``).
 
 Each is torch's three-dimensional convolution with a kernel of one step in time, so that weights
-have five dimensions and the names of torch's layers. Source: ``lava.lib.dl.slayer.synapse.layer``.
+have five dimensions and the names of torch's layers. It is run on single steps: time and batch are
+merged, and a step is a matrix product or a convolution in two dimensions. Source:
+``lava.lib.dl.slayer.synapse.layer``.
 """
 
 import math
@@ -117,13 +119,34 @@ class GenericLayer(torch.nn.Module):
         """
         raise NotImplementedError
 
-    def _convolve(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The convolution, or its transpose, of ``[N, C, H, W, T]`` with the hooked weight."""
-        weight, window = self.hooked_weight(mask), (self.stride, self.padding)
+    def _each_step(self, input: Tensor, weight: Tensor) -> Tensor:
+        """What :meth:`_weigh` makes of each step of ``[N, C, H, W, T]``.
+
+        Steps that lie whole in memory, batch or time outermost, are not copied; the result has
+        their order, so that a chain of layers moves no data. Others (time last) are copied once,
+        to ``[N, T, H, W, C]``: measured, the fastest to copy to and to convolve.
+        """
+        outer = input.transpose(1, -1)  # [N, T, H, W, C]
+        time_first = outer.stride(1) > outer.stride(0)
+        if time_first:
+            outer = outer.transpose(0, 1)
+        # Channels are last where batch and time are merged and split, so that a copy, if there
+        # must be one (of the gradient, too), is in this order; a view is as it was.
+        frames = outer.flatten(0, 1).movedim(-1, 1)
+        z = self._weigh(frames, weight.squeeze(-1))
+        z = z.movedim(1, -1).unflatten(0, outer.shape[:2])
+        return (z.transpose(0, 1) if time_first else z).transpose(1, -1)
+
+    def _weigh(self, frames: Tensor, weight: Tensor) -> Tensor:
+        """The convolution, or its transpose, of ``[*, C, H, W]`` with a weight of 4 dimensions."""
+        return self._convolve(frames, weight, self.groups)
+
+    def _convolve(self, frames: Tensor, weight: Tensor, groups: int) -> Tensor:
+        stride, padding, dilation = self.stride[:2], self.padding[:2], self.dilation[:2]
         if self.transposed:
-            size = self.output_padding, self.groups, self.dilation
-            return F.conv_transpose3d(input, weight, None, *window, *size)
-        return F.conv3d(input, weight, None, *window, self.dilation, self.groups)
+            size = stride, padding, self.output_padding[:2], groups, dilation
+            return F.conv_transpose2d(frames, weight, None, *size)
+        return F.conv2d(frames, weight, None, stride, padding, dilation, groups)
 
     def _plane(self, input_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
         """Height and width after the convolution of a plane of this height and width."""
@@ -211,9 +234,16 @@ class Dense(GenericLayer, torch.nn.Conv3d):
         """
         if not isinstance(input, Tensor) or input.dim() != 3:
             require(self._place, input, "[N, C, H, W, T]", self.in_channels)
-            return self._convolve(input, mask)
+            return self._each_step(input, self.hooked_weight(mask))
         require(self._place, input, "[N, C, T]", self.in_channels)
-        return self._convolve(input.unsqueeze(2).unsqueeze(2), mask).flatten(1, 3)
+        return self._each_step(input[:, :, None, None], self.hooked_weight(mask))[:, :, 0, 0]
+
+    def _weigh(self, frames: Tensor, weight: Tensor) -> Tensor:
+        if frames.shape[2:] != weight.shape[2:]:  # as Conv3d: the weight slides over a larger plane
+            return self._convolve(frames, weight, 1)
+        if frames.stride(1) == 1:  # the weight follows the order of the larger one, the frames
+            frames, weight = frames.movedim(1, -1), weight.movedim(1, -1)
+        return F.linear(frames.flatten(1), weight.flatten(1))[:, :, None, None]
 
 
 class _Convolving(GenericLayer):
@@ -243,7 +273,7 @@ class _Convolving(GenericLayer):
     def forward(self, input: Tensor, output_size: None = None) -> Tensor:
         """Dendritic input from spikes ``[N, C, H, W, T]``; torch's ``output_size`` is not used."""
         require(self._place, input, "[N, C, H, W, T]", self.in_channels)
-        return self._convolve(input)
+        return self._each_step(input, self.hooked_weight())
 
 
 class Conv(_Convolving, torch.nn.Conv3d):
@@ -295,11 +325,15 @@ class _Pooling(GenericLayer):
     def forward(self, input: Tensor, output_size: None = None) -> Tensor:
         """Dendritic input from spikes ``[N, C, H, W, T]``; torch's ``output_size`` is not used."""
         require(self._place, input, "[N, C, H, W, T]")
-        rows, columns = self.fill(input.shape[2], input.shape[3])
+        return self._each_step(input, self.hooked_weight())
+
+    def _weigh(self, frames: Tensor, weight: Tensor) -> Tensor:
+        channels, height, width = frames.shape[1:]
+        rows, columns = self.fill(height, width)
         if rows or columns:
-            input = F.pad(input, (0, 0, 0, columns, 0, rows))
-        planes = input.flatten(0, 1).unsqueeze(1)
-        return self._convolve(planes).squeeze(1).unflatten(0, input.shape[:2])
+            frames = F.pad(frames, (0, columns, 0, rows))
+        # One weight for all, each channel a group by itself: faster than channels as a batch.
+        return self._convolve(frames, weight.expand(channels, -1, -1, -1), channels)
 
 
 class Pool(_Pooling, torch.nn.Conv3d):

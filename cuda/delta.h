@@ -1,0 +1,129 @@
+// The delta encoder of lava_bridge/ops/delta.py: sends what changed, once it is large enough.
+
+// What the encoder and its threshold's gradient share: the changes and when they are sent.
+// Parameters: threshold; x, residual and error before the first step.
+template <class L> struct DeltaNeuron {
+    typedef typename L::Real Real;
+
+    Real threshold, before, residual, error;
+
+    template <class At> LB_INLINE void start(const At &at) {
+        threshold = at.parameter(0);
+        before = at.parameter(1);
+        residual = at.parameter(2);
+        error = at.parameter(3);
+    }
+
+    // Gives the change, and in `sent` what is sent of it.
+    LB_INLINE Real step(Real x, bool cumulated, Real &sent) {
+        Real change = x - before + residual;
+        error = cumulated ? error + change : change;
+        sent = L::choose(L::mask(magnitude<L>(error) >= threshold), change, L::all(0));
+        // Times 0, not 0: what is left of an infinite error is NaN, as in the reference.
+        error = error * L::choose(L::mask(sent == L::all(0)), L::all(1), L::all(0));
+        residual = change - sent;
+        before = x;
+        return change;
+    }
+};
+
+// in: x. out: the messages. Results: residual and error after the last step.
+// Numbers: whether the error is cumulated; what a message of 1 is as an integer (0: not rounded).
+template <class L> struct Delta {
+    typedef typename L::Real Real;
+    typedef typename L::Int Int;
+    static const int inputs = 1, outputs = 1;
+    static const bool reversed = false, integers = false;
+    typedef DeltaNeuron<L> Neuron;
+
+    bool cumulated, rounds;
+    Scale<L> scale;
+
+    LB_INLINE explicit Delta(const Call &call)
+        : cumulated(call.number[0] != 0), rounds(call.number[1] != 0), scale(call.number[1]) {}
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const { n.start(at); }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
+        Real sent;
+        n.step(in[0], cumulated, sent);
+        if (rounds) {
+            // Over the step 1 / scale, as the reference: times the scale where that is the same.
+            Real steps = scale.exact ? sent * scale.scale : sent / scale.reciprocal;
+            sent = L::floored(steps) * scale.reciprocal;
+        }
+        out[0] = sent;
+    }
+
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
+        at.result(0, n.residual);
+        at.result(1, n.error);
+    }
+};
+
+// The gradient of sending always. in: gradient of the messages. out: gradient of x.
+template <class L> struct DeltaBackward {
+    typedef typename L::Real Real;
+    typedef typename L::Int Int;
+    static const int inputs = 1, outputs = 1;
+    static const bool reversed = true, integers = false;
+
+    struct Neuron {
+        Real later;
+    };
+
+    LB_INLINE explicit DeltaBackward(const Call &) {}
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &, Int &) const {
+        n.later = L::all(0);
+    }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
+        out[0] = in[0] - n.later;
+        n.later = in[0];
+    }
+
+    template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
+};
+
+// The threshold's gradient: encodes again, as nothing but x was kept.
+// in: x, gradient of the messages. Result: gradient of the threshold.
+// Numbers: whether the error is cumulated; width and height of the surrogate.
+template <class L> struct DeltaThreshold {
+    typedef typename L::Real Real;
+    typedef typename L::Int Int;
+    static const int inputs = 2, outputs = 1;
+    static const bool reversed = false, integers = false;
+
+    struct Neuron {
+        DeltaNeuron<L> delta;
+        typename L::Sum sum;
+    };
+
+    bool cumulated;
+    Real width, height;
+
+    LB_INLINE explicit DeltaThreshold(const Call &call)
+        : cumulated(call.number[0] != 0), width(L::all(call.number[1])),
+          height(L::all(call.number[2])) {}
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
+        n.delta.start(at);
+        n.sum = typename L::Sum{};
+    }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
+        Real sent;
+        Real change = n.delta.step(in[0], cumulated, sent);
+        Real above = magnitude<L>(change) - n.delta.threshold;
+        Real near = height * L::exponential(-magnitude<L>(above) / width);
+        Real slope = L::choose(L::mask(above > L::all(0)), -change * near / n.delta.threshold,
+                               -sign<L>(change));
+        out[0] = slope * in[1];
+        n.sum = n.sum + L::widened(out[0]);
+    }
+
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
+        at.result(0, L::narrowed(n.sum));
+    }
+};

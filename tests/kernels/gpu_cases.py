@@ -1,0 +1,155 @@
+"""The operators that have kernels, in the form that the GPU's tests run them: on any device.
+
+For a further operator, add a function to :data:`OPERATORS`: all of the tests take it up.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from kernel_cases import same
+from torch import Tensor
+
+from lava_bridge import kernels
+from lava_bridge.ops import cuba, leaky_integrator
+
+# A power of two: the decays' gradients of slayer are exact for these only.
+SCALE = 64
+THRESHOLD = 1.5
+
+
+class Parameters:
+    """Numbers for each neuron of ``x`` ``[N, *, T]``, or one for all, the same on every device."""
+
+    def __init__(self, x: Tensor, shared: bool, learned: bool) -> None:
+        self.made: list[Tensor] = []
+        self._x, self._shared, self._learned = x, shared, learned
+
+    def between(self, low: float, high: float) -> Tensor:
+        real = torch.float64 if self._x.dtype == torch.float64 else torch.float32
+        shape = (1,) if self._shared else self._x.shape[:-1]
+        drawn = torch.rand(shape, generator=torch.Generator().manual_seed(len(self.made)))
+        number = (low + (high - low) * drawn).to(real).to(self._x.device)
+        self.made.append(number.requires_grad_(self._learned))
+        return number
+
+    def decay(self) -> Tensor:
+        number = self.between(100, 3000).detach().round()
+        self.made[-1] = number.requires_grad_(self._learned)
+        return number
+
+
+Operator = Callable[[Tensor, Parameters], list[Tensor]]
+
+
+def _dynamics(threshold: float | None) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        decay, state = numbers.decay(), numbers.between(-1, 1)
+        return [leaky_integrator.dynamics(x, decay, state, SCALE, threshold)]
+
+    return run
+
+
+def _leak(x: Tensor, numbers: Parameters) -> list[Tensor]:
+    decay, state = numbers.decay(), numbers.between(-1, 1)
+    return [leaky_integrator.leak(x, decay, state, 100, kernels.current_backend())]
+
+
+def _fire(graded: bool) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        decays = numbers.decay(), numbers.decay()
+        states = numbers.between(-1, 1), numbers.between(-1, 1)
+        fired = cuba.fire(x, decays, states, SCALE, THRESHOLD, (0.7, 1.3), graded)
+        return [fired.spike, fired.last_current, fired.last_held]
+
+    return run
+
+
+def _fire_and_reset(is_current: bool, detach_reset: bool, keep: bool) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        decays = numbers.decay(), numbers.decay()
+        states = numbers.between(-1, 1), numbers.between(-1, 1)
+        fired = cuba.fire_and_reset(
+            x,
+            decays,
+            states,
+            SCALE,
+            THRESHOLD,
+            lambda above: torch.sigmoid(4 * above),
+            detach_reset,
+            is_current,
+            keep_current=keep,
+            keep_held=keep,
+            backend=kernels.current_backend(),
+        )
+        kept = [fired.current, fired.held] if keep else []
+        # Where x is the current itself there is no state of it.
+        last = [] if is_current else [fired.last_current]
+        return [fired.spike, *kept, *last, fired.last_held]
+
+    return run
+
+
+OPERATORS: dict[str, Operator] = {
+    "leaky integrator": _dynamics(None),
+    "leaky integrator with reset": _dynamics(THRESHOLD),
+    "leak": _leak,
+    "fire": _fire(False),
+    "graded fire": _fire(True),
+    "fire and reset": _fire_and_reset(False, False, True),
+    "fire and detached reset": _fire_and_reset(False, True, False),
+    "fire and reset of currents": _fire_and_reset(True, False, True),
+}
+
+
+class Outcome(NamedTuple):
+    """What an operator on a dtype gives, and the gradients of input and parameters; on the CPU."""
+
+    dtype: torch.dtype
+    outputs: list[Tensor]
+    gradients: list[Tensor]
+
+
+def outcome(
+    name: str,
+    backend: str,
+    x: Tensor,
+    shared: bool = False,
+    learned: bool = True,
+    device: str = "cpu",
+) -> Outcome:
+    """Run an operator and its gradients on a backend and a device."""
+    x = x.to(device).detach().requires_grad_(learned)
+    numbers = Parameters(x, shared, learned)
+    with kernels.use_backend(backend):
+        outputs = OPERATORS[name](x, numbers)
+        sources = [x, *numbers.made]
+        found: tuple[Tensor | None, ...] = ()
+        if learned:
+            grown = [y for y in outputs if y.requires_grad]
+            weights = [
+                torch.randn(y.shape, generator=torch.Generator().manual_seed(y.dim())).to(y)
+                for y in grown
+            ]
+            found = torch.autograd.grad(grown, sources, weights, allow_unused=True)
+    gradients = [g.cpu() for g in found if g is not None]
+    return Outcome(x.dtype, [y.detach().cpu() for y in outputs], gradients)
+
+
+# A reference that runs in half precision is no better than that, the kernels compute in float32.
+_DIGITS = {torch.float64: 1e-10, torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def assert_same(mine: Outcome, reference: Outcome) -> None:
+    """Outputs to the bit; gradients to the digits of the input's dtype, beside the largest one."""
+    assert len(mine.gradients) == len(reference.gradients)
+    for found, expected in zip(mine.outputs, reference.outputs, strict=True):
+        assert same(found, expected)
+    for found, expected in zip(mine.gradients, reference.gradients, strict=True):
+        assert found.dtype == expected.dtype
+        # A parameter for all sums over the neurons, in no fixed order: much may cancel.
+        digits = _DIGITS[reference.dtype] * (10 if expected.numel() == 1 else 1)
+        largest = float(expected.abs().nan_to_num(0, 0, 0).max()) if expected.numel() else 0
+        torch.testing.assert_close(
+            found, expected, rtol=digits, atol=digits * largest, equal_nan=True
+        )

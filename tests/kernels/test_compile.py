@@ -1,0 +1,197 @@
+"""torch.compile, torch.export and autocast on nets of these modules."""
+
+import copy
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, surrogate
+
+import lava_bridge
+from lava_bridge import slayer
+from lava_bridge.exchange import BatchNorm2d, CubaLIFNode
+
+CUBA = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
+ADAPTIVE = {"threshold_step": 0.1, "threshold_decay": 0.1, "refractory_decay": 0.2}
+TURNING = {"threshold": 0.5, "period": 8, "decay": 0.1}
+FAMILIES = {
+    "cuba": CUBA,
+    "alif": {**CUBA, **ADAPTIVE},
+    "rf": TURNING,
+    "rf_iz": TURNING,
+    "adrf": {**TURNING, **ADAPTIVE},
+    "adrf_iz": {**TURNING, **ADAPTIVE},
+    "sigma_delta": {"threshold": 0.1, "activation": torch.relu},
+}
+
+
+@pytest.fixture(autouse=True)
+def _compile_anew():
+    torch._dynamo.reset()
+
+
+def conv_net() -> torch.nn.Sequential:
+    block = slayer.block.cuba
+    return torch.nn.Sequential(
+        block.Conv(CUBA, 2, 4, 3, padding=1, weight_scale=3),
+        block.Pool({**CUBA, "threshold": 0.5}, 2),
+        block.Flatten(),
+        block.Dense(CUBA, 4 * 3 * 3, 5, weight_scale=3, delay=True),
+        block.Affine(CUBA, 5, 5),
+    )
+
+
+def gradients(run, x, parameters):
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(run(leaf).sum(), [leaf, *parameters], allow_unused=True)
+
+
+def assert_same_net(net, compiled, x, other):
+    for batch in (x, other):
+        assert torch.equal(compiled(batch), net(batch))
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    compared = 0
+    for mine, reference in zip(
+        gradients(compiled, x, parameters), gradients(net, x, parameters), strict=True
+    ):
+        assert (mine is None) == (reference is None)
+        if reference is not None:
+            compared += int(reference.any())
+            torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
+    assert compared > 0
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_net_of_slayer_blocks_compiles_whole(warm):
+    net, x = conv_net(), torch.rand(2, 2, 6, 6, 7)
+    if warm:
+        net(x)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    assert_same_net(net, compiled, x, torch.rand(3, 2, 6, 6, 7))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("learned", [False, True])
+def test_every_family_compiles_whole(family, learned):
+    params = {**FAMILIES[family], "requires_grad": learned, "shared_param": not learned}
+    net, x = getattr(slayer.block, family).Dense(params, 4, 5, weight_scale=4), torch.rand(2, 4, 9)
+    net(x)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    assert_same_net(net, compiled, x, torch.rand(3, 4, 9))
+
+
+def test_inductor_compiles_the_net_too():
+    net, x = conv_net(), torch.rand(2, 2, 6, 6, 7)
+    net(x)
+    assert_same_net(net, torch.compile(net, fullgraph=True), x, x)
+
+
+def test_state_goes_on_in_a_compiled_neuron():
+    one = slayer.neuron.cuba.Neuron(**CUBA, persistent_state=True)
+    x = torch.rand(2, 3, 8)
+    one(x[..., :1])
+    one.reset() if hasattr(one, "reset") else None
+    other = copy.deepcopy(one)
+    compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
+    for part in x.split(4, dim=-1):
+        assert torch.equal(compiled(part), one(part))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {},
+        {"surrogate_function": surrogate.ATan(), "detach_reset": True},
+        {"requires_grad": True},
+        {"norm": True},
+        {"store_v_seq": True, "store_i_seq": True},
+    ],
+    ids=str,
+)
+def test_a_net_of_spikingjellys_compiles_whole(node):
+    node = {**node, "norm": BatchNorm2d(5)} if "norm" in node else node
+    net = torch.nn.Sequential(
+        layer.Conv2d(3, 5, 3, padding=1, step_mode="m"),
+        CubaLIFNode(0.3, 0.1, v_threshold=0.25, step_mode="m", **node),
+    )
+    net.eval()  # a norm's statistics do not move between the runs
+
+    def fresh(run):
+        def from_rest(x):
+            functional.reset_net(net)
+            return run(x)
+
+        return from_rest
+
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    x = torch.rand(6, 2, 3, 4, 4)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    assert 0.01 < fresh(net)(x).mean() < 0.99
+    assert torch.equal(fresh(compiled)(x), fresh(net)(x))
+    for mine, reference in zip(
+        gradients(fresh(compiled), x, parameters),
+        gradients(fresh(net), x, parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_a_net_of_slayer_blocks_is_exported_for_any_batch_and_time():
+    net, x = conv_net().eval(), torch.rand(2, 2, 6, 6, 7)
+    net(x)
+    sizes = ({0: torch.export.Dim("batch"), 4: torch.export.Dim("time")},)
+    program = torch.export.export(net, (x,), dynamic_shapes=sizes)
+    names = {str(node.target) for node in program.graph.nodes}
+    assert "lava_bridge.cuba.default" in names
+    for batch in (x, torch.rand(5, 2, 6, 6, 9)):
+        assert net(batch).any()
+        assert torch.equal(program.module()(batch), net(batch))
+
+
+def test_a_net_of_spikingjellys_is_exported():
+    net = torch.nn.Sequential(
+        layer.Linear(4, 5, step_mode="m"), CubaLIFNode(0.3, 0.1, v_threshold=0.25, step_mode="m")
+    ).eval()
+    program = torch.export.export(net, (torch.rand(6, 2, 4),))
+    functional.reset_net(net)
+    x = torch.rand(6, 2, 4)
+    found, expected = program.module()(x), net(x)
+    assert expected.any()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_synapses_run_in_half_and_states_in_full_precision(dtype):
+    net, x = slayer.block.cuba.Conv(CUBA, 2, 4, 3, weight_scale=3), torch.rand(2, 2, 6, 6, 7)
+    net(x)
+    with torch.autocast("cpu", dtype=dtype):
+        drive, spikes = net.synapse(x), net(x)
+    assert drive.dtype == spikes.dtype == dtype
+    # The neuron computes what float32 gives for that input, and no autocast changes it.
+    expected = slayer.neuron.cuba.Neuron(**CUBA)(drive.float())
+    assert spikes[..., 1:].any()
+    assert torch.equal(spikes[..., 1:].float(), expected[..., :-1])
+    spikes.sum().backward()
+    weight = net.synapse.weight
+    assert weight.grad.dtype == torch.float32
+    assert weight.grad.any()
+
+
+def test_under_autocast_spikingjellys_node_gives_spikes_of_its_input():
+    node = CubaLIFNode(0.3, 0.1, step_mode="m", requires_grad=True)
+    x = torch.rand(6, 2, 3).to(torch.bfloat16).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        spikes = node(x)
+    assert spikes.dtype == torch.bfloat16
+    assert node.v.dtype == torch.float32
+    spikes.sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+    assert node.current_decay.grad.dtype == torch.float32
+
+
+def test_the_backend_is_part_of_what_is_compiled():
+    neuron, x = slayer.neuron.cuba.Neuron(**CUBA), torch.rand(2, 3, 8)
+    compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager")
+    expected = neuron(x)
+    for name in ("auto", "torch", "native"):
+        with lava_bridge.use_backend(name):
+            assert torch.equal(compiled(x), expected)

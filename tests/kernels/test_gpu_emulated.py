@@ -1,0 +1,207 @@
+"""The GPU's driver, ``cuda/gpu.cu``, on a GPU that gpu_shim.h emulates: here it runs everywhere.
+
+The launches are those of :mod:`lava_bridge.kernels.cupy`; CuPy and the compiler for GPUs are left out.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from gpu_cases import OPERATORS, assert_same, outcome
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import ALL_ORDERS, laid_out, numbers, orders, shapes_and_orders, spread
+
+from lava_bridge.kernels import backend, cupy
+
+COMPILER = os.environ.get("CXX", "g++")
+
+pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no compiler {COMPILER}")
+
+HERE = Path(__file__).parent
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fwrapv", "-ffp-contract=off")
+# A GPU stops at a read or write that is not aligned; so does this.
+FLAGS += ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error", "-Wall", "-Werror")
+FLAGS += ("-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")
+
+
+@functools.cache
+def folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="lava_bridge_gpu_")
+
+
+@functools.cache
+def library(kernel: str, real: torch.dtype) -> ctypes.CDLL:
+    """gpu.cu compiled for one program, as lava_bridge.kernels.cupy would have it."""
+    name = f"{kernel}_{'double' if real == torch.float64 else 'float'}"
+    source = Path(folder().name, f"{name}.cpp")
+    included = (HERE / "gpu_shim.h", cupy.sources() / "gpu.cu", HERE / "gpu_shim_end.h")
+    source.write_text("".join(f'#include "{file}"\n' for file in included))
+    defines = [option for option in cupy.options(kernel, real) if option.startswith("-D")]
+    more = os.environ.get("LAVA_BRIDGE_CFLAGS", "").split()
+    command = [COMPILER, *FLAGS, *defines, *more, str(source), "-o", f"{source}.so"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(f"{source}.so")
+
+
+class Emulated(types.ModuleType):
+    """Takes the place of a backend's module.
+
+    Attributes:
+        entries: Those of gpu.cu that ran.
+        backwards: Whether the last thread of a block goes first.
+        only: The entry to take for all calls, in blocks of so many threads; None: as planned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("emulated")
+        self.DTYPES, self.stored = cupy.DTYPES, cupy.stored
+        self.entries: set[str] = set()
+        self.backwards = False
+        self.only: int | None = None
+
+    def missing(self) -> None:
+        return None
+
+    def launch(self, kernel, call, device, real) -> None:
+        plan = cupy.planned(call, real)
+        if self.only:
+            blocks = -(-call.outer * call.inner // self.only)
+            plan = cupy.Launch("rows", blocks, self.only, 0)
+        self.entries.add(plan.entry)
+        failed = library(kernel, real).emulated_launch(
+            ctypes.byref(call),
+            plan.entry == "staged",
+            plan.blocks,
+            plan.threads,
+            plan.shared,
+            self.backwards,
+        )
+        assert not failed, "threads did not meet, or left their shared memory"
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """Stands for the native kernels, as those run on the CPU's tensors."""
+    emulated = Emulated()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backend._COMPILED, "native", emulated)
+        yield emulated
+
+
+@pytest.fixture(autouse=True)
+def _planned(gpu):
+    yield
+    gpu.backwards, gpu.only = False, None
+    gpu.entries.clear()
+
+
+def check(name, x, **settings):
+    assert_same(outcome(name, "native", x, **settings), outcome(name, "torch", x, **settings))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_all_shapes_and_orders_in_memory(gpu, name, backwards):
+    gpu.backwards = backwards
+    for k, (shape, order) in enumerate(ALL_ORDERS):
+        check(name, laid_out(numbers(shape, k, 3.0, torch.float32), order), shared=k % 2 == 0)
+    assert gpu.entries == {"rows", "staged"}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_all_dtypes(gpu, name, dtype):
+    for k, steps in enumerate((1, 2, 31, 32, 33, 64, 68, 70)):
+        for order in orders(3):
+            check(name, laid_out(numbers((3, 13, steps), k, 3.0, dtype), order))
+    assert gpu.entries == {"rows", "staged"}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("time_last", [False, True])
+def test_states_too_large_for_32_bits(gpu, name, dtype, time_last):
+    # Some neurons only: the others of a warp must not notice.
+    x = numbers((2, 35, 40), 0, 3.0, dtype)
+    x[:, ::3] *= 3e5
+    x = laid_out(x, (0, 1, 2) if time_last else (2, 0, 1))
+    reference = outcome(name, "torch", x, learned=False)
+    assert_same(outcome(name, "native", x, learned=False), reference)
+    held = torch.cat([y.flatten() for y in reference.outputs if y.dtype == dtype])
+    assert "fire" in name or float(held.abs().max()) * 64 > 1 << 24
+    assert gpu.entries == {"staged" if time_last else "rows"}
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86's integers")
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("time_last", [False, True])
+def test_numbers_that_no_integer_stands_for(gpu, name, dtype, time_last):
+    x = numbers((3, 12, 40), 0, 3.0, dtype)
+    for k, odd in enumerate((float("nan"), float("inf"), -float("inf"), 1e9, -1e9, 1e19, -1e30)):
+        x[1, k, 3 * k] = odd
+    x = laid_out(x, (0, 1, 2) if time_last else (2, 0, 1))
+    settings = {"learned": False, "shared": True}
+    assert_same(outcome(name, "native", x, **settings), outcome(name, "torch", x, **settings))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", cupy.DTYPES)
+def test_sequences_that_begin_anywhere(gpu, name, dtype):
+    shape, size = (2, 20, 36), 2 * 20 * 36
+    for start in (1, 2, 4):
+        x = numbers((size + start,), start, 3.0, dtype)[start:].view(shape)
+        check(name, x)
+    check(name, spread(numbers(shape, 0, 3.0, dtype)))
+    assert "staged" in gpu.entries
+
+
+@pytest.mark.parametrize("threads", [1, 32, 96, 128])
+def test_rows_in_blocks_of_any_size(gpu, threads):
+    gpu.only = threads
+    for name in OPERATORS:
+        check(name, numbers((2, 67, 21), 0, 3.0, torch.float32))
+    assert gpu.entries == {"rows"}
+
+
+def test_gradients_that_are_not_wanted(gpu):
+    for name in OPERATORS:
+        check(name, numbers((2, 20, 36), 0, 3.0, torch.float32), learned=False)
+
+
+@given(
+    name=st.sampled_from(list(OPERATORS)),
+    layout=shapes_and_orders,
+    seed=st.integers(0, 1000),
+    size=st.sampled_from([0.3, 3.0, 3e5]),
+    dtype=st.sampled_from(cupy.DTYPES),
+    shared=st.booleans(),
+    backwards=st.booleans(),
+)
+def test_any_sequence(gpu, name, layout, seed, size, dtype, shared, backwards):
+    shape, order = layout
+    gpu.backwards = backwards
+    x = laid_out(
+        numbers(shape, seed, min(size, 3e4) if dtype == torch.float16 else size, dtype), order
+    )
+    # Gradients of states that float32 does not hold are not the same to so many digits.
+    check(name, x, shared=shared, learned=size < 1e3)
+
+
+def test_the_structure_is_that_of_the_header():
+    source = '#include "call.h"\nextern "C" int size() { return sizeof(Call); }\n'
+    path = Path(folder().name, "size.cpp")
+    path.write_text(source)
+    command = [COMPILER, "-shared", "-fPIC", f"-I{cupy.sources()}", str(path), "-o", f"{path}.so"]
+    subprocess.run(command, check=True)
+    assert ctypes.CDLL(f"{path}.so").size() == ctypes.sizeof(cupy.Call)
