@@ -227,6 +227,29 @@ static void turn_out(const R *rows, R *to, const long long *offset, int count, l
     }
 }
 
+// A block of time of a pack, whole or not, from rows to rows; `place` is the pack's in them.
+template <bool whole, class L, class Program, class R>
+LB_INLINE void step_block(const Call &call, const Program &shared,
+                          typename Program::Neuron &neuron, int here, const R *in_rows,
+                          R *out_rows, int place, int steps, typename L::Int &high) {
+    // Copies, as in step_row.
+    const Program program = shared;
+    typename Program::Neuron state = neuron;
+    typename L::Int highest = high;
+    for (int i = 0; i < steps; ++i) {
+        int first = (Program::reversed ? steps - 1 - i : i) * TURNED + place;
+        const R *from[Program::inputs];
+        R *to[Program::outputs];
+        for (int k = 0; k < Program::inputs; ++k)
+            from[k] = call.in[k] ? in_rows + k * BLOCK * TURNED : NULL;
+        for (int k = 0; k < Program::outputs; ++k)
+            to[k] = call.out[k] ? out_rows + k * BLOCK * TURNED : NULL;
+        step_pack<whole, L>(program, state, here, from, to, first, highest);
+    }
+    neuron = state;
+    high = highest;
+}
+
 template <class L, class Program, class R>
 static void turned(const Call &call, const Program &program, typename Program::Neuron *neurons,
                    long long first, int count, typename L::Int &high) {
@@ -243,16 +266,15 @@ static void turned(const Call &call, const Program &program, typename Program::N
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k])
                 turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
-        const R *in[Program::inputs];
-        R *out[Program::outputs];
-        for (int i = 0; i < steps; ++i) {
-            int t = Program::reversed ? steps - 1 - i : i;
-            for (int k = 0; k < Program::inputs; ++k)
-                in[k] = call.in[k] ? in_rows[k] + t * TURNED : NULL;
-            for (int k = 0; k < Program::outputs; ++k)
-                out[k] = call.out[k] ? out_rows[k] + t * TURNED : NULL;
-            step_row<L, Program, R>(program, neurons, count, in, out, high);
-        }
+        // Pack by pack: its state stays in registers over the block.
+        int place = 0;
+        for (; place + L::count <= count; place += L::count)
+            step_block<true, L, Program, R>(call, program, neurons[place / L::count], L::count,
+                                            in_rows[0], out_rows[0], place, steps, high);
+        if (place < count)
+            step_block<false, L, Program, R>(call, program, neurons[place / L::count],
+                                             count - place, in_rows[0], out_rows[0], place, steps,
+                                             high);
         for (int k = 0; k < Program::outputs; ++k)
             if (call.out[k])
                 turn_out(out_rows[k], (R *)call.out[k] + start, offset, count, call.inner, steps);

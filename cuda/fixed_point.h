@@ -54,25 +54,20 @@ template <class L> struct Fixed {
     // What is noted where they may not.
     LB_INLINE static Int unless(bool all_fit) { return L::zero() + (all_fit ? 0 : NARROW_LIMIT); }
 
-    // An integer parameter; noted where it is no 12-bit fraction of either sign.
+    // An integer parameter, a fraction of 12 bits; noted where it is not in 0 ... 4096.
     LB_INLINE static Int fraction(Real x, Int &high) {
         Int k = truncated(x, high);
         if constexpr (L::narrow) {
-            Mask fits = (k <= DECAY_SCALE) & (k >= -DECAY_SCALE);
+            Mask fits = (k <= DECAY_SCALE) & (k >= L::zero());
             high = high | L::pick(fits, L::zero(), L::zero() + NARROW_LIMIT);
         }
         return k;
     }
 
-    // What a decay d leaves, 4096 - d; noted where it is not in 0 ... 4096.
-    LB_INLINE static Int kept(Real decay, Int &high) {
-        Int k = DECAY_SCALE - fraction(decay, high);
-        if constexpr (L::narrow)
-            high = high | L::pick(k <= DECAY_SCALE, L::zero(), L::zero() + NARROW_LIMIT);
-        return k;
-    }
+    // What a decay d leaves, 4096 - d.
+    LB_INLINE static Int kept(Real decay, Int &high) { return DECAY_SCALE - fraction(decay, high); }
 
-    // sign(x k) (|x k| >> 12) for a fraction k of 0 ... 4096.
+    // sign(x k) (|x k| >> 12) for a fraction k; in 32 bits for x below 2^27.
     LB_INLINE static Int decayed(Int x, Int k) {
         if constexpr (L::narrow) {
             // The product has up to 36 bits: the upper and lower 12 bits of x are taken apart. What
@@ -81,17 +76,6 @@ template <class L> struct Fixed {
             Int lower = L::small_product(x & (DECAY_SCALE - 1), k);
             Int up = L::shifted(x, 31) & (DECAY_SCALE - 1);
             return upper + L::shifted(lower + up, DECAY_BITS);
-        } else {
-            return truncated_shift(x * k);
-        }
-    }
-
-    // The same for a fraction of either sign.
-    LB_INLINE static Int turned(Int x, Int k) {
-        if constexpr (L::narrow) {
-            Int flip = L::shifted(k, 31);
-            Int y = decayed(x, (k ^ flip) - flip);
-            return (y ^ flip) - flip;
         } else {
             return truncated_shift(x * k);
         }

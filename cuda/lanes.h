@@ -117,14 +117,15 @@ template <class R, class I> struct Lanes {
             for (int lane = 0; lane < count; ++lane) x[lane] = __builtin_exp(x[lane]);
             return x;
         } else {
-            // exp(x) = 2^n exp(r), |r| <= ln(2) / 2; the coefficients are the series' own. Right
-            // to two units in the last place; 0 below -87, as far as surrogates are concerned.
+            // exp(x) = 2^n exp(r), |r| <= ln(2) / 2, for x up to 88; the coefficients are the
+            // series' own. Right to three units in the last place; below -87, where a surrogate is
+            // as good as 0, it stays what it is there.
             x = x < -87.0f ? all(-87.0f) : x;
-            x = x > 88.0f ? all(88.0f) : x;
-            Real n = floored(x * 1.44269504f + 0.5f);
+            // Numbers of this size have no fraction: the sum is rounded to a whole number.
+            const float whole = 3 << 22;
+            Real n = (x * 1.44269504f + whole) - whole;
             Real r = x - n * 0.693359375f + n * 2.12194440e-4f;
-            Real series = r * (1.0f / 5040) + 1.0f / 720;
-            series = series * r + 1.0f / 120;
+            Real series = r * (1.0f / 720) + 1.0f / 120;
             series = series * r + 1.0f / 24;
             series = series * r + 1.0f / 6;
             series = series * r + 0.5f;

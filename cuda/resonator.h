@@ -20,6 +20,7 @@ template <class L> struct Turn {
 
     template <class At>
     LB_INLINE void start(State &s, const At &at, const Scale<L> &scale, Int &high) const {
+        // Neurons turn within a quarter circle; negative fractions take 64 bits.
         s.sine = Fixed<L>::fraction(at.parameter(0), high);
         s.cosine = Fixed<L>::fraction(at.parameter(1), high);
         s.real = scale.state(at.parameter(2), high);
@@ -27,8 +28,8 @@ template <class L> struct Turn {
     }
 
     LB_INLINE void step(State &s, Real real, Real imag, const Scale<L> &scale, Int &high) const {
-        Int turned = Fixed<L>::turned(s.real, s.cosine) - Fixed<L>::turned(s.imag, s.sine);
-        s.imag = Fixed<L>::turned(s.real, s.sine) + Fixed<L>::turned(s.imag, s.cosine) +
+        Int turned = Fixed<L>::decayed(s.real, s.cosine) - Fixed<L>::decayed(s.imag, s.sine);
+        s.imag = Fixed<L>::decayed(s.real, s.sine) + Fixed<L>::decayed(s.imag, s.cosine) +
                  scale.integer(imag, high);
         s.real = turned + scale.integer(real, high);
         Fixed<L>::watch(s.real, high);
