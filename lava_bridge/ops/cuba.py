@@ -414,10 +414,10 @@ def fire_and_reset(
     learned = any(tensor.requires_grad for tensor in (x, *decays, *states))
     learns = torch.is_grad_enabled() and learned
     keeps = learns, keep_current, keep_held
-    run = _cuba_reset(
-        x, *decays, *states, scale, threshold, detach_reset, is_current, *keeps, backend
-    )
-    fired = Fired(*run)
+    settings = scale, threshold, detach_reset, is_current, *keeps, backend
+    if learns and not torch.compiler.is_compiling():
+        return Fired(*_EagerReset.apply(x, *decays, *states, *settings, surrogate))
+    fired = Fired(*_cuba_reset(x, *decays, *states, *settings))
     if not learns:
         return fired
     # The surrogate may be any function of torch's. What comes back through `voltage` is its
@@ -437,3 +437,43 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs):
         return grad_outputs[0], torch.ones_like(grad_outputs[0], dtype=ctx.dtype)
+
+
+class _EagerReset(torch.autograd.Function):
+    """The operator with the surrogate evaluated in backward only, piece by piece.
+
+    torch.compile can't follow that, but fuses the other form by itself.
+    """
+
+    @staticmethod
+    def forward(ctx, *args):
+        *inputs, surrogate = args
+        output = _cuba_reset(*inputs)
+        _save_for_reset(ctx, tuple(inputs), output)
+        ctx.surrogate = surrogate
+        return output
+
+    @staticmethod
+    def backward(ctx, *grads):
+        voltage = ctx.saved_tensors[0]
+        slope = None
+        if grads[0] is not None or not ctx.detach_reset:
+            slope = _slope(ctx.surrogate, voltage, ctx.threshold)
+        return *_gradients_through_reset(ctx, grads[0], slope, *grads[2:]), None
+
+
+# Numbers in a piece: what the surrogate makes of it stays in a core's cache.
+PIECE = 1 << 17
+
+
+def _slope(surrogate: Callable[[Tensor], Tensor], voltage: Tensor, threshold: float) -> Tensor:
+    """The derivative of an elementwise surrogate at each voltage."""
+    slope = torch.empty_like(voltage)
+    # Both lie densely, in the same order: any piece of the one is a piece of the other.
+    flat = (whole.as_strided((whole.numel(),), (1,)) for whole in (voltage, slope))
+    for piece, target in zip(*(whole.split(PIECE) for whole in flat), strict=True):
+        leaf = (piece - threshold).requires_grad_()
+        with torch.enable_grad():
+            smooth = surrogate(leaf)
+            target.copy_(torch.autograd.grad(smooth, leaf, torch.ones_like(smooth))[0])
+    return slope
