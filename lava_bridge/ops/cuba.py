@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from ..errors import BridgeError
 from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
@@ -360,6 +361,11 @@ def _save_for_reset(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
 
 def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad, slope, grad_current, grad_held, *grad_last = grads
+    if slope is None and not ctx.detach_reset:
+        raise BridgeError(
+            "fire_and_reset: expected a loss that reads the spikes, where it is compiled and the "
+            "reset is not detached, found one on states only; add the spikes, or detach the reset"
+        )
     voltage, *parameters = ctx.saved_tensors
     wanted = ctx.needs_input_grad[1:5]
     settings = ctx.scale, ctx.threshold, ctx.detach_reset, ctx.is_current
