@@ -1,16 +1,16 @@
-// Runs a program on the GPU, one neuron a thread. lava_bridge/kernels/cupy.py compiles this for each
-// program and dtype, with LB_PROGRAM and LB_REAL, and picks one of the two kernels:
+// Runs a program on the GPU, one neuron a thread. lava_bridge/kernels/cupy.py compiles this for
+// each program (LB_PROGRAM, or LB_GATHER) and dtype (LB_REAL), and picks one of the kernels:
 //
 //   rows    The threads of a warp have neurons side by side in memory: what they read together is
-//           one piece. Each keeps the words of a batch of steps on their way while it computes the
-//           batch before.
-//   staged  Time is last (inner is 1): the threads' neurons lie a whole sequence apart. A warp reads
-//           tiles of 32 neurons and 128 bytes of time, in pieces along time, and turns them in
-//           shared memory; what comes out goes back through the same tile.
+//           one piece. Each keeps the words of the next steps on their way while it computes.
+//   staged  Time is last (inner is 1): the threads' neurons lie a whole sequence apart. A warp
+//           reads tiles of 32 neurons and 128 bytes of time, in pieces along time, and turns them
+//           in shared memory; what comes out goes back through the same tile.
+//   gather  A program that moves elements only: a thread moves some, of any neurons.
 //
-// Integers are 32 bits wide first. Where that was too narrow the same thread runs its neuron again in
-// 64, alone: nobody waits, and a CUDA graph can hold the launch. CuPy compiles with
-// -ftz=true: floats below 1.2e-38 count as 0.
+// Integers are 32 bits wide first. Where that was too narrow the same thread runs its neuron again
+// in 64, alone: nobody waits, and a CUDA graph can hold the launch. CuPy compiles with -ftz=true:
+// floats below 1.2e-38 count as 0.
 
 #include "call.h"
 
@@ -28,7 +28,6 @@ template <> LB_INLINE int Fixed<Lanes<double, int>>::decayed(int x, int k) {
 }
 
 static const int WARP = 32;
-static const unsigned ALL_LANES = 0xffffffff;
 
 // Where a neuron finds its parameters and leaves its results.
 template <class R> struct At {
@@ -68,11 +67,13 @@ LB_INLINE void read_batch(typename M::Word (&words)[batch][inputs], const Call &
     }
 }
 
-// A whole neuron whose steps lie `inner` apart. False: the integers were too narrow.
-template <class L, class Program, int batch>
+// A whole neuron whose steps lie `inner` apart, with so many batches of words `ahead` of the one
+// that is computed. False: the integers were too narrow.
+template <class L, class Program, int batch, int ahead>
 LB_INLINE bool run_rows(const Call &call, long long neuron) {
     typedef typename L::Real R;
     typedef Memory<R> M;
+    const int inputs = Program::inputs, outputs = Program::outputs;
     Program program(call);
     typename Program::Neuron state;
     typename L::Int high = 0;
@@ -85,30 +86,42 @@ LB_INLINE bool run_rows(const Call &call, long long neuron) {
         at += (call.steps - 1) * stride;
         stride = -stride;
     }
-    typename M::Word now[batch][Program::inputs], next[batch][Program::inputs] = {};
-    read_batch<M>(next, call, at, stride, call.steps);
-    for (long long left = call.steps; left > 0; left -= batch) {
+    typename M::Word words[ahead + 1][batch][inputs] = {};
 #pragma unroll
-        for (int u = 0; u < batch; ++u)
-            for (int k = 0; k < Program::inputs; ++k) now[u][k] = next[u][k];
-        read_batch<M>(next, call, at + batch * stride, stride, left - batch);
+    for (int i = 0; i < ahead; ++i)
+        read_batch<M>(words[i], call, at + i * batch * stride, stride, call.steps - i * batch);
+#pragma unroll 1
+    for (long long left = call.steps; left > 0; left -= batch) {
+        const int later = ahead * batch;
+        read_batch<M>(words[ahead], call, at + later * stride, stride, left - later);
 #pragma unroll
         for (int u = 0; u < batch; ++u) {
             if (u >= left) break;
-            R x[Program::inputs], y[Program::outputs];
-            for (int k = 0; k < Program::inputs; ++k)
-                x[k] = call.in[k] ? M::real(now[u][k], call.in_type[k]) : (R)0;
+            R x[inputs], y[outputs];
+            for (int k = 0; k < inputs; ++k)
+                x[k] = call.in[k] ? M::real(words[0][u][k], call.in_type[k]) : (R)0;
             program.step(state, x, y, high);
-            for (int k = 0; k < Program::outputs; ++k)
+            for (int k = 0; k < outputs; ++k)
                 if (call.out[k]) M::write(call.out[k], at, call.out_type[k], y[k]);
             at += stride;
         }
+#pragma unroll
+        for (int i = 0; i < ahead; ++i)
+            for (int u = 0; u < batch; ++u)
+                for (int k = 0; k < inputs; ++k) words[i][u][k] = words[i + 1][u][k];
     }
     program.finish(state, place, high);
     return !(Program::integers && Fixed<L>::is_beyond(high));
 }
 
-// A tile of a sequence: 32 neurons and 128 bytes of their time, a word each. Lane n steps neuron n; in
+// A neuron whose integers were too narrow, again.
+template <template <class> class P, class R>
+static __device__ __noinline__ void run_wide(const Call &call, long long neuron) {
+    typedef Lanes<R, long long> Wide;
+    run_rows<Wide, P<Wide>, 1, 0>(call, neuron);
+}
+
+// A tile of a sequence: 32 neurons and 128 bytes of their time, in words. Lane n steps neuron n; in
 // memory lanes follow each other along time, a pack each where sequences are aligned for it. A row
 // has one word too many, so that both ways through a tile meet every bank of shared memory once.
 template <class R> struct Tile {
@@ -187,27 +200,39 @@ template <class R> struct Tile {
 
     // Their forms for what is known only when they run; the type is asked for once.
     LB_INLINE void read_any(Word *to, const void *from, int type, bool packs) const {
-        if (type == STORED_FLOAT && packs) return read<true>(to, from, STORED_FLOAT);
-        if (packs) return read<true>(to, from, type);
-        if (type == STORED_FLOAT) return read<false>(to, from, STORED_FLOAT);
-        read<false>(to, from, type);
+        if (M::stores_halves && type != STORED_FLOAT) {
+            packs ? read<true>(to, from, type) : read<false>(to, from, type);
+        } else {
+            packs ? read<true>(to, from, STORED_FLOAT) : read<false>(to, from, STORED_FLOAT);
+        }
     }
     LB_INLINE void put_any(Word *tile, const Word *from, int type, bool packs) const {
-        if (type == STORED_FLOAT && packs) return put<true>(tile, from, STORED_FLOAT);
-        if (packs) return put<true>(tile, from, type);
-        put<false>(tile, from, type);
+        if (!packs) {
+            put<false>(tile, from, type);
+        } else if (M::stores_halves && type != STORED_FLOAT) {
+            put<true>(tile, from, STORED_HALF);
+        } else {
+            put<true>(tile, from, STORED_FLOAT);
+        }
     }
     LB_INLINE void write_any(const Word *tile, void *to, int type, bool packs) const {
-        if (packs) return write<true>(tile, to, type);
-        write<false>(tile, to, type);
+        packs ? write<true>(tile, to, type) : write<false>(tile, to, type);
     }
 };
 
-// 32 neurons from `first` on, by one warp. The first `ahead` inputs of the next tile are on their way
-// while this one is computed. `tiles` holds as many as there are inputs or outputs, whichever are
-// more: a lane has read its inputs of a step before it writes the outputs over them. False: for this
-// lane's neuron the integers were too narrow.
-template <class L, class Program, int batch, int ahead>
+// The words of a step, from a lane's place in the first tile; unless none is left.
+template <class L, class Program, class Word>
+LB_INLINE void read_step(Word *words, const Call &call, const Word *from, int left) {
+    int used = 0;
+    for (int k = 0; k < Program::inputs; ++k)
+        if (call.in[k] && left > 0) words[k] = from[used++ * Tile<typename L::Real>::words];
+}
+
+// 32 neurons from `first` on, by one warp. The first `ahead` inputs of the next tile are on their
+// way while this one is computed. `tiles` holds as many as there are inputs or outputs, whichever
+// are more: a lane has read its inputs of a step before it writes the outputs over them. False: for
+// this lane's neuron the integers were too narrow.
+template <class L, class Program, int ahead>
 LB_INLINE bool run_staged(const Call &call, long long first, int lane,
                           typename Memory<typename L::Real>::Word *tiles) {
     typedef typename L::Real R;
@@ -241,15 +266,23 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
     typename M::Word *own = tiles + lane * T::row;
     typename M::Word words[ahead][T::each];
 
-    move_to(0);
-#pragma unroll
-    for (int k = 0; k < ahead; ++k)
-        if (call.in[k]) read(k, words[k]);
-    for (long long i = 0; i <= last; ++i) {
+    // Every turn puts down what arrived of tile i - 1, sends for tile i, and steps through i - 1.
+#pragma unroll 1
+    for (long long i = 0; i <= last + 1; ++i) {
         int used = 0;
+        if (i > 0) {
 #pragma unroll
-        for (int k = 0; k < ahead; ++k)
-            if (call.in[k]) put(k, used++, words[k]);
+            for (int k = 0; k < ahead; ++k)
+                if (call.in[k]) put(k, used++, words[k]);
+        }
+        if (i <= last) {
+            move_to(i);
+#pragma unroll
+            for (int k = 0; k < ahead; ++k)
+                if (call.in[k]) read(k, words[k]);
+        }
+        if (i == 0) continue;
+        move_to(i - 1);
 #pragma unroll 1
         for (int k = ahead; k < inputs; ++k) {
             if (!call.in[k]) continue;
@@ -257,37 +290,25 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
             read(k, here);
             put(k, used++, here);
         }
-        __syncwarp(ALL_LANES);
-        int count = tile.count;
-        if (i < last) {
-            move_to(i + 1);
-#pragma unroll
-            for (int k = 0; k < ahead; ++k)
-                if (call.in[k]) read(k, words[k]);
-            move_to(i);
-        }
+        __syncwarp();
+        // The words of the next step are on their way, too.
+        int count = tile.count, t = Program::reversed ? count - 1 : 0;
+        typename M::Word next[inputs];
+        read_step<L, Program>(next, call, own + t, count);
 #pragma unroll 1
-        for (int done = 0; done < count; done += batch) {
-            typename M::Word x[batch][inputs];
-#pragma unroll
-            for (int u = 0; u < batch; ++u) {
-                int t = Program::reversed ? count - 1 - done - u : done + u, from = 0;
-                for (int k = 0; k < inputs; ++k)
-                    if (call.in[k] && done + u < count) x[u][k] = own[from++ * T::words + t];
-            }
-#pragma unroll
-            for (int u = 0; u < batch; ++u) {
-                if (done + u >= count) break;
-                int t = Program::reversed ? count - 1 - done - u : done + u, to = 0;
-                R in[inputs], out[outputs];
-                for (int k = 0; k < inputs; ++k)
-                    in[k] = call.in[k] ? M::real(x[u][k], call.in_type[k]) : (R)0;
-                program.step(state, in, out, high);
-                for (int k = 0; k < outputs; ++k)
-                    if (call.out[k]) own[to++ * T::words + t] = M::word(out[k], call.out_type[k]);
-            }
+        for (int left = count; left > 0; --left) {
+            R x[inputs], y[outputs];
+            for (int k = 0; k < inputs; ++k)
+                x[k] = call.in[k] ? M::real(next[k], call.in_type[k]) : (R)0;
+            int now = t;
+            t += Program::reversed ? -1 : 1;
+            read_step<L, Program>(next, call, own + t, left - 1);
+            program.step(state, x, y, high);
+            int to = 0;
+            for (int k = 0; k < outputs; ++k)
+                if (call.out[k]) own[to++ * T::words + now] = M::word(y[k], call.out_type[k]);
         }
-        __syncwarp(ALL_LANES);
+        __syncwarp();
         used = 0;
 #pragma unroll 1
         for (int k = 0; k < outputs; ++k) {
@@ -295,35 +316,95 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
             bool packs = T::in_packs(call.out[k], call.out_type[k], call.steps);
             tile.write_any(tiles + used++ * T::words, call.out[k], call.out_type[k], packs);
         }
-        __syncwarp(ALL_LANES);
-        if (i < last) move_to(i + 1);
+        __syncwarp();
     }
     program.finish(state, place, high);
     return !(Program::integers && there && Fixed<L>::is_beyond(high));
 }
 
+#if defined(LB_PROGRAM)
+
 typedef Lanes<LB_REAL, int> Narrow;
-typedef Lanes<LB_REAL, long long> Wide;
-static const int INPUTS = LB_PROGRAM<Narrow>::inputs;
+typedef LB_PROGRAM<Narrow> Program;
+static const int INPUTS = Program::inputs;
 
 // A block has as many threads as the launch says.
 extern "C" __global__ void __launch_bounds__(128) rows(const __grid_constant__ Call call) {
     long long neuron = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (neuron >= call.outer * call.inner) return;
-    // So many steps' words fit into the registers, twice.
-    const int batch = INPUTS <= 2 ? 8 : 4;
-    bool done = run_rows<Narrow, LB_PROGRAM<Narrow>, batch>(call, neuron);
-    if constexpr (LB_PROGRAM<Narrow>::integers)
-        if (!done) run_rows<Wide, LB_PROGRAM<Wide>, 1>(call, neuron);
+    // Two batches where their words do not need all registers.
+    const int ahead = INPUTS <= 2 ? 2 : 1;
+    bool done = run_rows<Narrow, Program, 4, ahead>(call, neuron);
+    if constexpr (Program::integers)
+        if (!done) run_wide<LB_PROGRAM, LB_REAL>(call, neuron);
 }
 
+// How many blocks of `staged` a multiprocessor is to hold, which bounds their registers: as many as
+// shared memory allows with two tiles each, fewer where a neuron's own numbers would be spilled.
+// (Some multiprocessors hold 16 whatever they are.)
+#if __CUDA_ARCH__ == 750 || __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870
+static const int BLOCKS = 16;
+#else
+static const int BLOCKS = INPUTS == 1 ? 24 : 16;
+#endif
+
 // A block is a warp; its shared memory, given at the launch, holds the tiles.
-extern "C" __global__ void __launch_bounds__(32, 24) staged(const __grid_constant__ Call call) {
+extern "C" __global__ void __launch_bounds__(32, BLOCKS) staged(const __grid_constant__ Call call) {
     extern __shared__ unsigned char lb_shared[];
     Memory<LB_REAL>::Word *tiles = (Memory<LB_REAL>::Word *)lb_shared;
     long long first = (long long)blockIdx.x * WARP;
-    const int ahead = INPUTS < 2 ? INPUTS : 2;
-    bool done = run_staged<Narrow, LB_PROGRAM<Narrow>, 4, ahead>(call, first, threadIdx.x, tiles);
-    if constexpr (LB_PROGRAM<Narrow>::integers)
-        if (!done) run_rows<Wide, LB_PROGRAM<Wide>, 1>(call, first + threadIdx.x);
+    const int ahead = INPUTS <= 2 ? INPUTS : 1;
+    bool done = run_staged<Narrow, Program, ahead>(call, first, threadIdx.x, tiles);
+    if constexpr (Program::integers)
+        if (!done) run_wide<LB_PROGRAM, LB_REAL>(call, first + threadIdx.x);
 }
+
+#else
+
+// An element's place in a sequence [outer, steps, inner].
+struct Place {
+    long long o, t, i;
+
+    LB_INLINE Place(const Call &call, long long e)
+        : o(e / call.inner / call.steps), t(e / call.inner % call.steps), i(e % call.inner) {}
+
+    LB_INLINE void move(const Call &call, const Place &by) {
+        i += by.i;
+        t += by.t;
+        o += by.o;
+        if (i >= call.inner) i -= call.inner, ++t;
+        if (t >= call.steps) t -= call.steps, ++o;
+    }
+};
+
+// The elements of a thread: a block's threads have them in turn. E: as many bytes as one has.
+static const int MOVED = 8;
+
+template <class E> LB_INLINE void move_elements(const Call &call) {
+    long long first = (long long)blockIdx.x * blockDim.x * MOVED + threadIdx.x;
+    long long all = call.outer * call.steps * call.inner;
+    Place place(call, first), by(call, blockDim.x);
+    E moved[MOVED];
+#pragma unroll
+    for (int u = 0; u < MOVED; ++u, place.move(call, by)) {
+        moved[u] = 0;
+        long long e = first + u * blockDim.x;
+        if (e >= all) continue;
+        long long neuron = place.o * call.inner + place.i;
+        long long from = LB_GATHER<LB_REAL>::source(call, neuron, place.t);
+        if (from >= 0) moved[u] = ((const E *)call.in[0])[e + (from - place.t) * call.inner];
+    }
+#pragma unroll
+    for (int u = 0; u < MOVED; ++u) {
+        long long e = first + u * blockDim.x;
+        if (e < all) ((E *)call.out[0])[e] = moved[u];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) gather(const __grid_constant__ Call call) {
+    if (call.in_type[0] == STORED_DOUBLE) return move_elements<unsigned long long>(call);
+    if (call.in_type[0] == STORED_FLOAT) return move_elements<unsigned>(call);
+    move_elements<unsigned short>(call);
+}
+
+#endif

@@ -1,14 +1,12 @@
-// Numbers as they lie in the GPU's memory. A word holds one of them unconverted, so that many can be
-// on their way at once: converting it would wait for it.
+// Numbers as they lie in the GPU's memory. A word holds one of them unconverted, so that many can
+// be on their way at once: converting it would wait for it.
 #pragma once
 
 #include "call.h"
 
 // Half precision to float and back, to the nearest, ties to even.
-#if defined(LB_EMULATED)
-float float_of_half(unsigned short bits);
-unsigned short half_of_float(float x);
-#else
+// (The tests' emulation of a GPU brings its own.)
+#if !defined(LB_EMULATED)
 LB_INLINE float float_of_half(unsigned short bits) {
     float x;
     asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
@@ -33,6 +31,7 @@ template <class R> struct Memory;
 // Floats are stored as such or in half precision.
 template <> struct Memory<float> {
     typedef unsigned Word;
+    static const bool stores_halves = true;
     // How many numbers are moved at once where they are aligned for it.
     static const int pack = 4;
     struct alignas(16) Pack {
@@ -106,6 +105,7 @@ template <> struct Memory<float> {
 // Doubles are stored as doubles.
 template <> struct Memory<double> {
     typedef double Word;
+    static const bool stores_halves = false;
     static const int pack = 2;
     struct alignas(16) Pack {
         Word word[2];

@@ -1,5 +1,22 @@
-"""The GPU's kernels, compiled by CuPy."""
+"""The GPU's kernels: ``cuda/gpu.cu``, compiled by CuPy when a kernel is first used.
 
+A kernel runs on torch's current stream of the tensor's device. Nothing waits for it: the stream
+orders its results, as those of torch's own operators. Run what a CUDA graph is to capture once
+before: a module can't be loaded during capture. (:func:`torch.cuda.make_graphed_callables` does so
+by itself.)
+
+What is compiled is kept by CuPy on disk (``CUPY_CACHE_DIR``), and for each device in the process.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 
 from .call import Call
@@ -7,16 +24,43 @@ from .call import Call
 __all__ = ["DTYPES", "described", "launch", "missing", "stored"]
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+GATHERS = True
+
+_INSTALL = "pip install lava_bridge[cuda13] (or [cuda12], as your driver is)"
+
+# Of cuda/gpu.cu: the threads of a warp, the bytes of time in a tile, and the elements that a thread
+# of a gather moves.
+_WARP = 32
+_TILE_BYTES = 128
+_MOVED = 8
+
+# From so many neurons on, blocks are large: fewer are spread over the multiprocessors better.
+_MANY_NEURONS = 1 << 16
 
 
+@functools.cache
 def missing() -> str | None:
     """What keeps this backend from running, in one line; None: nothing."""
-    return "not written yet"
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed; {_INSTALL}"
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; install one with it, see pytorch.org"
+    if not torch.cuda.is_available():
+        return "torch finds no GPU with a driver that it can use"
+    try:
+        import cupy
+
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # CuPy raises what its libraries do
+        return f"CuPy does not work here ({' '.join(str(error).split())}); {_INSTALL}"
+    return None
 
 
 def described() -> str:
     """What it runs on."""
-    return ""
+    import cupy
+
+    return f"{torch.cuda.get_device_name()}, CuPy {cupy.__version__}"
 
 
 def stored(dtype: torch.dtype, real: torch.dtype) -> torch.dtype:
@@ -24,6 +68,102 @@ def stored(dtype: torch.dtype, real: torch.dtype) -> torch.dtype:
     return dtype if real == torch.float32 and dtype != torch.float64 else real
 
 
+def sources() -> Path:
+    """The folder of the kernels' sources: in the package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "cuda"
+    return installed if installed.is_dir() else package.parent / "cuda"
+
+
+@functools.cache
+def programs() -> dict[str, str]:
+    """How each kernel is made of ``gpu.cu``, by the lists in ``cuda/kernels.h``."""
+    header = (sources() / "kernels.h").read_text()
+    found = re.findall(r"^    (KERNEL|GATHER)\((\w+), (\w+)\)", header, re.MULTILINE)
+    kinds = {"KERNEL": "LB_PROGRAM", "GATHER": "LB_GATHER"}
+    return {name: f"{kinds[kind]}={program}" for kind, name, program in found}
+
+
+@functools.cache
+def _digest() -> str:
+    """Of all sources: CuPy does not see when a header that is included has changed."""
+    files = sorted((*sources().glob("*.h"), *sources().glob("*.cu")))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def options(kernel: str, real: torch.dtype) -> tuple[str, ...]:
+    """What NVRTC is told to compile ``gpu.cu`` to a kernel that computes in ``real``."""
+    return (
+        "-std=c++17",
+        "--fmad=false",  # bit for bit the reference
+        f"-I{sources()}",
+        f"-D{programs()[kernel]}",
+        f"-DLB_REAL={'double' if real == torch.float64 else 'float'}",
+        f"-DLB_SOURCES=0x{_digest()}",
+    )
+
+
+@functools.cache
+def _module(kernel: str, real: torch.dtype) -> Any:
+    import cupy
+
+    code = (sources() / "gpu.cu").read_text()
+    return cupy.RawModule(code=code, options=options(kernel, real))
+
+
+@functools.cache
+def _function(kernel: str, real: torch.dtype, entry: str) -> Any:
+    """It is loaded to each device by itself."""
+    return _module(kernel, real).get_function(entry)
+
+
+class Launch(NamedTuple):
+    """Which kernel of ``gpu.cu`` runs a call, and in how many threads.
+
+    Attributes:
+        entry: ``"rows"``, ``"staged"`` or ``"gather"``.
+        blocks, threads: Of each block so many threads.
+        shared: Bytes of shared memory for each block.
+    """
+
+    entry: str
+    blocks: int
+    threads: int
+    shared: int
+
+
+def planned(kernel: str, call: Call, real: torch.dtype) -> Launch:
+    """How a call is run."""
+    neurons = call.outer * call.inner
+    if programs()[kernel].startswith("LB_GATHER"):
+        return Launch("gather", -(-neurons * call.steps // (256 * _MOVED)), 256, 0)
+    if call.inner == 1:
+        word = real.itemsize
+        tile = _WARP * (_TILE_BYTES // word + 1) * word
+        tiles = max(sum(1 for place in places if place) for places in (call.input, call.output))
+        return Launch("staged", -(-neurons // _WARP), _WARP, tiles * tile)
+    threads = 128 if neurons >= _MANY_NEURONS else _WARP
+    return Launch("rows", -(-neurons // threads), threads, 0)
+
+
+def _stream(device: int) -> Any:
+    """Torch's current stream, as CuPy's."""
+    import cupy
+
+    stream = torch.cuda.current_stream(device)
+    if hasattr(stream, "__cuda_stream__") and hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(stream)
+    return cupy.cuda.ExternalStream(stream.cuda_stream, device)  # CuPy 13, or torch before 2.7
+
+
 def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
-    """Run a call on torch's current stream."""
-    raise NotImplementedError
+    """Run a call on torch's current stream of the device."""
+    import cupy
+
+    plan = planned(kernel, call, real)
+    # To CuPy a structure by value is an array of one element.
+    argument = np.frombuffer(memoryview(call), np.dtype([("call", np.uint8, ctypes.sizeof(Call))]))
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with cupy.cuda.Device(index), _stream(index):
+        function = _function(kernel, real, plan.entry)
+        function((plan.blocks,), (plan.threads,), (argument,), shared_mem=plan.shared)

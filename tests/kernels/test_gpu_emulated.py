@@ -64,7 +64,7 @@ class Emulated(types.ModuleType):
 
     def __init__(self) -> None:
         super().__init__("emulated")
-        self.DTYPES, self.stored = cupy.DTYPES, cupy.stored
+        self.DTYPES, self.GATHERS, self.stored = cupy.DTYPES, cupy.GATHERS, cupy.stored
         self.entries: set[str] = set()
         self.backwards = False
         self.only: int | None = None

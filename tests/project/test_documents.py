@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "cuda/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "cuda/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CODE = [
     pytest.param(code, id=f"{path.name}-{i}")
     for path in DOCUMENTS

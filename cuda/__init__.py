@@ -1,1 +1,0 @@
-"""The kernels' sources; see README.md beside this."""
