@@ -1,4 +1,4 @@
-# make demo | test | lint | bench, each from a fresh clone: the virtual environment is made on demand.
+# make demo | test | lint | bench | sanitize, each from a fresh clone: the virtual environment is made on demand.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ OLD_LINE := $(VENV)/spikingjelly-$(SPIKINGJELLY_OLD)
 # A reference that is missing fails the tests here; elsewhere its tests are skipped with a reason.
 REFERENCES := LAVA_BRIDGE_REFERENCES=required
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/digits.py
@@ -20,7 +20,7 @@ test: $(VENV)/references
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=2.0.0 $(BIN)/python -m pytest
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=$(SPIKINGJELLY_OLD) PYTHONPATH=$(CURDIR)/$(OLD_LINE) \
 		$(BIN)/python -m pytest --ignore=tests/slayer --ignore=tests/training \
-		--ignore=tests/project --ignore=tests/as_lava/test_as_lava.py \
+		--ignore=tests/project --ignore=tests/benchmarks --ignore=tests/as_lava/test_as_lava.py \
 		--ignore=tests/as_lava/test_command_line.py --ignore=tests/as_lava/test_upstream_suite.py
 
 lint: $(VENV)/installed
@@ -30,6 +30,23 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/references
 	$(REFERENCES) $(BIN)/python tests/benchmarks/bench.py
+
+# The kernels' tests on kernels built with AddressSanitizer and UBSan, in a copy of their own.
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g1
+RUNTIME = $(shell g++ -print-file-name=libasan.so) $(shell g++ -print-file-name=libstdc++.so)
+
+sanitize: $(VENV)/references
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r lava_bridge cuda tests setup.py setup.cfg pyproject.toml README.md LICENSE $(SANITIZED)
+	rm -f $(SANITIZED)/lava_bridge/kernels/*.so
+	cd $(SANITIZED) && LAVA_BRIDGE_CFLAGS="$(SANITIZERS)" \
+		$(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(RUNTIME)" OMP_NUM_THREADS=1 \
+		$(CURDIR)/$(BIN)/python -m pytest tests/kernels -p no:cacheprovider \
+		--ignore=tests/kernels/test_compile.py --ignore=tests/kernels/test_gpu_compile.py \
+		--ignore=tests/kernels/test_gpu_emulated.py -k "not registered"
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

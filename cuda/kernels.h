@@ -46,6 +46,6 @@
 // thread takes an element e = (o * steps + t) * inner + i, of as many bytes as in_type[0] says:
 //     long long neuron = o * call.inner + i, from = Program<R>::source(call, neuron, t);
 //     out[e] = from < 0 ? 0 : in[e + (from - t) * call.inner];
-// with R, float or double, the dtype of the parameters.
+// with R, float or double, the dtype of the parameters. The backend's module then says GATHERS = True.
 #define LB_GATHERS(GATHER)                                          \
     GATHER(shift, Shift)

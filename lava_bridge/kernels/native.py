@@ -12,6 +12,9 @@ __all__ = ["DTYPES", "described", "launch", "missing", "stored"]
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
+# Whether launch() takes the kernels of LB_GATHERS too. A backend that does not say so has none.
+GATHERS = True
+
 # An index into what instruction_sets() gives, plus one; 0: the best. The tests set it.
 instructions = 0
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .call import MemoryOrder, filled
 
-__all__ = ["Results", "gather", "run"]
+__all__ = ["Results", "can_gather", "gather", "run"]
 
 
 class Results(NamedTuple):
@@ -66,6 +66,11 @@ def run(
         ],
         [like.new_empty(0, dtype=real) if y is None else y for y in neurons],
     )
+
+
+def can_gather(backend: ModuleType | None) -> bool:
+    """Whether what :func:`.backend.chosen` gives has the gathers of ``cuda/kernels.h``."""
+    return getattr(backend, "GATHERS", False)
 
 
 def gather(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from ..errors import BridgeError
 from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
@@ -360,6 +361,11 @@ def _save_for_reset(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
 
 def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad, slope, grad_current, grad_held, *grad_last = grads
+    if slope is None and not ctx.detach_reset:
+        raise BridgeError(
+            "fire_and_reset: expected a loss that reads the spikes, where it is compiled and the "
+            "reset is not detached, found one on states only; add the spikes, or detach the reset"
+        )
     voltage, *parameters = ctx.saved_tensors
     wanted = ctx.needs_input_grad[1:5]
     settings = ctx.scale, ctx.threshold, ctx.detach_reset, ctx.is_current
@@ -414,10 +420,10 @@ def fire_and_reset(
     learned = any(tensor.requires_grad for tensor in (x, *decays, *states))
     learns = torch.is_grad_enabled() and learned
     keeps = learns, keep_current, keep_held
-    run = _cuba_reset(
-        x, *decays, *states, scale, threshold, detach_reset, is_current, *keeps, backend
-    )
-    fired = Fired(*run)
+    settings = scale, threshold, detach_reset, is_current, *keeps, backend
+    if learns and not torch.compiler.is_compiling():
+        return Fired(*_EagerReset.apply(x, *decays, *states, *settings, surrogate))
+    fired = Fired(*_cuba_reset(x, *decays, *states, *settings))
     if not learns:
         return fired
     # The surrogate may be any function of torch's. What comes back through `voltage` is its
@@ -437,3 +443,43 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs):
         return grad_outputs[0], torch.ones_like(grad_outputs[0], dtype=ctx.dtype)
+
+
+class _EagerReset(torch.autograd.Function):
+    """The operator with the surrogate evaluated in backward only, piece by piece.
+
+    torch.compile can't follow that, but fuses the other form by itself.
+    """
+
+    @staticmethod
+    def forward(ctx, *args):
+        *inputs, surrogate = args
+        output = _cuba_reset(*inputs)
+        _save_for_reset(ctx, tuple(inputs), output)
+        ctx.surrogate = surrogate
+        return output
+
+    @staticmethod
+    def backward(ctx, *grads):
+        voltage = ctx.saved_tensors[0]
+        slope = None
+        if grads[0] is not None or not ctx.detach_reset:
+            slope = _slope(ctx.surrogate, voltage, ctx.threshold)
+        return *_gradients_through_reset(ctx, grads[0], slope, *grads[2:]), None
+
+
+# Numbers in a piece: what the surrogate makes of it stays in a core's cache.
+PIECE = 1 << 17
+
+
+def _slope(surrogate: Callable[[Tensor], Tensor], voltage: Tensor, threshold: float) -> Tensor:
+    """The derivative of an elementwise surrogate at each voltage."""
+    slope = torch.empty_like(voltage)
+    # Both lie densely, in the same order: any piece of the one is a piece of the other.
+    flat = (whole.as_strided((whole.numel(),), (1,)) for whole in (voltage, slope))
+    for piece, target in zip(*(whole.split(PIECE) for whole in flat), strict=True):
+        leaf = (piece - threshold).requires_grad_()
+        with torch.enable_grad():
+            smooth = surrogate(leaf)
+            target.copy_(torch.autograd.grad(smooth, leaf, torch.ones_like(smooth))[0])
+    return slope

@@ -17,7 +17,7 @@ def _shift(x: Tensor, steps: int, backend: str) -> Tensor:
     length = x.shape[-1]
     steps = max(-length, min(length, steps))
     compiled = kernels.chosen(backend, x)
-    if compiled is not None:
+    if compiled is not None and kernels.can_gather(compiled):
         return kernels.gather(compiled, "shift", x, numbers=[steps])
     output = torch.empty_like(x)
     ahead, behind = max(steps, 0), max(-steps, 0)
@@ -67,7 +67,7 @@ def _shift_channels(
     steps = (delay / sampling_time).to(torch.int64).clamp(-length, length)
     steps = -steps if backwards else steps
     compiled = kernels.chosen(backend, x)
-    if compiled is not None:
+    if compiled is not None and kernels.can_gather(compiled):
         return kernels.gather(compiled, "shift", x, [steps])
     source = torch.arange(length, device=x.device) - steps.unsqueeze(-1)
     inside = (source >= 0) & (source < length)

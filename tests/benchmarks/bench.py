@@ -1,119 +1,106 @@
-"""How fast the operators are, against both frameworks in the same process: ``make bench``.
+"""How fast the operators and training steps are, against both frameworks: ``make bench``.
 
-Prints a table of medians with their spread and writes ``out/bench.json``. What is compared runs on
-the same tensors, turn by turn, so that a machine that slows down slows both.
+Prints tables and writes ``out/bench.json`` and ``out/bench.png``. What is compared runs on the same
+tensors in this process, turn by turn, so that a machine that slows down slows all sides.
+
+``--only PART`` measures one part; ``--cpu-time`` counts the CPU time of one thread, which says more
+than the clock where others are at work on the machine; ``--table [FILE ...]`` prints as Markdown,
+for docs/performance.md, what was written before.
 """
 
+import argparse
 import json
 import os
-import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest import import_lava_slayer
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.benchmarks.gpu import gpu
+from tests.benchmarks.measure import Sizes, machine, measure, timed
+from tests.benchmarks.memory import memory
+from tests.benchmarks.operators import growth, operators, other_neurons
+from tests.benchmarks.report import draw, gpu_title, markdown, tables
+from tests.benchmarks.training import training
+from tests.conftest import import_lava_slayer
 
-from lava_bridge import slayer
-from lava_bridge.exchange import CubaLIFNode
-
-ROUNDS = 5
-STEPS, BATCH, SHAPE = 32, 32, (16, 14, 14)
-PARAMS = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
 OUT = Path("out")
-
-Case = dict[str, Callable[[], None]]
-
-
-def forward(module: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
-    def run() -> None:
-        with torch.no_grad():
-            module(x)
-
-    return run
+CASES = {"operators": operators, "neurons": other_neurons, "training": training}
+CLOCKS = {time.perf_counter: "time", time.process_time: "CPU time"}
+PARTS = (*CASES, "growth", "memory", "gpu")
 
 
-def forward_backward(module: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
-    def run() -> None:
-        leaf = x.detach().requires_grad_()
-        module(leaf).sum().backward()
-        if hasattr(module, "reset"):
-            module.reset()
-
-    return run
-
-
-def cases() -> dict[str, Case]:
-    lava = import_lava_slayer()
-    from spikingjelly.activation_based import lava_exchange
-
-    nxt = torch.rand(BATCH, *SHAPE, STEPS)
-    tnx = nxt.movedim(-1, 0).contiguous()
-    node = {"current_decay": 0.25, "voltage_decay": 0.1, "step_mode": "m"}
-    makers = {"forward": forward, "forward + backward": forward_backward}
-    found: dict[str, Case] = {}
-    for what, make in makers.items():
-        found[f"CUBA neuron, {what}"] = {
-            "lava_bridge.slayer": make(slayer.neuron.cuba.Neuron(**PARAMS), nxt),
-            "lava-dl": make(lava.neuron.cuba.Neuron(**PARAMS), nxt),
-            "lava_bridge.exchange": make(CubaLIFNode(**node), tnx),
-            "SpikingJelly CubaLIFNode": make(lava_exchange.CubaLIFNode(**node), tnx),
-        }
-    found["Conv block 16 to 16, 3x3, forward + backward"] = {
-        "lava_bridge.slayer": forward_backward(
-            slayer.block.cuba.Conv(dict(PARAMS), 16, 16, 3, padding=1), nxt
-        ),
-        "lava-dl": forward_backward(lava.block.cuba.Conv(dict(PARAMS), 16, 16, 3, padding=1), nxt),
-    }
-    source, target = torch.rand_like(nxt), torch.empty_like(nxt)
-    found["the limit: a copy of the input"] = {"torch": lambda: target.copy_(source)}
-    return found
-
-
-def measure(case: Case) -> dict[str, list[float]]:
-    """Seconds of each round of each side, turn by turn, after a warm-up."""
-    seconds: dict[str, list[float]] = {side: [] for side in case}
-    for run in case.values():
-        run()
-    for _ in range(ROUNDS):
-        for side, run in case.items():
-            start = time.perf_counter()
-            run()
-            seconds[side].append(time.perf_counter() - start)
-    return seconds
-
-
-def main() -> None:
+def bench(
+    lava: ModuleType,
+    sizes: Sizes,
+    parts: Sequence[str],
+    time_now: Callable[[], float] = time.perf_counter,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure the parts."""
     torch.manual_seed(0)
-    torch.set_num_threads(os.cpu_count() or 1)  # the tests' set-up takes one
-    results = {what: measure(case) for what, case in track(cases().items(), "measuring")}
-    table = Table(
-        "what",
-        "side",
-        "median ms",
-        "min - max ms",
-        "times lava-dl's speed",
-        title=f"T={STEPS}, N={BATCH}, neurons {SHAPE}, float32, {torch.get_num_threads()} threads",
-    )
-    for what, sides in results.items():
-        medians = {side: statistics.median(seconds) * 1e3 for side, seconds in sides.items()}
-        for side, median in medians.items():
-            ratio = f"{medians['lava-dl'] / median:.2f}" if "lava-dl" in medians else ""
-            spread = f"{min(sides[side]) * 1e3:.1f} - {max(sides[side]) * 1e3:.1f}"
-            table.add_row(what, side, f"{median:.1f}", spread, ratio)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    print("No GPU rows: the kernels are still to come.")
-    OUT.mkdir(exist_ok=True)
-    machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    (OUT / "bench.json").write_text(json.dumps({**machine, "seconds": results}, indent=2))
-    print(f"Written: {OUT / 'bench.json'}")
+    results: dict[str, Any] = {"machine": {**machine(), "lava-dl": version("lava-dl")}}
+    results["sizes"] = {name: getattr(sizes, name) for name in sizes.__dataclass_fields__}
+    results["machine"]["clock"] = CLOCKS[time_now]
+    results["cases"] = []
+    for part in parts:
+        if part in CASES:
+            for case in CASES[part](lava, sizes):
+                say(f"{case.group}: {case.name}")
+                results["cases"].append(
+                    measure(case, sizes.rounds, partial(timed, time_now=time_now))
+                )
+        else:
+            say(part)
+        if part == "growth":
+            results["growth"] = growth(sizes, time_now)
+        if part == "memory":
+            results["memory"] = memory(sizes)
+        if part == "gpu":
+            results["gpu"] = gpu(lava, sizes)
+    return results
+
+
+def show(results: dict[str, Any], out: Path = OUT) -> None:
+    """Print the tables; write the figures and the picture."""
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for table in tables(results):
+        console.print(table)
+    if "skipped" in results.get("gpu", {}):
+        console.print(gpu_title(results))
+    out.mkdir(exist_ok=True)
+    (out / "bench.json").write_text(json.dumps(results, indent=1))
+    draw(results, out / "bench.png")
+    console.print(f"Written: {out / 'bench.json'}, {out / 'bench.png'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time of one thread")
+    parser.add_argument("--table", nargs="*", type=Path, metavar="FILE", help="print Markdown")
+    parser.add_argument("--out", type=Path, default=OUT, help="where to write (out)")
+    asked = parser.parse_args(arguments)
+    if asked.table is not None:
+        for path in asked.table or [asked.out / "bench.json"]:
+            print(markdown(json.loads(path.read_text())), end="\n\n")
+        return
+    # The tests' set-up takes one.
+    torch.set_num_threads(1 if asked.cpu_time else os.cpu_count() or 1)
+    time_now = time.process_time if asked.cpu_time else time.perf_counter
+    try:
+        lava = import_lava_slayer()
+    except ImportError as error:
+        raise SystemExit(f"lava-dl 0.6.0 is not installed ({error}); use `make bench`") from None
+    show(bench(lava, Sizes(), asked.only or PARTS, time_now), asked.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-// A GPU on the host, for test_gpu_emulated.py: what cuda/gpu.cu asks of NVRTC. Blocks run one after the
-// other; the threads of a block are fibres that take turns at each __syncwarp, in the order that
-// `emulated_order` says, so that a missing one shows. Threads that do not meet at one are an error.
+// A GPU on the host, for test_gpu_emulated.py: what cuda/gpu.cu asks of NVRTC. Blocks run one after
+// the other; the threads of a block are fibres that take turns at each __syncwarp, from the first
+// or from the last, so that a missing one shows. Threads that do not meet at one are an error.
 #pragma once
 
 #include <math.h>
@@ -14,14 +14,15 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__
 
-struct Place {
+struct Index {
     int x;
 };
-static Place threadIdx, blockIdx, blockDim;
+static Index threadIdx, blockIdx, blockDim;
 
 // The GPU's conversions: toward zero, too large is the largest, NaN as the PTX manual has it.
 template <class I, class R> static I cut_as_a_gpu(R x, I for_nan) {
@@ -58,14 +59,14 @@ static unsigned short half_of_float(float x) {
     return bits;
 }
 
-const int MOST_THREADS = 128, STACK = 1 << 16;
+const int MOST_THREADS = 256, STACK = 1 << 16;
 static char stacks[MOST_THREADS][STACK];
 static ucontext_t fibres[MOST_THREADS], scheduler;
 static int meetings[MOST_THREADS], running;
 static bool finished[MOST_THREADS];
 alignas(16) unsigned char lb_shared[48 << 10];
 
-static void __syncwarp(unsigned) {
+static void __syncwarp() {
     ++meetings[running];
     swapcontext(&fibres[running], &scheduler);
 }

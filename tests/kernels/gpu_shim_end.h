@@ -3,11 +3,15 @@ static Call emulated_call;
 static bool emulated_staged;
 
 static void emulated_thread() {
+#if defined(LB_GATHER)
+    gather(emulated_call);
+#else
     if (emulated_staged) {
         staged(emulated_call);
     } else {
         rows(emulated_call);
     }
+#endif
     finished[running] = true;
 }
 

@@ -60,17 +60,16 @@ def assert_same_net(net, compiled, x, other):
     assert compared > 0
 
 
-@pytest.mark.parametrize("warm", [True, False])
-def test_a_net_of_slayer_blocks_compiles_whole(warm):
+def test_a_net_of_slayer_blocks_compiles_whole():
     net, x = conv_net(), torch.rand(2, 2, 6, 6, 7)
-    if warm:
-        net(x)
+    net(x)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     assert_same_net(net, compiled, x, torch.rand(3, 2, 6, 6, 7))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(
+    ("family", "learned"), [("cuba", False), *((family, True) for family in FAMILIES)]
+)
 def test_every_family_compiles_whole(family, learned):
     params = {**FAMILIES[family], "requires_grad": learned, "shared_param": not learned}
     net, x = getattr(slayer.block, family).Dense(params, 4, 5, weight_scale=4), torch.rand(2, 4, 9)
@@ -89,7 +88,6 @@ def test_state_goes_on_in_a_compiled_neuron():
     one = slayer.neuron.cuba.Neuron(**CUBA, persistent_state=True)
     x = torch.rand(2, 3, 8)
     one(x[..., :1])
-    one.reset() if hasattr(one, "reset") else None
     other = copy.deepcopy(one)
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
     for part in x.split(4, dim=-1):
@@ -138,7 +136,7 @@ def test_a_net_of_spikingjellys_compiles_whole(node):
 def test_a_net_of_slayer_blocks_is_exported_for_any_batch_and_time():
     net, x = conv_net().eval(), torch.rand(2, 2, 6, 6, 7)
     net(x)
-    sizes = ({0: torch.export.Dim("batch"), 4: torch.export.Dim("time")},)
+    sizes = ({0: torch.export.Dim("batch"), 4: torch.export.Dim("time", min=2)},)
     program = torch.export.export(net, (x,), dynamic_shapes=sizes)
     names = {str(node.target) for node in program.graph.nodes}
     assert "lava_bridge.cuba.default" in names

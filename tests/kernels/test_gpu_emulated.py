@@ -1,6 +1,6 @@
 """The GPU's driver, ``cuda/gpu.cu``, on a GPU that gpu_shim.h emulates: here it runs everywhere.
 
-The launches are those of :mod:`lava_bridge.kernels.cupy`; CuPy and the compiler for GPUs are left out.
+The launches are those of :mod:`lava_bridge.kernels.cupy`; CuPy and the GPU's compiler are left out.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpu_cases import OPERATORS, assert_same, outcome
+from gpu_cases import OPERATORS, SCALE, assert_same, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import ALL_ORDERS, laid_out, numbers, orders, shapes_and_orders, spread
@@ -73,8 +73,8 @@ class Emulated(types.ModuleType):
         return None
 
     def launch(self, kernel, call, device, real) -> None:
-        plan = cupy.planned(call, real)
-        if self.only:
+        plan = cupy.planned(kernel, call, real)
+        if self.only and plan.entry != "gather":
             blocks = -(-call.outer * call.inner // self.only)
             plan = cupy.Launch("rows", blocks, self.only, 0)
         self.entries.add(plan.entry)
@@ -105,6 +105,14 @@ def _planned(gpu):
     gpu.entries.clear()
 
 
+def entries(name, *expected, dtype=torch.float32):
+    """The entries that an operator takes if its others are these."""
+    if name == "sigma" and dtype.itemsize == 2:
+        return set()  # sums of half precision are torch's own
+    gathers = {"gather"} if name.startswith("shift") else set()
+    return gathers if name == "shift" else {*expected} | gathers
+
+
 def check(name, x, **settings):
     assert_same(outcome(name, "native", x, **settings), outcome(name, "torch", x, **settings))
 
@@ -115,7 +123,7 @@ def test_all_shapes_and_orders_in_memory(gpu, name, backwards):
     gpu.backwards = backwards
     for k, (shape, order) in enumerate(ALL_ORDERS):
         check(name, laid_out(numbers(shape, k, 3.0, torch.float32), order), shared=k % 2 == 0)
-    assert gpu.entries == {"rows", "staged"}
+    assert gpu.entries == entries(name, "rows", "staged")
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -124,7 +132,7 @@ def test_all_dtypes(gpu, name, dtype):
     for k, steps in enumerate((1, 2, 31, 32, 33, 64, 68, 70)):
         for order in orders(3):
             check(name, laid_out(numbers((3, 13, steps), k, 3.0, dtype), order))
-    assert gpu.entries == {"rows", "staged"}
+    assert gpu.entries == entries(name, "rows", "staged", dtype=dtype)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -137,9 +145,11 @@ def test_states_too_large_for_32_bits(gpu, name, dtype, time_last):
     x = laid_out(x, (0, 1, 2) if time_last else (2, 0, 1))
     reference = outcome(name, "torch", x, learned=False)
     assert_same(outcome(name, "native", x, learned=False), reference)
-    held = torch.cat([y.flatten() for y in reference.outputs if y.dtype == dtype])
-    assert "fire" in name or float(held.abs().max()) * 64 > 1 << 24
-    assert gpu.entries == {"staged" if time_last else "rows"}
+    if name in ("leaky integrator", "leak", "resonator", "rf", "rf_iz", "alif"):
+        assert max(float(y.abs().max()) for y in reference.outputs) * SCALE > 1 << 24
+    # The delay's gradient is not asked for.
+    alone = name.startswith("shift")
+    assert gpu.entries == ({"gather"} if alone else {"staged" if time_last else "rows"})
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86's integers")
@@ -163,7 +173,7 @@ def test_sequences_that_begin_anywhere(gpu, name, dtype):
         x = numbers((size + start,), start, 3.0, dtype)[start:].view(shape)
         check(name, x)
     check(name, spread(numbers(shape, 0, 3.0, dtype)))
-    assert "staged" in gpu.entries
+    assert gpu.entries >= entries(name, "staged", dtype=dtype)
 
 
 @pytest.mark.parametrize("threads", [1, 32, 96, 128])
@@ -171,7 +181,7 @@ def test_rows_in_blocks_of_any_size(gpu, threads):
     gpu.only = threads
     for name in OPERATORS:
         check(name, numbers((2, 67, 21), 0, 3.0, torch.float32))
-    assert gpu.entries == {"rows"}
+    assert gpu.entries == {"rows", "gather"}
 
 
 def test_gradients_that_are_not_wanted(gpu):

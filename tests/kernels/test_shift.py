@@ -205,6 +205,20 @@ def test_gradients_are_those_of_finite_differences_also_of_themselves():
         assert torch.autograd.gradgradcheck(lambda x: move(x).square(), (x,))  # noqa: B023
 
 
+def test_a_backend_without_gathers_takes_the_reference(monkeypatch):
+    ran, launch = [], native.launch
+    monkeypatch.setattr(
+        native, "launch", lambda kernel, *a: ran.append(kernel) or launch(kernel, *a)
+    )
+    x = torch.ones(2, 3, 5)
+    expected = shift(x, 1), shift_channels(x, torch.arange(3.0))
+    assert ran == ["shift", "shift"]
+    monkeypatch.delattr(native, "GATHERS")
+    assert torch.equal(shift(x, 1), expected[0])
+    assert torch.equal(shift_channels(x, torch.arange(3.0)), expected[1])
+    assert len(ran) == 2
+
+
 OPERATORS = torch.ops.lava_bridge
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "cuda/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = [
     pytest.param(code, id=f"{path.name}-{i}")
     for path in DOCUMENTS
@@ -45,6 +45,6 @@ def test_every_link_to_a_file_leads_somewhere(path):
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()))
-    assert named == {"demo", "test", "lint", "bench"}
+    assert named == {"demo", "test", "lint", "bench", "sanitize"}
     assert named <= targets
     assert "make test" in (ROOT / ".ci" / "run").read_text()

@@ -44,7 +44,7 @@ class Delay(LazyChannels):
 
     def clamp(self) -> None:
         """Bring the delays back into [0, ``max_delay``]; each forward does it."""
-        self.delay.data.clamp_(0, self.max_delay)
+        self.hold("delay", 0, self.max_delay)
 
     @property
     def shape(self) -> torch.Size | None:

@@ -66,7 +66,7 @@ class Delta(Stateful):
 
     def clamp(self) -> None:
         """Bring the threshold back to ``1 / scale`` or more; each forward does it."""
-        self.threshold.data.clamp_(1 / self.scale)
+        self.hold("threshold", 1 / self.scale)
 
     def _draw(self, channels: int) -> None:
         assert self.shape is not None

@@ -241,7 +241,7 @@ class Neuron(Stateful):
     def clamp(self) -> None:
         """Bring the decays back into 0 ... ``p_scale``."""
         for name in self._fractions:
-            getattr(self, name).data.clamp_(0, self.p_scale)
+            self.hold(name, 0, self.p_scale)
 
     def extra_repr(self) -> str:
         decays = [

@@ -1,0 +1,239 @@
+"""The GPU's kernels without a GPU: they compile, launches are planned, what is missing is said."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import types
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from kernel_cases import numbers
+
+from lava_bridge import kernels
+from lava_bridge.errors import BridgeError
+from lava_bridge.kernels import cupy
+from lava_bridge.kernels.call import Call, MemoryOrder
+from tests.conftest import missing_reference
+
+# Turing, Ampere, Hopper and Blackwell.
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
+ENTRIES = ("rows", "staged", "gather")
+# What CuPy adds to a RawModule's own options.
+OF_CUPY = ("-ftz=true", "--device-as-default-execution-space")
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    try:
+        from cupy.cuda import nvrtc
+    except ImportError as error:
+        missing_reference(f"CuPy is not installed ({error}); pip install -e .[test]")
+        raise
+    return nvrtc
+
+
+def compiled(nvrtc, kernel: str, real: torch.dtype, architecture: str) -> bytes:
+    """The kernel for an architecture that need not be there, as NVRTC gives it."""
+    code = (cupy.sources() / "gpu.cu").read_text()
+    program = nvrtc.createProgram(code, "gpu.cu", (), ())
+    options = (*cupy.options(kernel, real), *OF_CUPY, f"-arch={architecture}")
+    try:
+        nvrtc.compileProgram(program, options)
+        return nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    finally:
+        assert not nvrtc.getProgramLog(program).strip("\0 \n"), "NVRTC warns"
+        nvrtc.destroyProgram(program)
+
+
+@pytest.mark.parametrize("kernel", cupy.programs())
+def test_every_kernel_compiles(nvrtc, kernel):
+    def entries(wanted):
+        code = compiled(nvrtc, kernel, *wanted)
+        return {name for name in ENTRIES if f".text.{name}\0".encode() in code}
+
+    expected = {"gather"} if kernel == "shift" else {"rows", "staged"}
+    wanted = [(torch.float32, architecture) for architecture in ARCHITECTURES]
+    wanted.append((torch.float64, "sm_90"))
+    # NVRTC runs without Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(entries, wanted):
+            assert found == expected
+
+
+def test_the_list_of_kernels_is_the_headers():
+    header = (cupy.sources() / "kernels.h").read_text()
+    lines = header.count("    KERNEL(") + header.count("    GATHER(")
+    assert len(cupy.programs()) == lines > 0
+    assert cupy.programs()["cuba"] == "LB_PROGRAM=Cuba"
+    assert cupy.programs()["shift"] == "LB_GATHER=Shift"
+
+
+def test_a_header_that_changes_is_compiled_again(monkeypatch, tmp_path):
+    shutil.copytree(cupy.sources(), tmp_path / "cuda")
+    monkeypatch.setattr(cupy, "sources", lambda: tmp_path / "cuda")
+    found = []
+    for text in ("", "// changed\n", ""):
+        (tmp_path / "cuda" / "more.h").write_text(text)
+        cupy._digest.cache_clear()
+        found.append(cupy.options("cuba", torch.float32))
+    cupy._digest.cache_clear()
+    assert found[0] == found[2] != found[1]
+
+
+# Launches ---------------------------------------------------------------------------------------
+
+
+def call_of(x: torch.Tensor, inputs: int = 1, outputs: int = 1) -> Call:
+    order = MemoryOrder(x)
+    call = Call(outer=order.outer, steps=order.steps, inner=order.inner)
+    call.input[:inputs] = [x.data_ptr()] * inputs
+    call.output[:outputs] = [x.data_ptr()] * outputs
+    return call
+
+
+def test_sequences_are_staged_where_time_is_last_and_read_as_rows_elsewhere():
+    x = numbers((2, 50, 7), 0, 1.0, torch.float32)
+    assert cupy.planned("cuba", call_of(x), torch.float32) == ("staged", 4, 32, 32 * 33 * 4)
+    across = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert cupy.planned("cuba", call_of(across), torch.float32) == ("rows", 4, 32, 0)
+    many = torch.empty(2, 1, 1).expand(2, 1 << 20, 40)
+    call = Call(outer=1, steps=40, inner=many[..., 0].numel())
+    assert cupy.planned("cuba", call, torch.float32) == ("rows", (2 << 20) // 128, 128, 0)
+
+
+@pytest.mark.parametrize("real", [torch.float32, torch.float64])
+def test_tiles_fit_into_the_shared_memory_that_every_block_may_have(real):
+    call = call_of(torch.empty(2, 50, 7), inputs=6, outputs=6)
+    assert cupy.planned("cuba", call, real).shared <= 48 << 10
+    # One that is written replaces one that was read.
+    less = call_of(torch.empty(2, 50, 7), inputs=2, outputs=1)
+    assert cupy.planned("cuba", less, real).shared == cupy.planned("cuba", call, real).shared // 3
+
+
+class Recorder:
+    """Stands for CuPy's module, device, stream and kernel."""
+
+    def __init__(self) -> None:
+        self.said: list = []
+
+    def __call__(self, *args, **kwargs):
+        self.said.append((args, kwargs))
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+
+def test_a_call_is_launched_as_one_argument_by_value(monkeypatch):
+    device, stream, function = Recorder(), Recorder(), Recorder()
+    fake = types.SimpleNamespace(cuda=types.SimpleNamespace(Device=device))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(cupy, "_stream", stream)
+    monkeypatch.setattr(cupy, "_function", function)
+    call = call_of(numbers((2, 50, 7), 0, 1.0, torch.float32))
+    cupy.launch("cuba", call, torch.device("cuda", 1), torch.float32)
+    assert device.said == [((1,), {})]
+    assert stream.said == [((1,), {})]
+    named, ((grid, block, (argument,)), more) = function.said
+    assert named == (("cuba", torch.float32, "staged"), {})
+    assert (grid, block, more) == ((4,), (32,), {"shared_mem": 32 * 33 * 4})
+    # CuPy passes an array of one structure by value, from where it lies.
+    assert argument.shape == (1,)
+    assert argument.dtype.kind == "V"
+    assert argument.ctypes.data == ctypes.addressof(call)
+    assert argument.nbytes == ctypes.sizeof(Call)
+
+
+# What is missing --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh():
+    cupy.missing.cache_clear()
+    yield
+    cupy.missing.cache_clear()
+
+
+def without_cupy(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def with_cupy(monkeypatch, module):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "cupy", module)
+
+
+def without_cuda(monkeypatch):
+    with_cupy(monkeypatch, None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+
+
+def without_gpu(monkeypatch):
+    with_cupy(monkeypatch, None)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def without_nvrtc(monkeypatch):
+    def refuse():
+        raise RuntimeError("no\n libnvrtc.so")
+
+    without_gpu(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cuda = types.SimpleNamespace(nvrtc=types.SimpleNamespace(getVersion=refuse))
+    with_cupy(monkeypatch, types.SimpleNamespace(cuda=cuda))
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (without_cupy, r"CuPy is not installed; pip install lava_bridge\[cuda13\]"),
+        (without_cuda, "this torch is built without CUDA"),
+        (without_gpu, "torch finds no GPU"),
+        (without_nvrtc, r"CuPy does not work here \(no libnvrtc.so\); pip install"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(fresh, monkeypatch, state, said):
+    state(monkeypatch)
+    with pytest.raises(BridgeError, match=f"^backend 'cupy' is missing: {said}") as error:
+        kernels.use_backend("cupy")
+    assert "\n" not in str(error.value)
+    assert kernels.current_backend() == "auto"
+    assert kernels.backends()["cupy"].startswith("missing: ")
+    # Nobody asked for it: the reference runs, and nothing is said.
+    on_gpu = types.SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernels.chosen("auto", on_gpu) is None
+
+
+def test_the_gpus_kernels_are_there_with_all_of_it(fresh, monkeypatch):
+    without_nvrtc(monkeypatch)
+    cuda = types.SimpleNamespace(nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 0)))
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda, __version__="14"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "some GPU")
+    assert kernels.backends()["cupy"] == "ready: some GPU, CuPy 14"
+    for dtype in (*cupy.DTYPES, torch.complex64):
+        on_gpu = types.SimpleNamespace(device=torch.device("cuda"), dtype=dtype)
+        assert kernels.chosen("auto", on_gpu) is (cupy if dtype in cupy.DTYPES else None)
+
+
+def test_on_the_cpu_nobody_loads_cupy():
+    code = """
+import sys, torch, lava_bridge
+neuron = lava_bridge.slayer.neuron.cuba.Neuron(1.0, 0.25, 0.1)
+neuron(torch.rand(2, 3, 8, requires_grad=True)).sum().backward()
+assert "cupy" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
