@@ -33,13 +33,12 @@ template <class L> struct Adaptation {
         s.threshold = Fixed<L>::decayed(s.threshold - rest, s.threshold_kept) + rest;
     }
 
-    // What the spikes do to the next step. Here all states are noted: within a step they stay
-    // below 2^26 if they were within the limit before it.
+    // What the spikes do to the next step. To note the refractory state is enough: where it stays
+    // within 2^24 so was the threshold at the spike, which is then within 2^25 until the next one.
     LB_INLINE void fire(State &s, typename L::Mask fired, Int &high) const {
         s.refractory = s.refractory + L::pick(fired, s.threshold + s.threshold, L::zero());
         s.threshold = s.threshold + L::pick(fired, rise, L::zero());
         Fixed<L>::watch(s.refractory, high);
-        Fixed<L>::watch(s.threshold, high);
     }
 };
 
@@ -119,7 +118,8 @@ template <class L> struct Alif {
         n.current = scale.state(at.parameter(2), high);
         n.voltage = scale.state(at.parameter(3), high);
         adaptation.start(n.adapted, at, 4, scale, high);
-        n.threshold = n.refractory = L::all(0);
+        n.refractory = at.parameter(6);
+        n.threshold = at.parameter(7);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {

@@ -82,8 +82,10 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
         turn.start(n.turning, at, scale, high);
         if (adaptive) adaptation.start(n.adapted, at, 4, scale, high);
         n.level_before = n.turning.imag;
-        n.real = n.threshold = n.refractory = L::all(0);
+        n.real = at.parameter(2);
         n.imag = at.parameter(3);
+        n.refractory = at.parameter(6);
+        n.threshold = at.parameter(7);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {

@@ -34,7 +34,7 @@ def reset_steps(threshold: float | None, scale: float) -> tuple[int, int] | None
         return None
     # In single precision as in slayer: 0.29 * 6400 is then 1856.
     steps = torch.tensor(threshold * scale, dtype=torch.float32).item()
-    return (math.ceil(steps), int(steps - 1)) if steps >= 0 else None
+    return (math.ceil(steps), int(steps - 1)) if 0 <= steps < 2**63 else None
 
 
 def resonate(

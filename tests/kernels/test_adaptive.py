@@ -171,6 +171,35 @@ def test_a_level_beyond_32_bits_fires():
         assert refractory.flatten().tolist() == [0, 2]
 
 
+def test_a_refractory_state_that_falls_beyond_32_bits():
+    x, still = torch.zeros(1, 1, 120), torch.zeros(1)
+    settings = still, still, still - 1000, still, -1000.0, -1000.0, 64
+    reference, mine = both(lambda: adaptive_threshold.dynamics(x, *settings))
+    assert_same(mine, reference)
+    assert mine[0].min() > -(2**24) / 64
+    assert mine[1].min() < -(2**28) / 64
+
+
+def test_a_voltage_that_rises_beyond_32_bits_by_small_currents():
+    x, none, all_of_it = torch.full((1, 1, 700), 2.0**16), torch.zeros(1), torch.tensor([4096.0])
+    adaptation = Adaptation(none, all_of_it, none + 1, none, 0.0, 1.0)
+    decays, states = (all_of_it, none), (none, none)
+    reference, mine = both(
+        lambda: fired("alif", [x], decays, states, adaptation, 64, (1.0, 1.0, True))
+    )
+    assert_same(mine, reference)
+    assert mine[0].max() == mine[2].item() == 700 * 2.0**16
+
+
+def test_a_phase_that_turns_to_beyond_32_bits():
+    state = torch.zeros(1)
+    settings = state, state, state + 4096, state + 1, state, 0.5, 1.0, 64
+    real = torch.full((1, 1, 3), 2.0)
+    imag = torch.tensor([[[-1.0, 1e12, 0.0]]])
+    for threshold, _ in both(lambda: adaptive_phase_th.dynamics(real, imag, *settings)):
+        assert threshold.flatten().tolist() == [1, 1, 1.5]
+
+
 def test_the_phase_is_that_of_the_state_in_steps_before_the_first_one_too():
     # Less than a step below 0 is 0 in integers; as a number it is below 0, and the neuron fires.
     real, imag = torch.full((1, 1, 2), 2.0), torch.tensor([[[0.5, 0.5]]])

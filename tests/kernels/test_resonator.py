@@ -165,6 +165,9 @@ def test_a_reset_goes_to_one_step_below_the_threshold_and_to_a_real_part_of_0():
     states, decays = (torch.zeros(1),) * 2, (torch.zeros(1), torch.tensor([4096.0]))
     for backend in both(lambda: resonator.dynamics(one, one, *decays, *states, 64, 1.0)):
         assert [part.flatten().tolist() for part in backend] == [[1, 0, 0], [1, 63 / 64, 63 / 64]]
+    for never in (1e30, float("inf")):
+        for backend in both(lambda: resonator.dynamics(one, one, *decays, *states, 64, never)):  # noqa: B023
+            assert backend[1].flatten().tolist() == [1, 1, 1]
     # beyond what 32 bits are tried with
     far = 2.0**21
     for backend in both(
