@@ -21,7 +21,8 @@ test: $(VENV)/references
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=$(SPIKINGJELLY_OLD) PYTHONPATH=$(CURDIR)/$(OLD_LINE) \
 		$(BIN)/python -m pytest --ignore=tests/slayer --ignore=tests/training \
 		--ignore=tests/project --ignore=tests/benchmarks --ignore=tests/as_lava/test_as_lava.py \
-		--ignore=tests/as_lava/test_command_line.py --ignore=tests/as_lava/test_upstream_suite.py
+		--ignore=tests/as_lava/test_command_line.py --ignore=tests/as_lava/test_upstream_suite.py \
+		--ignore-glob='tests/kernels/test_[!bc]*'
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

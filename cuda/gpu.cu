@@ -353,7 +353,8 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) staged(const __grid_con
     extern __shared__ unsigned char lb_shared[];
     Memory<LB_REAL>::Word *tiles = (Memory<LB_REAL>::Word *)lb_shared;
     long long first = (long long)blockIdx.x * WARP;
-    const int ahead = INPUTS <= 2 ? INPUTS : 1;
+    // With more inputs the words of two would be spilled.
+    const int ahead = INPUTS == 1 || INPUTS > 3 ? 1 : 2;
     bool done = run_staged<Narrow, Program, ahead>(call, first, threadIdx.x, tiles);
     if constexpr (Program::integers)
         if (!done) run_wide<LB_PROGRAM, LB_REAL>(call, first + threadIdx.x);
