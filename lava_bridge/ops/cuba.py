@@ -468,7 +468,7 @@ class _EagerReset(torch.autograd.Function):
         return *_gradients_through_reset(ctx, grads[0], slope, *grads[2:]), None
 
 
-# Numbers in a piece: what the surrogate makes of it stays in a core's cache.
+# Numbers in a piece: what the surrogate makes of it stays in the cores' caches.
 PIECE = 1 << 17
 
 
