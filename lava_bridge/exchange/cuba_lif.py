@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError
-from ..kernels import BACKENDS, current_backend
+from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE, cuba
 from ..ops.leaky_integrator import leak
@@ -95,7 +95,9 @@ class CubaLIFNode(neuron.BaseNode):
         norm: Applied to the current on its way to the voltage, as in slayer.
         detach_reset: Take the spikes of the reset as constants in backward.
         step_mode: ``"s"``: inputs ``[N, *]``; ``"m"``: inputs ``[T, N, *]``.
-        backend: ``"auto"``, ``"torch"``, ``"native"`` or ``"cupy"`` (:mod:`lava_bridge.kernels`).
+        backend: ``"torch"``, as in SpikingJelly: torch operators, on the backend that
+            :class:`lava_bridge.use_backend` has set, the fastest there is otherwise. Or
+            ``"native"``, ``"cupy"``: those kernels, or an error.
         store_v_seq, store_i_seq: Keep the voltages (after the reset) and currents of all steps in
             ``v_seq``, ``i_seq`` ``[T, N, *]``.
 
@@ -129,7 +131,7 @@ class CubaLIFNode(neuron.BaseNode):
         norm: BatchNorm2d | None = None,
         detach_reset: bool = False,
         step_mode: str = "s",
-        backend: str = "auto",
+        backend: str = "torch",
         store_v_seq: bool = False,
         store_i_seq: bool = False,
     ) -> None:
@@ -255,7 +257,7 @@ class CubaLIFNode(neuron.BaseNode):
     @property
     def supported_backends(self) -> tuple[str, ...]:
         """The backends of either step mode."""
-        return BACKENDS
+        return ("torch", "native", "cupy")
 
     @property
     def backend(self) -> str:
@@ -365,7 +367,7 @@ class CubaLIFNode(neuron.BaseNode):
         )
 
     def _backend_now(self) -> str:
-        return current_backend() if self.backend == "auto" else self.backend
+        return current_backend() if self.backend == "torch" else self.backend
 
     def _advance(self, x_seq: Tensor) -> cuba.Fired:
         """Run from the module's state and keep the state at the end."""

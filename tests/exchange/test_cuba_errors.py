@@ -102,7 +102,7 @@ def test_a_sequence_without_a_batch_is_refused():
 def test_the_backend_can_be_set_to_no_other():
     node = CubaLIFNode(0.3, 0.1)
     assert "'triton'" in raised(lambda: setattr(node, "backend", "triton"))
-    assert node.backend == "auto"
+    assert node.backend == "torch"
 
 
 def test_defaults_are_spikingjellys(sj):

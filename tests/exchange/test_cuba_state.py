@@ -221,8 +221,8 @@ def test_it_is_one_of_spikingjellys_neurons():
     assert isinstance(node, neuron.BaseNode)
     assert isinstance(node, base.MemoryModule)
     assert node.supported_step_mode() == ("s", "m")
-    assert node.supported_backends == ("auto", "torch", "native", "cupy")
-    assert node.backend == "auto"
+    assert node.supported_backends == ("torch", "native", "cupy")
+    assert node.backend == "torch"
     assert [name for name, _ in node.named_memories()] == ["v", "current_state", "voltage_state"]
 
 

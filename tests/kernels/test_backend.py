@@ -133,15 +133,22 @@ def test_a_wrong_environment_is_one_clear_error(monkeypatch):
 
 
 @pytest.mark.parametrize("step_mode", ["s", "m"])
-def test_a_node_has_a_backend_of_its_own(step_mode):
+def test_a_node_has_a_backend_of_its_own(step_mode, monkeypatch):
     from lava_bridge.exchange import CubaLIFNode
 
     runs = []
-    for name in ("auto", "torch", "native"):
+    for name in ("torch", "native"):
         node = CubaLIFNode(0.3, 0.1, step_mode=step_mode, backend=name)
         torch.manual_seed(0)
         runs.append(node(torch.rand(4, 2, 3)))
     assert all(torch.equal(run, runs[0]) for run in runs)
+    called = []
+    launch = native.launch
+    monkeypatch.setattr(native, "launch", lambda *call: (called.append(call[0]), launch(*call)))
+    for setting, count in (("torch", 0), ("auto", 1)):
+        with kernels.use_backend(setting):
+            CubaLIFNode(0.3, 0.1, step_mode=step_mode)(torch.rand(4, 2, 3))
+        assert len(called) == count  # "torch" follows what is set for the library
     node = CubaLIFNode(0.3, 0.1, step_mode=step_mode, backend="cupy")
     with pytest.raises(BridgeError, match="backend 'cupy': expected a tensor on cuda"):
         node(torch.rand(4, 2, 3))
