@@ -8,6 +8,7 @@
 #include "adaptation.h"
 #include "cuba.h"
 #include "leaky_integrator.h"
+#include "loihi.h"
 #include "resonator.h"
 
 #include "delta.h"
@@ -40,7 +41,8 @@
     KERNEL(adrf_iz, AdaptiveIzhikevich)                             \
     KERNEL(phase_zero_backward, PhaseZeroBackward)                  \
     KERNEL(izhikevich_backward, IzhikevichBackward)                 \
-    KERNEL(resonator_backward, ResonatorBackward)
+    KERNEL(resonator_backward, ResonatorBackward)                   \
+    KERNEL(loihi_lif, LoihiLif)
 
 // Kernels without a state: each element of the output is one of the input, or zero. On the GPU a
 // thread takes an element e = (o * steps + t) * inner + i, of as many bytes as in_type[0] says:
