@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import BridgeError
 from ..net_writer import integer_weight, norms_of
+from ..slayer.block.plain import Flatten
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.synapse.layer import Dense, Pool, Unpool
 
@@ -42,8 +43,9 @@ class LayerNeeds:
         fan_in: Most synapses onto one neuron.
         fan_out: Most synapses of this layer that one of its inputs has; in a recurrent layer its
             own neurons are inputs too.
-        sources: Number of inputs that have a synapse.
-        targets: Number of (input, neuron) pairs with a synapse.
+        sources: Number of neurons of the layer before that have a synapse here; 0 where the inputs
+            are no neurons on the chip.
+        targets: Number of their pairs with a neuron that they have a synapse onto.
         axons: Most input axons that one neuron needs: of a dense layer, one for each of its inputs;
             of one with a kernel, one for each place, whose channels are a population.
         inputs: Most inputs of one neuron: its input axons if each input has its own.
@@ -99,6 +101,7 @@ def needs(net: Iterable[nn.Module] | nn.Module) -> list[LayerNeeds]:
     blocks: Any = [net] if hasattr(net, "export_hdf5") else net
     found: list[LayerNeeds] = []
     shape: Shape | None = None
+    from_neurons = False
     for i, block in enumerate(blocks):
         name = f"{i} {type(block).__name__}"
         if not hasattr(block, "export_hdf5"):
@@ -111,11 +114,14 @@ def needs(net: Iterable[nn.Module] | nn.Module) -> list[LayerNeeds]:
             )
         output = _three(block.shape)
         try:
-            counts = _synapse_needs(block, shape, output)
-            found.append(LayerNeeds(name, **counts, **_neuron_needs(block, output)))
+            counts = _synapse_needs(block, shape, output) | _neuron_needs(block, output)
         except BridgeError as error:
             raise BridgeError(f"{name}: {error}") from error
+        if not from_neurons:
+            counts |= {"sources": 0, "targets": 0}
+        found.append(LayerNeeds(name, **counts))
         shape = output
+        from_neurons = bool(found[-1].neurons) or (from_neurons and isinstance(block, Flatten))
     return found
 
 
@@ -261,8 +267,8 @@ def _synapse_needs(block: Any, shape: Shape | None, output: Shape) -> dict[str, 
         "neuron_memory": int(neuron_memory.max()),
         "fan_in": int(fan_in.max()),
         "fan_out": max(fan_outs),
-        "sources": max(sources),
-        "targets": max(targets),
+        "sources": sources[0],
+        "targets": targets[0],
         "axons": int(axons.max()),
         "inputs": int(inputs.max()),
         "weight_bits": max(widths),

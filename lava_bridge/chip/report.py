@@ -16,7 +16,7 @@ from .needs import LayerNeeds, needs
 __all__ = ["ChipReport", "Violation", "check_chip"]
 
 # Width of a report as text: more columns than a terminal's 80 hold.
-TEXT_WIDTH = 140
+TEXT_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ChipReport:
     def violations(self) -> list[Violation]:
         """The broken limits, of layers first, then of the net."""
         chip, found = self.chip, []
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             kind = layer.neuron
             if kind and chip.neurons is not None and kind not in chip.neurons:
                 found.append(Violation(layer.name, "neuron", kind, " or ".join(chip.neurons)))
@@ -93,6 +93,7 @@ class ChipReport:
                 ("threshold", layer.threshold or 0, (1 << chip.threshold_bits) - 1),
                 ("bias bits", layer.bias_bits, chip.bias_bits),
                 ("state bits", layer.state_bits, chip.state_bits),
+                ("cores", self.cores_of(index), chip.cores),
             ):
                 if allowed is not None and value > allowed:
                     found.append(Violation(layer.name, limit, value, allowed))
@@ -164,29 +165,32 @@ class ChipReport:
 
     def table(self) -> Table:
         """The layers as a table for rich."""
-        chip = self.chip
-        title = f"{self.net} on {chip.name}: what it needs at least"
+        title = f"{self.net} on {self.chip.name}: what it needs at least"
         table = Table(title=title, show_footer=True)
+        memory, unshared = (
+            sum(getattr(layer, name) for layer in self.layers) for name in ("memory", "unshared")
+        )
         totals = {
             "neurons": sum(layer.neurons for layer in self.layers),
             "synapses": sum(layer.synapses for layer in self.layers),
-            "bytes": _bytes(sum(layer.memory for layer in self.layers)),
-            "unshared": _bytes(sum(layer.unshared for layer in self.layers)),
+            "weight bytes": _bytes(memory),
+            "unshared": _bytes(unshared),
             "cores": self.cores,
         }
         table.add_column("layer", footer="net")
         for column in (
-            *("neurons", "synapses", "bytes", "unshared", "fan-in", "fan-out", "axons"),
+            *("neurons", "synapses", "weight bytes", "unshared", "fan-in", "fan-out", "axons"),
             *("weight bits", "delay bits", "threshold", "cores"),
         ):
-            total = totals.get(column)
-            table.add_column(column, justify="right", footer="" if total is None else f"{total:,}")
+            total = f"{totals[column]:,}" if column in totals else ""
+            table.add_column(column, justify="right", footer=total)
         for index, layer in enumerate(self.layers):
-            sizes = layer.neurons, layer.synapses, _bytes(layer.memory), _bytes(layer.unshared)
-            ways = layer.fan_in, layer.fan_out, layer.axons, layer.weight_bits, layer.delay_bits
-            threshold = "" if layer.threshold is None else f"{layer.threshold:,}"
-            numbers = [f"{number:,}" for number in (*sizes, *ways)]
-            table.add_row(layer.name, *numbers, threshold, f"{self.cores_of(index):,}")
+            numbers = (
+                *(layer.neurons, layer.synapses, _bytes(layer.memory), _bytes(layer.unshared)),
+                *(layer.fan_in, layer.fan_out, layer.axons, layer.weight_bits, layer.delay_bits),
+                *(layer.threshold, self.cores_of(index)),
+            )
+            table.add_row(layer.name, *(f"{number:,}" if number else "" for number in numbers))
         return table
 
     def __str__(self) -> str:
