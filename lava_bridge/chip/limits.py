@@ -70,7 +70,7 @@ LOIHI1 = Chip(
     bias_bits=13,  # lava-nc, LIF's bias_mant
     state_bits=24,  # lava-nc, LIF's u and v
     # Brief: digital leaky integrate-and-fire; Davies lists the adaptation of thresholds.
-    neurons=("CUBA", "LOIHI", "ALIF"),
+    neurons=("CUBA", "ALIF"),
     graded_spikes=False,  # Brief: binary spike events
     own_convolutions=False,  # Davies: population-based connectivity
 )
@@ -87,7 +87,7 @@ LOIHI2 = Chip(
     threshold_bits=17,  # lava-nc, LIF's vth
     bias_bits=13,  # lava-nc, LIF's bias_mant
     state_bits=24,  # lava-nc, LIF's u and v
-    neurons=None,  # Brief: programmable
+    neurons=None,  # Brief; G. Orchard et al., arXiv 2111.03746, abstract: programmable
     graded_spikes=True,  # Brief: of up to 32 bits
     own_convolutions=True,  # Brief: shared synapses for convolution
 )

@@ -23,8 +23,8 @@ __all__ = ["LayerNeeds", "needs"]
 
 Shape = tuple[int, int, int]
 
-# The neurons whose bias is known to be a mantissa: lava-nc's LIF.
-LIF = ("CUBA", "LOIHI")
+# The neuron whose bias is known to be a mantissa: lava-nc's LIF.
+LIF = "CUBA"
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def _neuron_needs(block: Any, output: Shape) -> dict[str, Any]:
     states = [bias * STATE_OVER_WEIGHT for bias in biases]
     if getattr(neuron, "bias_is_set", False):  # a sigma-delta neuron's
         states.append(neuron.bias.detach() * neuron.s_scale)
-    if kind in LIF:
+    if kind == LIF:
         found["bias_bits"] = _bias_bits(biases)
     found["state_bits"] = _bias_bits(states)
     return found

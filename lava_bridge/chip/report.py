@@ -140,15 +140,12 @@ class ChipReport:
 
     @property
     def cores(self) -> int:
-        """Cores that the net needs, at least: layers may share a core."""
-        if not self.layers:
-            return 0
+        """Cores that the net needs, at least, for neurons and weights: layers may share a core."""
         neurons = sum(layer.neurons for layer in self.layers)
         memory = sum(layer.memory for layer in self.layers)
         return max(
             -(-neurons // self.chip.neurons_per_core),
             -(-memory // self.chip.core_memory),
-            *(self.cores_of(index) for index in range(len(self.layers))),
         )
 
     @property
@@ -188,9 +185,10 @@ class ChipReport:
             numbers = (
                 *(layer.neurons, layer.synapses, _bytes(layer.memory), _bytes(layer.unshared)),
                 *(layer.fan_in, layer.fan_out, layer.axons, layer.weight_bits, layer.delay_bits),
-                *(layer.threshold, self.cores_of(index)),
             )
-            table.add_row(layer.name, *(f"{number:,}" if number else "" for number in numbers))
+            threshold = "" if layer.threshold is None else f"{layer.threshold:,}"
+            cells = [f"{number:,}" if number else "" for number in numbers]
+            table.add_row(layer.name, *cells, threshold, f"{self.cores_of(index):,}")
         return table
 
     def __str__(self) -> str:

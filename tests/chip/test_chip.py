@@ -73,7 +73,7 @@ BROKEN = {
     "neuron": (
         [slayer.block.rf.Dense(RF, 3, 2)],
         LOIHI1,
-        "0 Dense: neuron: RF_PHASE, limit CUBA or LOIHI or ALIF",
+        "0 Dense: neuron: RF_PHASE, limit CUBA or ALIF",
     ),
     "graded spikes": (
         [dense(), dense(2, 2, {**CUBA, "graded_spike": True})],
@@ -117,6 +117,7 @@ def test_a_broken_limit_is_named_with_the_layer_the_value_and_the_limit(name):
         ([dense(2, 2, {**CUBA, "threshold": 131071 / 64})], LOIHI2),
         ([sigma_delta(2047)], LOIHI2),
         ([slayer.block.rf.Dense(RF, 3, 2)], LOIHI2),
+        ([slayer.block.rf.Affine(RF, 3, 2, dynamics=False)], LOIHI1),
         ([conv(128)], LOIHI1),
         ([conv(129)], LOIHI2),
         ([dense(60, 8), dense(8, 1)], small),
@@ -155,9 +156,20 @@ def test_a_net_that_only_fits_with_shared_kernels_says_so():
     assert "kernels must be shared" in report.verdict
 
 
+def test_no_note_says_what_a_broken_limit_says_already():
+    assert check_chip([dense(4097, 1)], LOIHI1).notes == []
+    large = LayerNeeds("0 Conv", neurons=1 << 18, memory=1, unshared=1 << 40)
+    assert ChipReport("net", LOIHI1, [large]).notes == []
+
+
+def test_a_bias_is_held_as_a_state_64_times_finer_than_a_weight():
+    found = needs([biased()])[0]
+    assert (found.bias_bits, found.state_bits) == (14, 20)
+
+
 def test_output_axons_of_a_layer_take_cores():
     """1024 neurons with synapses in ten cores each need 10,240 axons: three cores' worth."""
-    first = LayerNeeds("0 Dense", neurons=1024)
+    first = LayerNeeds("0 Dense", neurons=1024, synapses=1024)
     second = LayerNeeds(
         "1 Dense", neurons=10240, synapses=1024 * 10240, sources=1024, targets=1024 * 10240
     )

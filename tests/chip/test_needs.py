@@ -140,6 +140,21 @@ def test_the_input_of_a_first_layer_is_the_smallest_that_gives_its_output(drawn)
     assert alone.fan_in <= known.fan_in
 
 
+def test_the_smallest_input_of_a_pool_cuts_its_last_window_off():
+    block = slayer.block.cuba.Pool(CUBA, 2)
+    block.infer_shape((3, 7, 8))
+    assert needs([block])[0].synapses == 3 * 7 * 7
+
+
+def test_a_neuron_with_complex_weights_and_feedback_needs_the_memory_of_all_of_them():
+    block = slayer.block.rf.Recurrent(RF, 3, 2)
+    for synapse in (block.input_synapse, block.recurrent_synapse):
+        for _, part in synapse.parts(""):
+            part.weight.data.fill_(1)
+    found = needs([block])[0]
+    assert (found.neuron_memory, found.memory, found.fan_in, found.inputs) == (10, 20, 10, 5)
+
+
 @pytest.mark.parametrize(
     ("integers", "bits"),
     [
