@@ -28,6 +28,7 @@ ROOMS = [
     "hdf5",
     "progress",
     "report",
+    "chip",
     "verify",
     "as_lava",
     "cli",
