@@ -58,13 +58,13 @@ class Chip:
 # nengo_loihi/block.py. lava-nc: its bit-accurate models, lava/proc/{lif,dense}/models.py, 0.10.0.
 LOIHI1 = Chip(
     name="loihi1",
-    cores=128,  # Davies, "Chip overview"
-    neurons_per_core=1024,  # Davies, "Chip overview"; NengoLoihi, MAX_COMPARTMENTS
-    core_memory=128 * KILOBYTE,  # Davies, "Network connectivity"; NengoLoihi, MAX_SYNAPSE_BITS
+    cores=128,  # Davies
+    neurons_per_core=1024,  # Davies; NengoLoihi, MAX_COMPARTMENTS
+    core_memory=128 * KILOBYTE,  # Davies; NengoLoihi, MAX_SYNAPSE_BITS
     synapses=130_000_000,  # Intel's announcement of Loihi, 25 September 2017
-    input_axons=4096,  # Davies, "Network connectivity"; NengoLoihi, MAX_IN_AXONS
-    output_axons=4096,  # Davies, "Network connectivity"; NengoLoihi, MAX_OUT_AXONS
-    weight_bits=9,  # Davies, "Network connectivity": one to nine bits
+    input_axons=4096,  # Davies; NengoLoihi, MAX_IN_AXONS
+    output_axons=4096,  # Davies; NengoLoihi, MAX_OUT_AXONS
+    weight_bits=9,  # Davies: one to nine bits
     max_delay=MAX_DELAY,  # lava-dl 0.6.0, the delay of slayer's blocks
     threshold_bits=17,  # lava-nc, LIF's vth
     bias_bits=13,  # lava-nc, LIF's bias_mant

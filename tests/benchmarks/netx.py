@@ -1,8 +1,8 @@
 """Integer runs of ``.net`` files against Lava's own, which needs a Python of its own.
 
 With ``LAVA_BRIDGE_LAVA_PYTHON``, the Python 3.10 of ``pip install lava-dl==0.6.0``, the real Lava
-is timed in the same run (tests/reference/time_netx.py, in a process of its own); without it the rows
-of Lava are those that were recorded, and are marked so.
+is timed in the same run (tests/reference/time_netx.py, in a process of its own); without it Lava's
+rows are those that were recorded, and are marked so.
 """
 
 import json
