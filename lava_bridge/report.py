@@ -146,8 +146,8 @@ class EquivalenceReport:
         note = ""
         if beyond is not None:
             note = (
-                "; the chip's 24 bits do not hold this net: they end in layer "
-                f"{beyond.name_b} at {beyond.beyond}"
+                f"; the chip's 24 bits do not hold this net: they end in {beyond.name_b} at "
+                f"{beyond.beyond}"
             )
         return (
             f"NOT exact: {mismatches:,} of {total:,} spike places differ, first in layer "
