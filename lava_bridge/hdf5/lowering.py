@@ -371,7 +371,14 @@ def _lower_sigma_delta(layer: Layer) -> None:
             f"has sigma-delta neurons with a scale of {layer.attrs['scale']}, but netx's have "
             f"{SIGMA_DELTA_SCALE}; use scale={SIGMA_DELTA_SCALE}"
         )
-    if layer["neuron/vThMant"].min() < 1:
+    thresholds = layer["neuron/vThMant"]
+    if (thresholds != thresholds.min()).any():
+        raise ConversionError(
+            "has a threshold for each channel, but netx's sigma-delta neurons have one for all; "
+            "use shared_param=True"
+        )
+    layer["neuron/vThMant"] = int(thresholds.min())
+    if thresholds.min() < 1:
         raise ConversionError(
             "has a threshold of 0, where netx loses what is finer than a message; use "
             f"1/{SIGMA_DELTA_SCALE} or more"
