@@ -8,8 +8,8 @@ trains the net of ``digits.net``:
 It writes NAME.net, by :func:`lava_bridge.export_hdf5`, and NAME.npz with the input spikes ``x``
 ``[N, *, T]``; what was recorded there before is lost, so netx_runs.py has to follow, on the folder
 and on its folder ``lowered``. In that the nets are exported with ``target="lava"``; the blocks
-themselves are beside them, NAME.blocks.net. All but the demo's net are drawn from seeds. Every net must spike at 5 to 40 % in
-its output: a silent or a saturated one would show little.
+themselves are beside them, NAME.blocks.net. All but the demo's net are drawn from seeds. Every net
+must spike at 5 to 40 % in its output: a silent or a saturated one would show little.
 """
 
 import argparse
