@@ -5,8 +5,9 @@
 >>> lava_bridge.export_hdf5(blocks, "digits.net")
 
 The parts: ``slayer`` (as ``lava.lib.dl.slayer``), ``exchange`` (as SpikingJelly's
-``lava_exchange``), ``convert``, ``hdf5``, ``verify``; ``as_lava`` lets programs written for
-Lava's slayer import this one. ``backends`` says which kernels there are, ``use_backend`` picks one.
+``lava_exchange``), ``convert``, ``hdf5``, ``netx`` (runs files with integers), ``verify``;
+``as_lava`` lets programs written for Lava's slayer import this one. ``backends`` says which kernels
+there are, ``use_backend`` picks one.
 """
 
 import importlib
@@ -18,6 +19,7 @@ from .layout import NXT_to_TNX, TNX_to_NXT
 if TYPE_CHECKING:
     from . import convert as convert
     from . import exchange as exchange
+    from . import netx as netx
     from . import slayer as slayer
     from .as_lava import as_lava as as_lava
     from .convert import to_slayer as to_slayer
@@ -42,6 +44,7 @@ __all__ = [
     "exchange",
     "export_hdf5",
     "load_hdf5",
+    "netx",
     "slayer",
     "to_slayer",
     "to_spikingjelly",
@@ -55,6 +58,7 @@ _LAZY = {
     "use_backend": "kernels",
     "convert": "convert",
     "exchange": "exchange",
+    "netx": "netx",
     "slayer": "slayer",
     "to_slayer": "convert",
     "to_spikingjelly": "convert",

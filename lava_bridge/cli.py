@@ -1,7 +1,8 @@
-"""The command line: ``lava-bridge convert | verify | inspect``."""
+"""The command line: ``lava-bridge convert | verify | run | inspect``."""
 
 import importlib
 import importlib.util
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Exit status: 0 fine, 1 the nets differ, 2 something given can't be used, 70 a fault in here (as
-# sysexits.h has it).
+# Exit status: 0 fine, 1 the nets differ or a limit is broken, 2 something given can't be used, 70 a
+# fault in here (as sysexits.h has it).
 MISMATCH = 1
+LIMIT_BROKEN = 1
 UNUSABLE = 2
 CRASHED = 70
 
@@ -36,7 +38,9 @@ EXAMPLES = """
 Examples:
   lava-bridge convert mynet:build --weights w.pt --input-shape 1,8,8 -o net.net
   lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
+  lava-bridge run net.net --input x.npy -o y.npy
   lava-bridge inspect net.net
+  lava-bridge inspect net.net --chip loihi2
 """
 
 
@@ -109,6 +113,15 @@ def convert(
     click.echo(f"{output}: {len(blocks)} layers, {Path(output).stat().st_size:,} bytes")
 
 
+_LAYOUT = click.option(
+    "--layout",
+    type=click.Choice(["TNX", "NXT"]),
+    default="TNX",
+    show_default=True,
+    help="Order of the input's dimensions: SpikingJelly's [T, N, *] or slayer's [N, *, T].",
+)
+
+
 @main.command(
     epilog="""
 \b
@@ -118,22 +131,16 @@ Examples:
 """,
     help=(
         "Prove that a .net file gives the spikes of a SpikingJelly net.\n\nThe net, quantised, and "
-        "the file are run on the input and compared spike by spike: exit status 0 if they agree, 1 "
-        "if not. How far the net itself, unquantised, drifts from the file is shown as well.\n\n"
-        + _FACTORY_HELP
+        "the file, as blocks and as Lava's integers, are run on the input and compared spike by "
+        "spike: exit status 0 if they agree, 1 if not. How far the net itself, unquantised, drifts "
+        "from the file is shown as well.\n\n" + _FACTORY_HELP
     ),
 )
 @click.argument("factory", metavar="MODULE:FACTORY")
 @click.argument("file", metavar="NAME.net")
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
 @click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
-@click.option(
-    "--layout",
-    type=click.Choice(["TNX", "NXT"]),
-    default="TNX",
-    show_default=True,
-    help="Order of the input's dimensions: SpikingJelly's [T, N, *] or slayer's [N, *, T].",
-)
+@_LAYOUT
 def verify(factory: str, file: str, weights: str | None, input_file: str, layout: str) -> None:
     from .convert import to_slayer, to_spikingjelly
     from .hdf5 import load_hdf5
@@ -147,27 +154,95 @@ def verify(factory: str, file: str, weights: str | None, input_file: str, layout
     load_hdf5(file)
     twin = to_spikingjelly(to_slayer(net, tuple(shape)))
     exact = check_equivalence(twin, file, x, layout=layout)
+    integers = check_equivalence(twin, file, x, layout=layout, integers=True)
     drift = check_equivalence(net, file, x, layout=layout)
     _show(exact.table())
     click.echo(exact.verdict)
+    if not integers.ok:
+        _show(integers.table())
+    click.echo(f"integers of {file}: {integers.verdict}")
     if drift.claim == "drift":
         click.echo(f"float net against {file}: {drift.verdict}")
-    if not exact.ok:
+    if not (exact.ok and integers.ok):
         sys.exit(MISMATCH)
 
 
 @main.command(
     epilog="""
 \b
-Example:
-  lava-bridge inspect net.net
+Examples:
+  lava-bridge run net.net --input x.npy -o y.npy
+  lava-bridge run lava.net --input x.npy -o y.npy --input-shape 34,34,2 --reset-interval 300
 """,
-    help="Show the layers of a .net file.",
+    help=(
+        "Run a .net file with integers, bit for bit as Lava does.\n\nThe input is [T, N, C, H, W] "
+        "or [T, N, C]; the output spikes have its order, a step for each step of the input."
+    ),
 )
 @click.argument("file", metavar="NAME.net")
-def inspect(file: str) -> None:
+@click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
+@click.option("-o", "--output", type=click.Path(), required=True, help="The file to write, .npy.")
+@_LAYOUT
+@click.option(
+    "--input-shape",
+    type=_Shape(),
+    metavar="W,H,C",
+    help="Shape of one input, in Lava's order, where the file does not have it.",
+)
+@click.option("--graded", default=0, help="Bits of an input spike; 0: spikes are 0 or 1.")
+@click.option("--reset-interval", type=int, help="Set the neurons to 0 every so many steps.")
+@click.option("--reset-offset", default=0, help="Step of the first reset, counted from 0.")
+def run(
+    file: str,
+    input_file: str,
+    output: str,
+    layout: str,
+    input_shape: tuple[int, ...] | None,
+    graded: int,
+    reset_interval: int | None,
+    reset_offset: int,
+) -> None:
+    from .hdf5.writer import write_whole
+    from .netx import Network
+
+    net = Network(
+        file,
+        input_shape=input_shape,
+        input_message_bits=graded,
+        reset_interval=reset_interval,
+        reset_offset=reset_offset,
+    )
+    spikes = net.run(_load_input(input_file), layout=layout).numpy()
+    whole = spikes.astype(np.int32)
+    image = io.BytesIO()
+    np.save(image, whole if np.array_equal(whole, spikes) else spikes)
+    write_whole(Path(output), image.getbuffer())
+    fired = np.count_nonzero(spikes) / max(spikes.size, 1)
+    click.echo(str(net))
+    click.echo(f"{output}: {tuple(spikes.shape)} ({layout}), {fired:.2%} spikes")
+
+
+@main.command(
+    epilog="""
+\b
+Examples:
+  lava-bridge inspect net.net
+  lava-bridge inspect net.net --chip loihi2 || echo does not fit
+""",
+    help=(
+        "Show the layers of a .net file.\n\nWith --chip: what they need at least of Loihi or "
+        "Loihi 2, and every published limit of the chip that is broken, by layer, value and limit: "
+        "exit status 0 if none is, 1 if one is."
+    ),
+)
+@click.argument("file", metavar="NAME.net")
+@click.option("--chip", type=click.Choice(["loihi1", "loihi2"]), help="Show what the net needs.")
+def inspect(file: str, chip: str | None) -> None:
     from .hdf5 import load_hdf5
 
+    if chip is not None:
+        _inspect_needs(file, chip)
+        return
     table = Table(title=Path(file).name)
     table.add_column("layer")
     columns = ("shape", "kernel", "stride", "padding", "groups", "weights")
@@ -176,6 +251,17 @@ def inspect(file: str) -> None:
     for i, block in enumerate(load_hdf5(file)):
         table.add_row(f"{i} {type(block).__name__}", *_describe(block))
     _show(table)
+
+
+def _inspect_needs(file: str, chip: str) -> None:
+    """Show what a file needs of a chip; the exit status says whether it breaks a limit."""
+    from .chip import CHIPS, check_chip
+
+    report = check_chip(file, CHIPS[chip])
+    _show(report.table())
+    click.echo(report.verdict)
+    if not report.ok:
+        sys.exit(LIMIT_BROKEN)
 
 
 def _show(table: Table) -> None:

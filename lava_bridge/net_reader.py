@@ -31,16 +31,20 @@ MAX_INTEGER = 1 << 31
 
 
 class LayerReader:
-    """One group ``layer/N``, read with checks."""
+    """One group ``layer/N``, read with checks.
+
+    Attributes:
+        name: ``layer/N``.
+    """
 
     def __init__(self, file: str, place: str, group: h5py.Group) -> None:
         self._file = file
-        self._place = place
+        self.name = place
         self._group = group
 
     def error(self, name: str, what: str) -> NetFileError:
         """The error for a dataset of this layer."""
-        place = f"{self._place}/{name}" if name else self._place
+        place = f"{self.name}/{name}" if name else self.name
         return NetFileError(f"{self._file}: {place} {what}; export the net anew")
 
     def has(self, name: str) -> bool:

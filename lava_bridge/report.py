@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-__all__ = ["Divergence", "EquivalenceReport", "LayerComparison"]
+__all__ = ["Divergence", "EquivalenceReport", "LayerComparison", "as_text"]
+
+
+def as_text(table: Table, width: int = 120) -> str:
+    """A table for rich as lines of text without colour."""
+    text = io.StringIO()
+    Console(file=text, width=width, no_color=True).print(table)
+    return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class LayerComparison:
         mismatches: How many differ.
         first: Where the first of these is.
         largest: The largest absolute difference.
+        beyond: Where a current or a voltage first left the chip's 24 bits, in an integer run.
         raster_a, raster_b: The spikes of the first sample, ``[neurons, T]``.
     """
 
@@ -49,6 +57,7 @@ class LayerComparison:
     mismatches: int = 0
     first: Divergence | None = None
     largest: float = 0.0
+    beyond: Divergence | None = None
     raster_a: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
     raster_b: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
 
@@ -79,10 +88,22 @@ class LayerComparison:
             return
         self.mismatches += count
         self.largest = max(self.largest, float((spikes_a - spikes_b).abs().max()))
-        times = torch.movedim(differ, -1, 0).nonzero()[0].tolist()  # earliest step first
-        found = Divergence(times[1] + first_sample, times[0], tuple(times[2:]))
-        if self.first is None or found.time < self.first.time:
-            self.first = found
+        self.first = _earlier(self.first, differ, first_sample)
+
+    def add_beyond(self, beyond: Tensor, first_sample: int) -> None:
+        """Take into account where a batch ``[N, *, T]`` left the chip's 24 bits."""
+        self.beyond = _earlier(self.beyond, beyond, first_sample)
+
+
+def _earlier(known: Divergence | None, found: Tensor, first_sample: int) -> Divergence | None:
+    """The place ``known``, or the earliest of those ``found`` ``[N, *, T]`` if that is earlier."""
+    steps = found.movedim(-1, 0)
+    times = steps.flatten(1).any(dim=1).nonzero()
+    if not len(times) or (known is not None and known.time <= int(times[0])):
+        return known
+    time = int(times[0])
+    sample, *neuron = steps[time].nonzero()[0].tolist()
+    return Divergence(sample + first_sample, time, tuple(neuron))
 
 
 @dataclass
@@ -121,9 +142,16 @@ class EquivalenceReport:
             note = f" (but no neuron fires in {', '.join(silent)})" if silent else ""
             return f"exact: all {total:,} spike places agree{note}"
         first = next(layer for layer in self.layers if layer.mismatches)
+        beyond = next((layer for layer in self.layers if layer.beyond), None)
+        note = ""
+        if beyond is not None:
+            note = (
+                f"; the chip's 24 bits do not hold this net: they end in {beyond.name_b} at "
+                f"{beyond.beyond}"
+            )
         return (
             f"NOT exact: {mismatches:,} of {total:,} spike places differ, first in layer "
-            f"{first.name_a} at {first.first}"
+            f"{first.name_a} at {first.first}{note}"
         )
 
     def table(self) -> Table:
@@ -146,10 +174,7 @@ class EquivalenceReport:
         return table
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        console = Console(file=text, width=120, no_color=True)
-        console.print(self.table())
-        return f"{text.getvalue()}{self.verdict}"
+        return f"{as_text(self.table())}{self.verdict}"
 
     def plot(self, neurons: int = 100) -> Any:
         """Draw the first sample's spikes, a layer a row; what differs is red.

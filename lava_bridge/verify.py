@@ -7,10 +7,11 @@ Two kinds of claim, never mixed:
 - *drift*: one side is a float net. The difference is measured and shown, never called equivalence.
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,13 +23,27 @@ from .errors import BridgeError
 from .exchange import BlockContainer, CubaLIFNode
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
+from .netx import Network
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
 
-# Of a layer with neurons: its name, the delay of its spikes in steps, and its spikes [N, *, T].
-LayerOutput = tuple[str, int, Tensor]
+
+class LayerOutput(NamedTuple):
+    """What a layer with neurons gave.
+
+    Attributes:
+        name: The layer.
+        delay: Steps that its spikes come later.
+        spikes: ``[N, *, T]``.
+        beyond: Where its states left the chip's 24 bits, likewise; None: it has no such limits.
+    """
+
+    name: str
+    delay: int
+    spikes: Tensor
+    beyond: Tensor | None = None
 
 
 def check_equivalence(
@@ -37,6 +52,7 @@ def check_equivalence(
     x: Tensor | np.ndarray,
     layout: str = "TNX",
     batch_size: int = 64,
+    integers: bool = False,
 ) -> EquivalenceReport:
     """Run two nets on ``x`` and compare the spikes of every layer that has neurons.
 
@@ -45,10 +61,14 @@ def check_equivalence(
     compared that much later.
 
     Args:
-        a, b: A SpikingJelly net (float, or of BlockContainers), slayer blocks, or a ``.net`` file.
+        a, b: A SpikingJelly net (float, or of BlockContainers), slayer blocks, a ``.net`` file, or
+            a :class:`lava_bridge.netx.Network`.
         x: The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``.
         layout: ``"TNX"`` or ``"NXT"``.
         batch_size: Samples run at once.
+        integers: Run ``.net`` files with integers, as Lava does, instead of as blocks. Where a
+            current or a voltage reaches the ends of the chip's 24 bits, which blocks do not have,
+            the report says so.
 
     Returns:
         ``report.ok`` where no spike differs; ``print(report)``, ``report.plot()``.
@@ -59,7 +79,7 @@ def check_equivalence(
     x_nxt = _as_nxt(x, layout)
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
-    side_a, side_b = _side(a, "a"), _side(b, "b")
+    side_a, side_b = _side(a, "a", integers), _side(b, "b", integers)
     comparisons: list[LayerComparison] = []
     starts = range(0, x_nxt.shape[0], batch_size)
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
@@ -69,26 +89,26 @@ def check_equivalence(
             _match_layers(side_a, outputs_a, side_b, outputs_b)
             if not comparisons:
                 comparisons = [
-                    LayerComparison(name_a, name_b, tuple(spikes.shape[1:-1]))
-                    for (name_a, _, spikes), (name_b, _, _) in zip(
-                        outputs_a, outputs_b, strict=True
-                    )
+                    LayerComparison(a.name, b.name, tuple(a.spikes.shape[1:-1]))
+                    for a, b in zip(outputs_a, outputs_b, strict=True)
                 ]
-            for comparison, (_, delay_a, spikes_a), (_, delay_b, spikes_b) in zip(
-                comparisons, outputs_a, outputs_b, strict=True
-            ):
-                steps = spikes_a.shape[-1] - max(delay_a, delay_b)
+            for comparison, a, b in zip(comparisons, outputs_a, outputs_b, strict=True):
+                late = max(a.delay, b.delay)
+                steps = a.spikes.shape[-1] - late
                 if steps < 1:
                     raise BridgeError(
                         f"check_equivalence: layer {comparison.name_a} has nothing to compare: its "
-                        f"spikes come {max(delay_a, delay_b)} steps late, and the input has "
-                        f"{spikes_a.shape[-1]}; give more time steps"
+                        f"spikes come {late} steps late, and the input has {a.spikes.shape[-1]}; "
+                        "give more time steps"
                     )
                 comparison.add(
-                    spikes_a[..., delay_a : delay_a + steps],
-                    spikes_b[..., delay_b : delay_b + steps],
+                    a.spikes[..., a.delay : a.delay + steps],
+                    b.spikes[..., b.delay : b.delay + steps],
                     start,
                 )
+                for side in (a, b):
+                    if side.beyond is not None:
+                        comparison.add_beyond(side.beyond, start)
             advance()
     claim = "exact" if side_a.quantised and side_b.quantised else "drift"
     return EquivalenceReport(claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons)
@@ -140,9 +160,13 @@ class _Side:
             ) from error
 
 
-def _side(net: Any, letter: str) -> _Side:
+def _side(net: Any, letter: str, integers: bool) -> _Side:
     if isinstance(net, str | os.PathLike):
+        if integers:
+            return _integer_side(Network(net, aligned=True))
         return _slayer_side(os.fspath(net), load_hdf5(net))
+    if isinstance(net, Network):
+        return _integer_side(net)
     if hasattr(net, "export_hdf5"):
         net = [net]
     if isinstance(net, list | tuple | nn.Sequential) and any(
@@ -173,11 +197,11 @@ def _match_layers(
             f"{side_a.name} has {len(outputs_a)} layers with neurons, {side_b.name} has "
             f"{len(outputs_b)}; compare nets of the same layers"
         )
-    for (name_a, _, spikes_a), (name_b, _, spikes_b) in zip(outputs_a, outputs_b, strict=True):
-        if spikes_a.shape != spikes_b.shape:
+    for a, b in zip(outputs_a, outputs_b, strict=True):
+        if a.spikes.shape != b.spikes.shape:
             raise BridgeError(
-                f"{side_a.name}, layer {name_a} gives {tuple(spikes_a.shape)}, but {side_b.name}, "
-                f"layer {name_b} gives {tuple(spikes_b.shape)} (NXT); compare nets of the same "
+                f"{side_a.name}, layer {a.name} gives {tuple(a.spikes.shape)}, but {side_b.name}, "
+                f"layer {b.name} gives {tuple(b.spikes.shape)} (NXT); compare nets of the same "
                 "layers"
             )
 
@@ -195,7 +219,7 @@ def _slayer_side(name: str, blocks: Any) -> _Side:
                     x = x[0]
                 delay += bool(getattr(block, "delay_shift", False))
                 if getattr(block, "neuron", None) is not None:
-                    outputs.append((f"{i} {type(block).__name__}", delay, x))
+                    outputs.append(LayerOutput(f"{i} {type(block).__name__}", delay, x))
         return outputs
 
     return _Side(name, True, run)
@@ -228,6 +252,26 @@ def _untouched(blocks: Any) -> Iterator[None]:
         for parameter, value in values:
             parameter.data = value
         torch.set_rng_state(random)
+
+
+# Integers ---------------------------------------------------------------------------------------
+
+
+def _integer_side(net: Network) -> _Side:
+    net = copy.copy(net)  # its state stays as it was
+
+    def run(x: Tensor) -> list[LayerOutput]:
+        outputs, delay = [], 0
+        layers = net.run(x * net.input_scale, traces=True).layers
+        for layer, ran in zip(net.layers, layers, strict=True):
+            delay += layer.steps
+            if layer.neuron is not None:
+                spikes = ran.spike.to(x.dtype) / layer.neuron.spike_scale
+                beyond = ran.traces.get("beyond")
+                outputs.append(LayerOutput(f"{layer.name} {layer.kind}", delay, spikes, beyond))
+        return outputs
+
+    return _Side(f"{net.filename} (integers)", True, run)
 
 
 # SpikingJelly -----------------------------------------------------------------------------------
@@ -265,7 +309,9 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
                     "use each neuron once, all in the same step mode"
                 )
         return [
-            (_short(nodes[node]), 0, TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)))
+            LayerOutput(
+                _short(nodes[node]), 0, TNX_to_NXT(steps[0] if multi_step else torch.stack(steps))
+            )
             for node, steps in spikes.items()
         ]
 

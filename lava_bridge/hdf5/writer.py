@@ -12,7 +12,7 @@ import torch.nn as nn
 
 from ..errors import BridgeError, NetFileError
 
-__all__ = ["export_hdf5"]
+__all__ = ["export_hdf5", "write_whole"]
 
 
 def export_hdf5(
@@ -55,10 +55,10 @@ def export_hdf5(
                 raise NetFileError(f"{place}: {reason}") from error
         if not len(layers):
             raise NetFileError(f"{target}: there are no blocks to write; give at least one")
-    _write_whole(target, image.getbuffer())
+    write_whole(target, image.getbuffer())
 
 
-def _write_whole(target: Path, content: memoryview) -> None:
+def write_whole(target: Path, content: memoryview) -> None:
     """Write a file beside the target, then put it in the target's place."""
     target = target.resolve()  # a link stays a link
     if target.exists() and not target.is_file():

@@ -1,0 +1,250 @@
+"""A layer of an integer run: its synapses, its delays, its neurons; run over many steps at once."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops import shift_channels
+from .neuron import Fired, Lif, Neuron, State
+from .synapse import Synapse
+
+__all__ = ["Average", "Delays", "InputLayer", "Layer", "LayerState", "Ran", "SynapticLayer"]
+
+
+class LayerState(NamedTuple):
+    """What a layer goes on from.
+
+    Attributes:
+        neuron: The neurons' state.
+        lines: For each delay line, what is still on its way, ``[P, N, *]``, the earliest first.
+        spike: The spikes of the last step, ``[N, *]``, which a recurrent layer gets back.
+    """
+
+    neuron: State = ()
+    lines: tuple[Tensor, ...] = ()
+    spike: Tensor | None = None
+
+
+class Ran(NamedTuple):
+    """What a run of a layer gives: spikes, and traces by name, ``[T, N, *]``, and its state."""
+
+    spike: Tensor
+    traces: dict[str, Tensor]
+    state: LayerState
+
+
+class Delays:
+    """A delay line: each neuron's values come later by its own number of steps.
+
+    Args:
+        steps: Whole steps ``[*]``, or one number for all neurons.
+    """
+
+    def __init__(self, steps: Tensor | int) -> None:
+        steps = torch.as_tensor(steps)
+        self.longest = int(steps.max())
+        uniform = self.longest == int(steps.min())
+        self._steps = None if uniform else steps.float()
+
+    def __call__(self, x: Tensor, waiting: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pass ``[T, N, *]`` through; gives what arrives in these steps, and what still waits."""
+        if waiting is None:
+            waiting = x.new_zeros(self.longest, *x.shape[1:])
+        line = torch.cat([waiting, x])
+        arrived = line[: len(x)]
+        if self._steps is not None:
+            steps = self._steps.to(x.device).unsqueeze(0)
+            arrived = shift_channels(line.movedim(0, -1), steps).movedim(-1, 0)[self.longest :]
+        return arrived, line[len(x) :]
+
+
+class Layer:
+    """What the layers share.
+
+    Attributes:
+        name: Its place in the file, ``layer/N``.
+        kind: What it is called in the table.
+        shape: Of its output, ``(C, H, W)`` or ``(C,)``.
+        inputs: Shape of its input, where the layer itself says it.
+        steps: Steps by which its output is later than its input, delays apart.
+        neuron: Its neurons; None: it has none.
+        table: Its cells after the shape in Lava's table: kernel, stride and so on.
+        has_delays: Whether its file has delays.
+        delay_shift: Whether the block that it was exported from delays its spikes by a step.
+        begins: Its neurons rest, at zero and silent, for so many steps from the first.
+    """
+
+    kind: str
+    inputs: tuple[int, ...] | None = None
+    steps = 0
+    neuron: Neuron | None = None
+    table: tuple[str, ...] = ()
+    has_delays = False
+    delay_shift = False
+    begins = 0
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self.name = name
+        self.shape = shape
+
+    @property
+    def message_bits(self) -> int:
+        """Bits of a spike that leaves; 0: spikes are 0 or 1."""
+        return 0 if self.neuron is None else self.neuron.message_bits
+
+    def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
+        """Run over spikes ``[T, N, *]``, ``time`` steps in; ``keep``: give traces."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        neuron = "" if self.neuron is None else f", {type(self.neuron).__name__}"
+        return f"{self.kind}({self.name}, {'x'.join(map(str, self.shape))}{neuron})"
+
+
+class InputLayer(Layer):
+    """Neurons that the input drives.
+
+    Loihi's neurons take it as a bias that changes with time, ``weight * x + bias``.
+    """
+
+    kind = "Input"
+
+    def __init__(
+        self, name: str, shape: tuple[int, ...], neuron: Neuron, weight: int, bias: int
+    ) -> None:
+        super().__init__(name, shape)
+        self.neuron: Neuron = neuron
+        self._weight = weight
+        self._bias = bias
+
+    def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
+        x = spikes.movedim(0, -1)
+        before = state.neuron or self.neuron.fresh(x)
+        if isinstance(self.neuron, Lif):
+            mantissa = torch.trunc(x.double() * self._weight + self._bias)
+            fired = self.neuron.drive(mantissa.to(x.dtype), before, time, keep)
+        else:
+            fired = self.neuron.run((x,), before, time, keep)
+        return Ran(*_time_first(fired), LayerState(fired.state))
+
+
+class Average(Layer):
+    """Averages groups of neighbouring neurons; takes no time."""
+
+    kind = "Average"
+
+    def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
+        groups = spikes.reshape(*spikes.shape[:2], self.shape[0], -1)
+        return Ran(groups.mean(dim=-1), {}, state)
+
+
+class SynapticLayer(Layer):
+    """Synapses and neurons: what the spikes of a step add arrives in the next step.
+
+    Args:
+        name, kind, shape, table: As in :class:`Layer`.
+        synapses: One, or a real and an imaginary one.
+        neuron: The neurons.
+        graded: Whether the spikes that come in have other values than 0 and 1.
+        recurrent: As ``synapses``, from the layer's own spikes of the step before.
+        arriving: Delays of the spikes that come in, ``[*]`` of them.
+        synaptic: Delays of the activations of each neuron, beyond the one step.
+        leaving: Delays of the spikes of each neuron.
+    """
+
+    steps = 1
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        synapses: tuple[Synapse, ...],
+        neuron: Neuron,
+        graded: bool,
+        recurrent: tuple[Synapse, ...] = (),
+        arriving: Tensor | None = None,
+        synaptic: Tensor | None = None,
+        leaving: Tensor | None = None,
+        table: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(name, shape)
+        self.kind = kind
+        self.table = table
+        self.neuron: Neuron = neuron
+        self.has_delays = not (arriving is synaptic is leaving is None)
+        self._synapses = synapses
+        self._graded = graded
+        self._recurrent = recurrent
+        self._arriving = None if arriving is None else Delays(arriving)
+        self._synaptic = Delays(1 if synaptic is None else synaptic + 1)
+        self._leaving = None if leaving is None else Delays(leaving)
+
+    def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
+        lines: list[Tensor] = []
+        before = iter(state.lines)
+
+        def delayed(delays: Delays | None, x: Tensor) -> Tensor:
+            if delays is None:
+                return x
+            x, waiting = delays(x, next(before, None))
+            lines.append(waiting)
+            return x
+
+        spikes = delayed(self._arriving, spikes)
+        inputs = []
+        for synapse in self._synapses:
+            activation = self._weighed(synapse, spikes.flatten(0, 1))
+            activation = activation.reshape(*spikes.shape[:2], *self.shape)
+            inputs.append(delayed(self._synaptic, activation))
+        rest = min(max(self.begins - time, 0), len(spikes))
+        if rest == len(spikes):
+            silence = inputs[0].new_zeros(inputs[0].shape)
+            spike = delayed(self._leaving, silence)
+            traces = dict.fromkeys(self.neuron.traces, silence) if keep else {}
+            return Ran(spike, traces, LayerState((), tuple(lines)))
+        awake = [x[rest:] for x in inputs]
+        if self._recurrent:
+            fired = self._recur(awake, state, time + rest, keep)
+        else:
+            sequences = tuple(x.movedim(0, -1) for x in awake)
+            neuron = state.neuron or self.neuron.fresh(awake[0])
+            fired = self.neuron.run(sequences, neuron, time + rest, keep)
+        spike, traces = _time_first(fired)
+        if rest:
+            silence = spike.new_zeros(rest, *spike.shape[1:])
+            spike = torch.cat([silence, spike])
+            traces = {name: torch.cat([silence, trace]) for name, trace in traces.items()}
+        last = spike[-1] if self._recurrent else None
+        spike = delayed(self._leaving, spike)
+        return Ran(spike, traces, LayerState(fired.state, tuple(lines), last))
+
+    def _weighed(self, synapse: Synapse, spikes: Tensor) -> Tensor:
+        if not self._graded:
+            return synapse(spikes, 1)
+        return synapse(spikes, int(spikes.abs().max()) if spikes.numel() else 0)
+
+    def _recur(self, inputs: list[Tensor], state: LayerState, time: int, keep: bool) -> Fired:
+        """Step by step: each step's spikes are needed for the next one's activations."""
+        inputs = [x.double() for x in inputs]  # there two bounds add up
+        spike = inputs[0].new_zeros(inputs[0].shape[1:]) if state.spike is None else state.spike
+        neuron = state.neuron or self.neuron.fresh(inputs[0])
+        steps: list[Fired] = []
+        for t in range(len(inputs[0])):
+            sums = (
+                (x[t] + self._weighed(synapse, spike).reshape(x[t].shape)).unsqueeze(-1)
+                for synapse, x in zip(self._recurrent, inputs, strict=True)
+            )
+            steps.append(self.neuron.run(tuple(sums), neuron, time + t, keep))
+            neuron, spike = steps[-1].state, steps[-1].spike[..., 0]
+        traces = {
+            name: torch.cat([step.traces[name] for step in steps], dim=-1)
+            for name in steps[0].traces
+        }
+        return Fired(torch.cat([step.spike for step in steps], dim=-1), neuron, traces)
+
+
+def _time_first(fired: Fired) -> tuple[Tensor, dict[str, Tensor]]:
+    traces = {name: trace.movedim(-1, 0) for name, trace in fired.traces.items()}
+    return fired.spike.movedim(-1, 0), traces

@@ -1,0 +1,319 @@
+"""A ``.net`` file, run with integers as Lava runs it: :class:`Network`."""
+
+import math
+import os
+from typing import Literal, NamedTuple, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import BridgeError
+from ..progress import progress_bar
+from .layer import Layer, LayerState
+from .neuron import ACTIVATION_BITS, Delta
+from .neuron_reader import Options
+from .reader import read_layers
+
+__all__ = ["LayerRun", "NetRun", "Network"]
+
+LAYOUTS = ("NXT", "TNX")
+# Steps are run in chunks whose largest layer has about so many values: they stay in the caches, and
+# memory stays bounded.
+CHUNK = 1 << 20
+# A bar is shown from so many chunks on.
+LONG_RUN = 8
+
+HEADER = "|   Type   |  W  |  H  |  C  | ker | str | pad | dil | grp |delay|"
+
+
+class LayerRun(NamedTuple):
+    """What one layer did, in the layout of the run's input.
+
+    Attributes:
+        name: Its place in the file, ``layer/N``.
+        spike: Its spikes, as they leave the neurons.
+        traces: The neurons' states after each step, int32: ``current`` and ``voltage`` (LIF),
+            ``real`` and ``imag`` (resonators), ``sigma``, ``act`` and ``residue`` (sigma-delta).
+            ``beyond`` (LIF) is 1 where the current did not fit into 24 bits and was wrapped around,
+            or the voltage stands at an end of them.
+    """
+
+    name: str
+    spike: Tensor
+    traces: dict[str, Tensor]
+
+
+class NetRun(NamedTuple):
+    """What a run with ``traces=True`` gives: the output, and each layer."""
+
+    output: Tensor
+    layers: list[LayerRun]
+
+
+class Network:
+    """A net of integers, read from a ``.net`` file.
+
+    It computes bit for bit what Lava's processes with ``fixed_pt`` models do, layer by layer over
+    many time steps and samples at once. What a layer's synapses receive in a step reaches its
+    neurons in the next one: spikes come a step later with each layer that has synapses.
+
+    Args:
+        net_config: The file.
+        num_layers: Only the first so many groups of the file are used. None: all.
+        skip_layers: The first so many of these are left out.
+        input_message_bits: Bits of the spikes that come in; 0: they are taken as 0 or 1.
+        input_shape: ``(W, H, C)``, in Lava's order, where the file's first layer is a convolution.
+        reset_interval: Loihi's neurons are set to 0 every so many steps, each layer with synapses a
+            step later than the one before it. None: never.
+        reset_offset: Step of the first layer's first reset, counted from 0.
+        spike_exp: Binary point of graded spikes.
+        aligned: Each layer rests until the blocks' first step has come to it. Otherwise, as in
+            Lava, it runs from the first step, so that in a deeper layer a bias works some steps
+            longer than in the blocks; with it the spikes are theirs, later by the layers.
+
+    Attributes:
+        layers: The layers, without those that do nothing (flatten).
+        input_shape: ``(C, H, W)`` or ``(C,)`` of an input; None if the file does not say.
+        output_shape: Likewise of the output.
+        input_scale: What an input of 1 to the blocks is here: more than 1 for graded spikes.
+        latency: Steps from an input to the output that it causes first, delays apart.
+
+    Raises:
+        NetFileError: If the file is missing, damaged, or no net that can be run with integers.
+        BridgeError: If an argument can't be used.
+
+    >>> net = lava_bridge.netx.Network("net.net")
+    >>> spikes = net.run(x)  # [N, C, H, W, T] or [N, C, T]
+
+    Source: ``lava.lib.dl.netx.hdf5.Network`` (lava-dl 0.6.0), on the models of lava-nc 0.10.0.
+    """
+
+    def __init__(
+        self,
+        net_config: str | os.PathLike[str],
+        num_layers: int | None = None,
+        skip_layers: int = 0,
+        input_message_bits: int = 0,
+        input_shape: tuple[int, ...] | None = None,
+        reset_interval: int | None = None,
+        reset_offset: int = 0,
+        spike_exp: int = 6,
+        aligned: bool = False,
+    ) -> None:
+        self.filename = os.fspath(net_config)
+        options = Options(
+            num_layers,
+            skip_layers or 0,
+            input_message_bits or 0,
+            input_shape,
+            reset_interval,
+            reset_offset,
+            spike_exp,
+        )
+        _check(options)
+        read = read_layers(net_config, options)
+        self.layers: list[Layer] = read.layers
+        self.input_shape = read.input_shape
+        self.output_shape = read.output_shape
+        self.latency = sum(layer.steps for layer in self.layers)
+        if aligned:
+            later = 0  # than the blocks
+            for layer in self.layers:
+                layer.begins = later + layer.steps
+                later += layer.steps - layer.delay_shift
+        self.input_scale = 1
+        if isinstance(self.layers[0].neuron, Delta):
+            self.input_scale = 1 << ACTIVATION_BITS
+        self._graded_input = options.input_message_bits > 0 or self.layers[0].steps == 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the state: the next run begins at the first step."""
+        self._states = [LayerState() for _ in self.layers]
+        self._time = 0
+        self._batch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __str__(self) -> str:
+        """Lava's table of the layers."""
+        return "\n".join([HEADER, *map(_row, self.layers)])
+
+    def __repr__(self) -> str:
+        shapes = " -> ".join(
+            "?" if shape is None else "x".join(map(str, shape))
+            for shape in (self.input_shape, *(layer.shape for layer in self.layers))
+        )
+        return f"Network({self.filename!r}, {shapes})"
+
+    @overload
+    def run(
+        self,
+        x: Tensor | np.ndarray,
+        layout: str = ...,
+        traces: Literal[False] = ...,
+        resume: bool = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def run(
+        self,
+        x: Tensor | np.ndarray,
+        layout: str = ...,
+        *,
+        traces: Literal[True],
+        resume: bool = ...,
+    ) -> NetRun: ...
+
+    def run(
+        self,
+        x: Tensor | np.ndarray,
+        layout: str = "NXT",
+        traces: bool = False,
+        resume: bool = False,
+    ) -> Tensor | NetRun:
+        """Run on a batch of spikes.
+
+        Args:
+            x: Spikes ``[N, C, H, W, T]`` or ``[N, C, T]``; with ``layout="TNX"``
+                ``[T, N, C, H, W]`` or ``[T, N, C]``. Whole numbers of any dtype, dense or sparse.
+                An input layer of Loihi's neurons takes real numbers too.
+            layout: ``"NXT"``, slayer's, or ``"TNX"``, SpikingJelly's.
+            traces: Give each layer's spikes and states as well.
+            resume: Go on from where the last run ended, with as many samples: chunks of a sequence
+                then give what the whole sequence gives. Otherwise a run begins from zeros.
+
+        Returns:
+            The output spikes in the same layout, a step for each step of the input, at the times at
+            which Lava's sink has them; or with ``traces=True`` a :class:`NetRun`.
+
+        Raises:
+            BridgeError: If the input does not fit the net.
+        """
+        if not resume:
+            self.reset()
+        x = self._prepared(x, layout)
+        if self._batch is not None and x.shape[1] != self._batch:
+            raise BridgeError(
+                f"run: {self._batch} samples can't go on as {x.shape[1]}; give as many, or take "
+                "resume=False"
+            )
+        outputs: list[Tensor] = []
+        layers: list[list[Tensor]] = [[] for _ in self.layers]
+        states: list[dict[str, list[Tensor]]] = [{} for _ in self.layers]
+        widest = max(math.prod(layer.shape) for layer in self.layers)
+        steps = max(1, CHUNK // max(1, widest * x.shape[1]))
+        chunks = x.split(steps)
+        shown = len(chunks) if len(chunks) >= LONG_RUN else 1
+        before, time = list(self._states), self._time
+        with torch.no_grad(), progress_bar("running", shown) as advance:
+            for chunk in chunks:
+                spikes = self._taken(chunk)
+                for i, layer in enumerate(self.layers):
+                    ran = layer.run(spikes, before[i], time, traces)
+                    spikes, before[i] = ran.spike, ran.state
+                    if traces:
+                        layers[i].append(ran.spike)
+                        for name, trace in ran.traces.items():
+                            states[i].setdefault(name, []).append(trace)
+                outputs.append(spikes.reshape(*spikes.shape[:2], *self.output_shape))
+                time += len(chunk)
+                advance()
+        # Only now: a run that fails leaves the state as it was.
+        self._states, self._time, self._batch = before, time, x.shape[1]
+
+        def given(parts: list[Tensor]) -> Tensor:
+            whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return whole.movedim(0, -1) if layout == "NXT" else whole
+
+        output = given(outputs)
+        if not traces:
+            return output
+        return NetRun(
+            output,
+            [
+                LayerRun(
+                    layer.name,
+                    given(spike),
+                    {name: given(parts).to(torch.int32) for name, parts in state.items()},
+                )
+                for layer, spike, state in zip(self.layers, layers, states, strict=True)
+            ],
+        )
+
+    def _prepared(self, x: Tensor | np.ndarray, layout: str) -> Tensor:
+        """The input as ``[T, N, *]``, checked."""
+        if layout not in LAYOUTS:
+            raise BridgeError(f"run: layout must be 'NXT' or 'TNX', found {layout!r}")
+        try:
+            x = torch.as_tensor(x)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BridgeError(f"run: the input is no array of numbers: {error}") from error
+        if x.layout != torch.strided:
+            x = x.to_dense()
+        if x.dim() < 3 or not x.shape[0 if layout == "TNX" else -1]:
+            axes = "[N, *, T]" if layout == "NXT" else "[T, N, *]"
+            raise BridgeError(
+                f"run: expected an input {axes} of at least one step, found shape {tuple(x.shape)}"
+            )
+        if x.is_complex():
+            raise BridgeError("run: the input is complex; give spikes, real numbers")
+        if layout == "NXT":
+            x = x.movedim(-1, 0)
+        shape, expected = tuple(x.shape[2:]), self.input_shape
+        if expected is None or shape == expected:
+            return x
+        if math.prod(shape) != math.prod(expected) or len(expected) > 1 < len(shape):
+            raise BridgeError(
+                f"run: expected samples of shape {expected}, found {shape} in layout {layout}"
+            )
+        return x.reshape(*x.shape[:2], *expected)
+
+    def _taken(self, chunk: Tensor) -> Tensor:
+        """A chunk of the input as floats; as spikes of 0 and 1 unless it is graded."""
+        spikes = (chunk != 0).to(torch.float32, memory_format=torch.contiguous_format)
+        if chunk.dtype == torch.bool or torch.equal(spikes.to(chunk.dtype), chunk):
+            return spikes
+        if chunk.is_floating_point():
+            if not bool(torch.isfinite(chunk).all()):
+                raise BridgeError("run: the input has values that are NaN or infinite")
+            if self.layers[0].steps and bool((chunk != chunk.trunc()).any()):
+                raise BridgeError(
+                    "run: the input has values that are not whole, as spikes are; round them first"
+                )
+        if not self._graded_input:
+            return spikes
+        wide = chunk.dtype in (torch.float64, torch.int64, torch.int32)
+        return chunk.to(torch.float64 if wide else torch.float32).contiguous()
+
+
+def _check(options: Options) -> None:
+    for name, least in (("num_layers", 1), ("skip_layers", 0), ("input_message_bits", 0)):
+        value = getattr(options, name)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise BridgeError(f"Network: {name} must be {least} or more, found {value!r}")
+    if options.reset_interval is not None and options.reset_interval < 1:
+        raise BridgeError(
+            f"Network: reset_interval must be 1 or more, or None, found {options.reset_interval!r}"
+        )
+    if not 0 <= options.spike_exp <= 7:  # three bits on the chip
+        raise BridgeError(f"Network: spike_exp must be in 0 ... 7, found {options.spike_exp!r}")
+    shape = options.input_shape
+    if shape is not None and (
+        not 1 <= len(shape) <= 3 or not all(isinstance(n, int) and n > 0 for n in shape)
+    ):
+        raise BridgeError(f"Network: input_shape must be (W, H, C), found {shape!r}")
+
+
+def _row(layer: Layer) -> str:
+    """A layer's row in Lava's table."""
+    width, height, channels = [*layer.shape[::-1], 1, 1, 1][:3]
+    if len(layer.shape) == 1:
+        width, height, channels = 1, 1, layer.shape[0]
+    elif len(layer.shape) == 2:
+        channels = 1
+    cells = layer.table or ("     ",) * 5
+    row = [f"{layer.kind:10s}", *(f"{size:5d}" for size in (width, height, channels)), *cells]
+    return "|" + "|".join([*row, f"{layer.has_delays!s:5s}"]) + "|"

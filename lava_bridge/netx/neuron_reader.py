@@ -1,0 +1,173 @@
+"""The neurons of an integer run, read from a layer of a ``.net`` file."""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..net_reader import LayerReader
+from ..quantize import DECAY_SCALE
+from .neuron import ACTIVATION_BITS, Lif, Neuron, Resonator, Sigma, SigmaDelta
+
+__all__ = ["GRADED_BITS", "Options", "Reading", "lif", "message_bits", "neuron_of", "neuron_type"]
+__all__ += ["values"]
+
+# A layer without a neuron integrates and never fires, as in Lava's netx.
+SILENT = 1 << 17
+# Lava's default width of a sigma-delta neuron's messages.
+GRADED_BITS = 16
+
+
+class Options(NamedTuple):
+    """The arguments of :class:`~lava_bridge.netx.Network` that the layers depend on."""
+
+    num_layers: int | None = None
+    skip_layers: int = 0
+    input_message_bits: int = 0
+    input_shape: tuple[int, ...] | None = None
+    reset_interval: int | None = None
+    reset_offset: int = 0
+    spike_exp: int = 6
+
+
+class Reading:
+    """Where reading stands: what the next layer gets from the one before it.
+
+    Attributes:
+        shape: Of what comes in, ``(C, H, W)`` or ``(C,)``; None: not known.
+        message_bits: Of the spikes that come in.
+        reset_offset: The step, counted from 1, of the next layer's first reset.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        shape = options.input_shape
+        # Lava's order is (W, H, C).
+        self.shape = None if shape is None else tuple(shape)[::-1]
+        self.message_bits = options.input_message_bits
+        # Time starts from 1 in hardware.
+        self.reset_offset = options.reset_offset + 1
+
+    def reset(self) -> dict[str, int]:
+        interval = self.options.reset_interval
+        if interval is None:
+            return {}
+        return {"reset_interval": interval, "reset_offset": self.reset_offset % interval}
+
+
+def neuron_of(group: LayerReader, shape: tuple[int, ...], reading: Reading) -> Neuron:
+    if not group.has("neuron"):
+        silent = torch.tensor(float(SILENT))
+        no_decay, all_decay = torch.tensor(0.0), torch.tensor(float(DECAY_SCALE))
+        bias = _bias(group, shape)
+        return Lif(no_decay, all_decay, silent, bias, **reading.reset())
+    kind, complex_weights = neuron_type(group), group.has("weight/imag")
+    if complex_weights != kind.startswith("RF"):
+        found = "complex" if complex_weights else "real"
+        raise group.error("neuron/type", f"is {kind!r}, but the layer's weights are {found}")
+    if kind == "CUBA":
+        return lif(group, shape, reading, _bias(group, shape))
+    if reading.options.reset_interval is not None:
+        warnings.warn(f"{group.name}: {kind} neurons are not reset, as in Lava", stacklevel=2)
+    if kind == "SDNN":
+        return _sigma_delta(group, shape, reading.options.spike_exp)
+    return _resonator(group, shape, kind)
+
+
+def lif(group: LayerReader, shape: tuple[int, ...], reading: Reading, bias: Tensor | None) -> Lif:
+    if group.has("neuron/weight_exp") and group.integer("neuron/weight_exp"):
+        raise group.error(
+            "neuron/weight_exp",
+            "shifts the current of a norm, which the chip has no place for; scale the weights and "
+            "use MeanOnlyBatchNorm",
+        )
+    if group.has("neuron/gradedSpike") and group.integer("neuron/gradedSpike"):
+        warnings.warn(f"{group.name}: its spikes are not graded here, as in Lava", stacklevel=2)
+    return Lif(
+        _decay(group, "iDecay", shape),
+        _decay(group, "vDecay", shape),
+        values(group, "vThMant", shape),
+        torch.zeros(1) if bias is None else bias,
+        **reading.reset(),
+    )
+
+
+def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> Neuron:
+    bits = message_bits(group, GRADED_BITS)
+    if group.has("neuron/sigma_output"):
+        if group.has("bias") or group.has("neuron/bias"):
+            raise group.error("bias", "is added to an output of sigma neurons, which have none")
+        return Sigma(spike_exp, bits)
+    activation = group.text("neuron/activation") if group.has("neuron/activation") else "relu"
+    if activation != "relu":
+        raise group.error("neuron/activation", f"is {activation!r}; the chip's models have 'relu'")
+    bias = _bias(group, shape).double() * (1 << (spike_exp + ACTIVATION_BITS))
+    if group.has("neuron/bias"):
+        # This library's own: of each neuron, over 4096.
+        own = torch.from_numpy(group.integers("neuron/bias").astype(np.float64))
+        if own.numel() != math.prod(shape):
+            raise group.error("neuron/bias", f"has {own.numel()} values for {shape}")
+        scaled = own.reshape(shape) * 2.0 ** (spike_exp - ACTIVATION_BITS)
+        bias = bias + torch.floor(scaled)
+    return SigmaDelta(values(group, "vThMant", shape), bias, spike_exp, bits)
+
+
+def _resonator(group: LayerReader, shape: tuple[int, ...], kind: str) -> Neuron:
+    for name in ("bias", "bias_real", "bias_imag", "neuron/weight_exp_real"):
+        if group.has(name):
+            raise group.error(name, "is a norm's, which Lava's resonators have not")
+    # Lava takes a period from these integers and integers from that again, which comes out one
+    # lower for some, on some processors. Here they are what the file says.
+    return Resonator(
+        values(group, "sinDecay", shape),
+        values(group, "cosDecay", shape),
+        values(group, "vThMant", shape),
+        "PHASE" not in kind,
+    )
+
+
+def neuron_type(group: LayerReader) -> str:
+    kind = group.text("neuron/type")
+    known = {"LOIHI": "CUBA", "CUBA": "CUBA", "SDNN": "SDNN"}
+    known |= {"RF_PHASE": "RF_PHASE", "RF_IZHIKEVICH": "RF_IZHIKEVICH"}
+    if kind not in known:
+        raise group.error(
+            "neuron/type", f"is {kind!r}; an integer run has none but {', '.join(known)}"
+        )
+    return known[kind]
+
+
+def message_bits(group: LayerReader, default: int) -> int:
+    return group.integer("neuron/messageBits", 0) if group.has("neuron/messageBits") else default
+
+
+def _bias(group: LayerReader, shape: tuple[int, ...]) -> Tensor:
+    if not group.has("bias"):
+        return torch.zeros(1)
+    return _spatial(group, "bias", np.trunc(group.floats("bias").astype(np.float64)), shape)
+
+
+def _decay(group: LayerReader, key: str, shape: tuple[int, ...]) -> Tensor:
+    decay = values(group, key, shape)
+    if decay.min() < 0 or decay.max() > DECAY_SCALE:
+        raise group.error(f"neuron/{key}", f"is outside 0 ... {DECAY_SCALE}")
+    return decay
+
+
+def values(group: LayerReader, key: str, shape: tuple[int, ...]) -> Tensor:
+    return _spatial(group, key, group.integers(f"neuron/{key}"), shape)
+
+
+def _spatial(group: LayerReader, name: str, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """A number for all neurons, for each channel, or for each neuron, to broadcast with them."""
+    found = torch.from_numpy(np.atleast_1d(values).astype(np.float64))
+    if found.numel() == 1:
+        return found.reshape(1)
+    if found.numel() == shape[0]:
+        return found.reshape(-1, *[1] * (len(shape) - 1))
+    if found.numel() == math.prod(shape):
+        return found.reshape(shape)
+    raise group.error(name, f"has {found.numel()} values for neurons of shape {shape}")

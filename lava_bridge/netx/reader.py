@@ -1,0 +1,365 @@
+"""Reading a ``.net`` file into the layers of an integer run: a rule for each type of layer."""
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import BridgeError, NetFileError
+from ..net_reader import LayerReader, open_layers
+from . import synapse
+from .layer import Average, InputLayer, Layer, SynapticLayer
+from .neuron import Delta, Neuron
+from .neuron_reader import (
+    GRADED_BITS,
+    Options,
+    Reading,
+    lif,
+    message_bits,
+    neuron_of,
+    neuron_type,
+    values,
+)
+from .weights import cut, spread
+
+__all__ = ["Read", "read_layers"]
+
+# Loihi 2 delays a spike by at most so many steps (lava-dl: slayer.axon.Delay, netx).
+MAX_DELAY = 62
+# The input of a layer of neurons is not scaled if its file does not say how.
+UNIT_WEIGHT = 64
+
+
+class Read(NamedTuple):
+    """What reading gives: the layers, and shapes ``(C, H, W)`` or ``(C,)``; None: not known."""
+
+    layers: list[Layer]
+    input_shape: tuple[int, ...] | None
+    output_shape: tuple[int, ...]
+
+
+def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
+    """Read the layers of a file.
+
+    Raises:
+        NetFileError: If the file is missing, damaged, or no net that can be run with integers; it
+            names the place in the file.
+    """
+    reading = Reading(options)
+    layers: list[Layer] = []
+    input_shape = reading.shape
+    with open_layers(path) as found:
+        for i, group in enumerate(found):
+            if options.num_layers is not None and i >= options.num_layers:
+                break
+            kind = None
+            try:
+                kind = group.text("type")
+                rule = _RULES.get(kind)
+                if rule is None:
+                    raise group.error(
+                        "type", f"is {kind!r}; an integer run has none but {', '.join(_RULES)}"
+                    )
+                before = reading.shape
+                layer = rule(group, reading)
+            except NetFileError:
+                raise
+            except (BridgeError, ValueError, TypeError, RuntimeError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise group.error("", f"is no valid layer of type {kind!r}: {reason}") from error
+            if layer is not None:
+                if layer.steps and group.has("neuron"):
+                    layer.delay_shift = group.flag("delay_shift", neuron_type(group) != "SDNN")
+                reading.shape = layer.shape
+                reading.message_bits = layer.message_bits
+            if i < options.skip_layers:
+                input_shape = reading.shape
+            elif layer is not None:
+                if not layers:
+                    input_shape = layer.shape if isinstance(layer, InputLayer) else before
+                layers.append(layer)
+                reading.reset_offset += 1
+    if not layers:
+        raise NetFileError(
+            f"{os.fspath(path)}: no layer is left to run; check num_layers and skip_layers"
+        )
+    if input_shape is None:
+        input_shape = getattr(layers[0], "inputs", None)
+    assert reading.shape is not None
+    return Read(layers, input_shape, reading.shape)
+
+
+_RULES: dict[str, Callable[[LayerReader, Reading], Layer | None]] = {}
+
+
+def _rule(kind: str) -> Callable[[Callable[[LayerReader, Reading], Layer | None]], Any]:
+    def register(function: Callable[[LayerReader, Reading], Layer | None]) -> Any:
+        _RULES[kind] = function
+        return function
+
+    return register
+
+
+# The layers --------------------------------------------------------------------------------------
+
+
+@_rule("input")
+def _input(group: LayerReader, reading: Reading) -> Layer | None:
+    shape = group.shape() if group.has("shape") else reading.shape
+    if not group.has("neuron"):
+        reading.shape = shape
+        return None
+    assert shape is not None
+    weight = group.integer("weight") if group.has("weight") else UNIT_WEIGHT
+    bias = group.integer("bias") if group.has("bias") else 0
+    kind = neuron_type(group)
+    if kind == "SDNN":
+        bits = message_bits(group, GRADED_BITS)
+        threshold = values(group, "vThMant", shape)
+        neuron: Neuron = Delta(threshold, weight, bias, reading.options.spike_exp, bits)
+    elif kind == "CUBA":
+        neuron = lif(group, shape, reading, None)
+    else:
+        raise group.error("neuron/type", f"is {kind!r}, which an input has not in Lava")
+    return InputLayer(group.name, shape, neuron, weight, bias)
+
+
+@_rule("flatten")
+def _flatten(group: LayerReader, reading: Reading) -> None:
+    if reading.shape is not None:
+        reading.shape = (math.prod(reading.shape),)
+
+
+@_rule("average")
+def _average(group: LayerReader, reading: Reading) -> Layer:
+    outputs = group.shape()[0]
+    if reading.shape is not None and math.prod(reading.shape) % outputs:
+        raise group.error("shape", f"is {outputs}, which does not divide {reading.shape}")
+    return Average(group.name, (outputs,))
+
+
+@_rule("dense")
+def _dense(group: LayerReader, reading: Reading) -> Layer:
+    return _all_to_all(group, reading)
+
+
+@_rule("dense_rec")
+def _dense_recurrent(group: LayerReader, reading: Reading) -> Layer:
+    return _all_to_all(group, reading, "weight_rec")
+
+
+def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = None) -> Layer:
+    shape = (math.prod(group.shape()),)
+    synapses: list[synapse.Synapse] = []
+    recurrent: list[synapse.Synapse] = []
+    for part in _parts(group):
+        weight = _matrix(group, f"weight{part}", shape[0])
+        inputs = weight.shape[1]
+        back = np.zeros((shape[0], 0), np.int64)
+        if fed_back is not None:
+            back = _matrix(group, f"{fed_back}{part}", shape[0])
+        made = _spread(group, f"weight{part}", np.hstack([weight, back]), inputs)
+        synapses.append(made[0])
+        if fed_back is not None:
+            recurrent.append(made[1])
+    if reading.shape is not None and math.prod(reading.shape) != inputs:
+        raise group.error(
+            "weight", f"takes {inputs} neurons, but the layer before it has {reading.shape}"
+        )
+    delays: dict[str, Any] = {}
+    if group.has("delay"):
+        delays = _dense_delays(group, shape[0], inputs, fed_back)
+    layer = SynapticLayer(
+        group.name,
+        "Dense",
+        shape,
+        tuple(synapses),
+        neuron_of(group, shape, reading),
+        reading.message_bits > 0,
+        tuple(recurrent),
+        **delays,
+    )
+    layer.inputs = (inputs,)
+    return layer
+
+
+def _spread(
+    group: LayerReader, name: str, weight: np.ndarray, inputs: int
+) -> tuple[synapse.Synapse, ...]:
+    """Synapses of a matrix and of the one fed back beside it, spread over eight bits as one."""
+    try:
+        spread_out = spread(weight)
+    except ValueError as error:
+        raise group.error(name, str(error)) from error
+    made = []
+    for part in (spread_out.weight[:, :inputs], spread_out.weight[:, inputs:]):
+        kept, shift = cut(part, spread_out.bits), spread_out.shift
+        if not (kept & ((1 << shift) - 1)).any():
+            kept, shift = kept >> shift, 0  # shifting the sum is shifting the weights
+        made.append(synapse.dense(kept, shift))
+    return tuple(made)
+
+
+def _dense_delays(
+    group: LayerReader, outputs: int, inputs: int, fed_back: str | None
+) -> dict[str, Tensor]:
+    """Axonal delays, where Lava has them: on the synapse."""
+    delay = _delays(group)
+    if delay.size not in (1, outputs, inputs):
+        raise group.error("delay", f"has {delay.size} delays for {outputs} neurons")
+    if delay.size == inputs != outputs and fed_back is None:
+        return {"arriving": torch.from_numpy(delay)}
+    steps = torch.from_numpy(np.broadcast_to(delay, (outputs,)).copy())
+    return {"synaptic" if fed_back is None else "leaving": steps}
+
+
+@_rule("conv")
+def _conv(group: LayerReader, reading: Reading) -> Layer:
+    groups = group.integer("groups", 1)
+    weight = _kernel(group)
+    window = _window(group)
+    inputs = weight.shape[1] * groups
+    if weight.shape[0] % groups:
+        raise group.error("groups", f"is {groups}, which does not divide {weight.shape[0]}")
+    made = synapse.conv(weight, *window, groups)
+    return _windowed(group, reading, "Conv", made, weight, window, groups, inputs)
+
+
+@_rule("convT")
+def _conv_transpose(group: LayerReader, reading: Reading) -> Layer:
+    groups = group.integer("groups", 1)
+    weight = _kernel(group)
+    window = _window(group)
+    if weight.shape[0] % groups:
+        raise group.error("groups", f"is {groups}, which does not divide {weight.shape[0]}")
+    made = synapse.conv_transpose(weight, *window, groups)
+    return _windowed(group, reading, "ConvT", made, weight, window, groups, weight.shape[0])
+
+
+@_rule("pool")
+def _pool(group: LayerReader, reading: Reading) -> Layer:
+    weight, window = _one_weight(group), _window(group)
+    channels, height, width = _plane(group, reading)
+    stride, padding, dilation = window
+    fill = (0, 0)
+    if stride == weight.shape[2:] and not any(padding) and dilation == (1, 1):
+        # A window that the edge cuts off counts too.
+        fill = (-height % stride[0], -width % stride[1])
+    made = synapse.pool(weight, channels, *window, fill)
+    return _windowed(group, reading, "Pool", made, weight, window, channels, channels)
+
+
+@_rule("unpool")
+def _unpool(group: LayerReader, reading: Reading) -> Layer:
+    weight, window = _one_weight(group), _window(group)
+    channels = _plane(group, reading)[0]
+    made = synapse.unpool(weight, channels, *window)
+    return _windowed(group, reading, "Unpool", made, weight, window, channels, channels)
+
+
+Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def _windowed(
+    group: LayerReader,
+    reading: Reading,
+    kind: str,
+    made: synapse.Synapse,
+    weight: np.ndarray,
+    window: Window,
+    groups: int,
+    inputs: int,
+) -> Layer:
+    """A layer whose synapse slides a window over planes."""
+    plane, shape = _plane(group, reading), group.shape()
+    if plane[0] != inputs:
+        raise group.error("weight", f"takes {inputs} channels, but the layer before has {plane}")
+    # On a tensor without data: nothing is allocated, whatever the file claims.
+    reached = made.output_shape(plane)
+    if reached != shape:
+        raise group.error("shape", f"is {shape}, but the layer's window gives {reached}")
+    leaving = None
+    if group.has("delay"):
+        delay = _delays(group)
+        if delay.size not in (1, shape[0]):
+            raise group.error("delay", f"has {delay.size} delays for {shape[0]} channels")
+        each = torch.from_numpy(delay).reshape(-1, 1, 1)
+        leaving = each.expand(shape[0], 1, 1).contiguous()
+    cells = (weight.shape[2:], *window)
+    table = (*(f"{pair[1]:2d},{pair[0]:2d}" for pair in cells), f"{groups:5d}")
+    layer = SynapticLayer(
+        group.name,
+        kind,
+        shape,
+        (made,),
+        neuron_of(group, shape, reading),
+        reading.message_bits > 0,
+        leaving=leaving,
+        table=table,
+    )
+    layer.inputs = plane
+    return layer
+
+
+# Their parts -------------------------------------------------------------------------------------
+
+
+def _parts(group: LayerReader) -> tuple[str, ...]:
+    """The suffixes of a weight's datasets: one, or a real and an imaginary one."""
+    return ("/real", "/imag") if group.has("weight/imag") else ("",)
+
+
+def _matrix(group: LayerReader, name: str, rows: int) -> np.ndarray:
+    """A weight ``[O, I]``; one of more dimensions sees a plane, in the order of a flattened one."""
+    weight = group.integers(name)
+    if weight.size % rows or (weight.ndim > 1 and weight.shape[0] != rows):
+        raise group.error(name, f"has the shape {weight.shape}, but the layer has {rows} neurons")
+    return weight.reshape(rows, -1)
+
+
+def _kernel(group: LayerReader) -> np.ndarray:
+    """A weight of four dimensions; lava-dl's may have a fifth, of one step in time."""
+    weight = group.integers("weight")
+    if weight.ndim not in (4, 5) or weight.shape[4:] not in ((), (1,)) or not weight.size:
+        raise group.error("weight", f"has the shape {weight.shape}, not (out, in, height, width)")
+    return weight.reshape(weight.shape[:4])
+
+
+def _one_weight(group: LayerReader) -> np.ndarray:
+    weight = group.integers("weight")
+    size = group.pair("kernelSize", 1)
+    if weight.size != math.prod(size):
+        raise group.error("weight", f"has the shape {weight.shape}, not one kernel of {size}")
+    return weight.reshape(1, 1, *size)
+
+
+def _window(group: LayerReader) -> Window:
+    return group.pair("stride", 1), group.pair("padding", 0), group.pair("dilation", 1)
+
+
+def _plane(group: LayerReader, reading: Reading) -> tuple[int, int, int]:
+    shape = reading.shape
+    if shape is None:
+        raise group.error(
+            "", "has a window, and the shape of its input is not known; give input_shape=(W, H, C)"
+        )
+    if len(shape) != 3:
+        raise group.error("", f"has a window, but the layer before it gives {shape}, no planes")
+    return shape[0], shape[1], shape[2]
+
+
+def _delays(group: LayerReader) -> np.ndarray:
+    delay = np.atleast_1d(group.floats("delay")).reshape(-1).astype(np.float64)
+    if not delay.size or delay.min() < 0:
+        raise group.error("delay", "has delays below 0, or none at all")
+    if delay.max() > MAX_DELAY:
+        warnings.warn(
+            f"{group.name}/delay: clamped from {delay.max():g} to {MAX_DELAY} steps, as Lava does",
+            stacklevel=2,
+        )
+    return np.floor(delay.clip(0, MAX_DELAY)).astype(np.int64)

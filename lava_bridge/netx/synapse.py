@@ -1,0 +1,158 @@
+"""The synapses of an integer run: what the spikes of single steps add to the currents.
+
+Everything is a whole number held in a float: sums are computed by torch's matrix products and
+convolutions, in float32 where no partial sum can reach 2^24, else in float64. That is exact.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Synapse", "conv", "conv_transpose", "dense", "pool", "unpool", "wrapped"]
+
+# Below these every whole number is a float's.
+EXACT_FLOAT32 = 1 << 24
+# Below this an activation shifted left by six bits, added to a current of 24 bits, is exact in
+# float32 too: what the neurons need to run in float32.
+NEURON_FLOAT32 = 1 << 17
+# Lava's convolution wraps its output around to 24 bits, its ports to 32.
+CONV_BITS, PORT_BITS = 24, 32
+
+
+class Synapse:
+    """A linear map of integer spikes.
+
+    Args:
+        weight: Whole numbers, of any shape that ``apply`` takes.
+        apply: ``(spikes [M, *], weight) -> [M, *]``.
+        fan_in: The largest sum of magnitudes of weights that one output has.
+        bits: What the output wraps around to.
+        exponent: The output is shifted right by so many bits, rounding down.
+    """
+
+    def __init__(
+        self,
+        weight: np.ndarray,
+        apply: Callable[[Tensor, Tensor], Tensor],
+        fan_in: int,
+        bits: int = PORT_BITS,
+        exponent: int = 0,
+    ) -> None:
+        self.weight = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float64))
+        self._single = self.weight.float()
+        self._apply = apply
+        self._fan_in = fan_in
+        self._bits = bits
+        self._exponent = exponent
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape ``[C, *]`` of the activations for spikes of shape ``[C, *]``; nothing is computed.
+
+        What torch raises (a RuntimeError) says why there is none.
+        """
+        spikes = torch.empty(1, *input_shape, device="meta")
+        return tuple(self._apply(spikes, self._single.to("meta")).shape[1:])
+
+    def __call__(self, spikes: Tensor, largest: int) -> Tensor:
+        """Activations ``[M, *]`` of spikes ``[M, *]`` whose magnitude is at most ``largest``."""
+        bound = max(self._fan_in, 1) * max(largest, 1)
+        if bound < EXACT_FLOAT32:
+            value = self._apply(spikes.float(), self._single.to(spikes.device))
+        else:
+            value = self._apply(spikes.double(), self.weight.to(spikes.device))
+        if self._exponent:
+            value = torch.floor(value / (1 << self._exponent))
+        if bound >= 1 << (self._bits - 1):
+            value, bound = wrapped(value, self._bits), 1 << (self._bits - 1)
+        return value if bound < NEURON_FLOAT32 else value.double()
+
+
+def wrapped(x: Tensor, bits: int) -> Tensor:
+    """Whole numbers as a signed register of so many bits holds them, wrapped around."""
+    half = 1 << (bits - 1)
+    return torch.remainder(x + half, 2 * half) - half
+
+
+def dense(weight: np.ndarray, exponent: int = 0) -> Synapse:
+    """All to all: ``[M, *]`` of I neurons to ``[M, O]`` by a weight ``[O, I]``."""
+
+    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(spikes.flatten(1), weight)
+
+    return Synapse(weight, apply, _largest_sum(weight, 1), exponent=exponent)
+
+
+def conv(
+    weight: np.ndarray,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Synapse:
+    """``[M, C, H, W]`` by a weight ``[O, C / groups, height, width]``, as torch convolves."""
+
+    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(spikes, weight, None, stride, padding, dilation, groups)
+
+    return Synapse(weight, apply, _largest_sum(weight, 1), CONV_BITS)
+
+
+def conv_transpose(
+    weight: np.ndarray,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Synapse:
+    """``[M, C, H, W]`` by a weight ``[C, O / groups, height, width]``, transposed."""
+
+    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
+        return F.conv_transpose2d(spikes, weight, None, stride, padding, 0, groups, dilation)
+
+    each_group = weight.reshape(groups, -1, *weight.shape[1:])
+    fan_in = int(np.abs(each_group).sum(axis=(1, 3, 4)).max(initial=0))
+    return Synapse(weight, apply, fan_in, CONV_BITS)
+
+
+def pool(
+    weight: np.ndarray,
+    channels: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    fill: tuple[int, int],
+) -> Synapse:
+    """Each channel by itself with one weight ``[1, 1, height, width]``.
+
+    ``fill`` rows and columns of zeros are added below and at the right.
+    """
+    each = np.broadcast_to(weight, (channels, *weight.shape[1:]))
+
+    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
+        if any(fill):
+            spikes = F.pad(spikes, (0, fill[1], 0, fill[0]))
+        return F.conv2d(spikes, weight, None, stride, padding, dilation, channels)
+
+    return Synapse(each, apply, _largest_sum(weight, 1), CONV_BITS)
+
+
+def unpool(
+    weight: np.ndarray,
+    channels: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Synapse:
+    """The transpose of :func:`pool`."""
+    each = np.broadcast_to(weight, (channels, *weight.shape[1:]))
+    return conv_transpose(each, stride, padding, dilation, channels)
+
+
+def _largest_sum(weight: np.ndarray, first: int) -> int:
+    """The largest sum of magnitudes over the dimensions from ``first`` on."""
+    magnitudes = np.abs(weight).reshape(math.prod(weight.shape[:first]), -1)
+    return int(magnitudes.sum(axis=1).max(initial=0))
