@@ -20,7 +20,6 @@ from lava_bridge.ops import (
     delta,
     leaky_integrator,
     loihi,
-    loihi_sigma_delta,
     resonate_and_fire,
     resonator,
     shift,
@@ -231,20 +230,20 @@ def _loihi_rf(operator: Callable[..., loihi.RfRun]) -> Operator:
 
 def _loihi_sigma(x: Tensor, numbers: Parameters) -> list[Tensor]:
     state, backend = numbers.whole(-999, 999), kernels.current_backend()
-    return list(loihi_sigma_delta.sigma(_whole(x), state, backend))
+    return list(loihi.sigma(_whole(x), state, backend=backend))
 
 
 def _loihi_delta(x: Tensor, numbers: Parameters) -> list[Tensor]:
     parameters = numbers.whole(10**4, 10**5), numbers.whole(-999, 999), numbers.whole(-999, 999)
-    settings = 1, 6, True, kernels.current_backend()
-    return _wanted(loihi_sigma_delta.delta(_whole(x), *parameters, *settings))
+    backend, exponents = kernels.current_backend(), {"spike_exp": 1, "state_exp": 6}
+    return _wanted(loihi.delta(_whole(x), *parameters, **exponents, keep=True, backend=backend))
 
 
 def _loihi_sigma_delta(x: Tensor, numbers: Parameters) -> list[Tensor]:
     parameters = [numbers.whole(-999, 999), numbers.whole(10**3, 10**4)]
     parameters += [numbers.whole(-999, 999) for _ in range(3)]
-    settings = 6, True, kernels.current_backend()
-    return _wanted(loihi_sigma_delta.sigma_delta(_whole(x), *parameters, *settings))
+    settings = {"state_exp": 6, "keep": True, "backend": kernels.current_backend()}
+    return _wanted(loihi.sigma_delta(_whole(x), *parameters, **settings))
 
 
 def _wanted(outputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_cases import laid_out, shapes_and_orders
 from torch import Tensor
 
-from lava_bridge.ops import loihi, loihi_sigma_delta
+from lava_bridge.ops import loihi
 
 Array = np.ndarray
 HALF, WHOLE = 2**23, 2**24
@@ -112,10 +112,10 @@ CASES = {
     ),
     "rf": Case(loihi.rf, resonator(False), _TURN, 2, 2),
     "rf_iz": Case(loihi.rf_iz, resonator(True), _TURN, 2, 2),
-    "sigma": Case(loihi_sigma_delta.sigma, sigma, ("state",), 1, 1),
-    "delta": Case(loihi_sigma_delta.delta, delta, ("threshold", "state", "state"), 2, 1),
+    "sigma": Case(loihi.sigma, sigma, ("state",), 1, 1),
+    "delta": Case(loihi.delta, delta, ("threshold", "state", "state"), 2, 1),
     "sigma_delta": Case(
-        loihi_sigma_delta.sigma_delta,
+        loihi.sigma_delta,
         sigma_delta,
         ("state", "threshold", "state", "state", "state"),
         3,

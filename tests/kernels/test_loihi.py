@@ -10,7 +10,7 @@ from loihi_cases import CASES, SIZES, inputs_of, literally, parameters_of, runs,
 
 from lava_bridge.errors import BridgeError
 from lava_bridge.kernels import native
-from lava_bridge.ops import loihi, loihi_sigma_delta
+from lava_bridge.ops import loihi
 
 needs_native = pytest.mark.skipif(
     native.missing() is not None, reason=f"no native kernels: {native.missing()}"
@@ -222,9 +222,9 @@ def test_what_does_not_fit_is_said():
         with pytest.raises(
             BridgeError, match=r"^delta: expected exponents of 0 to 31 in all, found"
         ):
-            loihi_sigma_delta.delta(x, zero, zero, zero, *exponents)
+            loihi.delta(x, zero, zero, zero, spike_exp=exponents[0], state_exp=exponents[1])
     with pytest.raises(BridgeError, match=r"^sigma_delta: expected exponents of 0 to 31"):
-        loihi_sigma_delta.sigma_delta(x, *five, state_exp=32)
+        loihi.sigma_delta(x, *five, state_exp=32)
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
