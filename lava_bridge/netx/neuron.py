@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import current_backend
-from ..ops import loihi, loihi_sigma_delta
+from ..ops import loihi
 from ..quantize import DECAY_SCALE
 from .synapse import wrapped
 
@@ -209,9 +209,9 @@ class Sigma(Neuron):
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
         # A sum of many steps may need more than a float has.
         (before,) = _like(state, torch.float64)
-        done = loihi_sigma_delta.sigma(inputs[0].double(), before, backend=current_backend())
-        traces = {"sigma": done.sigma} if keep else {}
-        return Fired(done.sigma, (done.last_sigma,), traces)
+        done = loihi.sigma(inputs[0].double(), before, backend=current_backend())
+        traces = {"sigma": done.spike} if keep else {}
+        return Fired(done.spike, (done.last,), traces)
 
 
 class Delta(Neuron):
@@ -242,7 +242,7 @@ class Delta(Neuron):
         x = (x * self.weight + self.bias * (1 << ACTIVATION_BITS)) * (1 << self.spike_exp)
         threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
         act, residue = _like(state, torch.float64)
-        done = loihi_sigma_delta.delta(
+        done = loihi.delta(
             x,
             threshold,
             act,
@@ -252,7 +252,7 @@ class Delta(Neuron):
             backend=current_backend(),
         )
         traces = {"act": done.act, "residue": done.residue} if keep else {}
-        return Fired(done.message, (done.last_act, done.last_residue), traces)
+        return Fired(done.spike, (done.last_act, done.last_residue), traces)
 
 
 class SigmaDelta(Neuron):
@@ -278,7 +278,7 @@ class SigmaDelta(Neuron):
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
         threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
         sigma, act, residue = _like(state, torch.float64)
-        done = loihi_sigma_delta.sigma_delta(
+        done = loihi.sigma_delta(
             inputs[0].double(),
             self.bias,
             threshold,
@@ -292,4 +292,4 @@ class SigmaDelta(Neuron):
         kept = done.sigma, done.act, done.residue
         traces = dict(zip(self.traces, kept, strict=True)) if keep else {}
         last = done.last_sigma, done.last_act, done.last_residue
-        return Fired(done.message, last, traces)
+        return Fired(done.spike, last, traces)
