@@ -9,6 +9,7 @@
 #include "cuba.h"
 #include "leaky_integrator.h"
 #include "loihi.h"
+#include "loihi_sigma_delta.h"
 #include "resonator.h"
 
 #include "delta.h"
@@ -42,7 +43,12 @@
     KERNEL(phase_zero_backward, PhaseZeroBackward)                  \
     KERNEL(izhikevich_backward, IzhikevichBackward)                 \
     KERNEL(resonator_backward, ResonatorBackward)                   \
-    KERNEL(loihi_lif, LoihiLif)
+    KERNEL(loihi_lif, LoihiLif)                                     \
+    KERNEL(loihi_rf, LoihiRf)                                       \
+    KERNEL(loihi_rf_iz, LoihiRfIzhikevich)                          \
+    KERNEL(loihi_sigma, LoihiSigma)                                 \
+    KERNEL(loihi_delta, LoihiDelta)                                 \
+    KERNEL(loihi_sigma_delta, LoihiSigmaDelta)
 
 // Kernels without a state: each element of the output is one of the input, or zero. On the GPU a
 // thread takes an element e = (o * steps + t) * inner + i, of as many bytes as in_type[0] says:

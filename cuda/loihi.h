@@ -118,3 +118,68 @@ template <class L> struct LoihiLif {
         return L::pick(x <= L::zero() - STATE_BOUND, x + 2 * STATE_BOUND, turned);
     }
 };
+
+// Resonate and fire: `izhikevich` fires by the imaginary part, and is reset; else it fires by the real
+// part, where the phase passes zero.
+// in: real and imaginary activation (null: 0). out: spike; real and imaginary state after the step.
+// Parameters: sine, cosine, threshold, real and imaginary state before the first step. Results: real
+// and imaginary state after the last step.
+template <class L, bool izhikevich> struct LoihiResonator {
+    typedef typename L::Real Real;
+    typedef typename L::Int Int;
+    typedef typename L::Mask Mask;
+    static const int inputs = 2, outputs = 3;
+    static const bool reversed = false, integers = true;
+
+    struct Neuron {
+        Int real, imag, sine, cosine, threshold;
+    };
+
+    template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
+        // A fraction that is negative or more than 1 takes 64 bits.
+        n.sine = Fixed<L>::fraction(at.parameter(0), high);
+        n.cosine = Fixed<L>::fraction(at.parameter(1), high);
+        // It becomes a state where there is a reset.
+        n.threshold = izhikevich ? Loihi<L>::whole(at.parameter(2), high)
+                                 : Loihi<L>::bound(at.parameter(2), high);
+        n.real = Loihi<L>::whole(at.parameter(3), high);
+        n.imag = Loihi<L>::whole(at.parameter(4), high);
+    }
+
+    LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
+        Int real = Fixed<L>::decayed(n.real, n.cosine) - Fixed<L>::decayed(n.imag, n.sine) +
+                   Loihi<L>::raised(in[0], ACTIVATION_BITS, high);
+        Int imag = Fixed<L>::decayed(n.real, n.sine) + Fixed<L>::decayed(n.imag, n.cosine) +
+                   Loihi<L>::raised(in[1], ACTIVATION_BITS, high);
+        Fixed<L>::watch(real, high);
+        Fixed<L>::watch(imag, high);
+        real = Loihi<L>::clipped(real);
+        imag = Loihi<L>::clipped(imag);
+        Mask fired;
+        if constexpr (izhikevich) {
+            fired = imag >= n.threshold;
+            real = L::pick(fired, L::zero(), real);
+            imag = L::pick(fired, Loihi<L>::wrapped(n.threshold - 1), imag);
+        } else {
+            fired = (real >= n.threshold) & (imag >= L::zero()) & (n.imag < L::zero());
+        }
+        n.real = real;
+        n.imag = imag;
+        out[0] = L::choose(fired, L::all(1), L::all(0));
+        out[1] = L::real(real);
+        out[2] = L::real(imag);
+    }
+
+    template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
+        at.result(0, L::real(n.real));
+        at.result(1, L::real(n.imag));
+    }
+};
+
+template <class L> struct LoihiRf : LoihiResonator<L, false> {
+    LB_INLINE explicit LoihiRf(const Call &) {}
+};
+
+template <class L> struct LoihiRfIzhikevich : LoihiResonator<L, true> {
+    LB_INLINE explicit LoihiRfIzhikevich(const Call &) {}
+};

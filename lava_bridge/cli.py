@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Exit status: 0 fine, 1 the nets differ, 2 something given can't be used, 70 a fault in here (as
-# sysexits.h has it).
+# Exit status: 0 fine, 1 the nets differ or a limit is broken, 2 something given can't be used, 70 a
+# fault in here (as sysexits.h has it).
 MISMATCH = 1
+LIMIT_BROKEN = 1
 UNUSABLE = 2
 CRASHED = 70
 
@@ -39,6 +40,7 @@ Examples:
   lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
   lava-bridge run net.net --input x.npy -o y.npy
   lava-bridge inspect net.net
+  lava-bridge inspect net.net --chip loihi2
 """
 
 
@@ -223,15 +225,24 @@ def run(
 @main.command(
     epilog="""
 \b
-Example:
+Examples:
   lava-bridge inspect net.net
+  lava-bridge inspect net.net --chip loihi2 || echo does not fit
 """,
-    help="Show the layers of a .net file.",
+    help=(
+        "Show the layers of a .net file.\n\nWith --chip: what they need at least of Loihi or "
+        "Loihi 2, and every published limit of the chip that is broken, by layer, value and limit: "
+        "exit status 0 if none is, 1 if one is."
+    ),
 )
 @click.argument("file", metavar="NAME.net")
-def inspect(file: str) -> None:
+@click.option("--chip", type=click.Choice(["loihi1", "loihi2"]), help="Show what the net needs.")
+def inspect(file: str, chip: str | None) -> None:
     from .hdf5 import load_hdf5
 
+    if chip is not None:
+        _inspect_needs(file, chip)
+        return
     table = Table(title=Path(file).name)
     table.add_column("layer")
     columns = ("shape", "kernel", "stride", "padding", "groups", "weights")
@@ -240,6 +251,17 @@ def inspect(file: str) -> None:
     for i, block in enumerate(load_hdf5(file)):
         table.add_row(f"{i} {type(block).__name__}", *_describe(block))
     _show(table)
+
+
+def _inspect_needs(file: str, chip: str) -> None:
+    """Show what a file needs of a chip; the exit status says whether it breaks a limit."""
+    from .chip import CHIPS, check_chip
+
+    report = check_chip(file, CHIPS[chip])
+    _show(report.table())
+    click.echo(report.verdict)
+    if not report.ok:
+        sys.exit(LIMIT_BROKEN)
 
 
 def _show(table: Table) -> None:

@@ -15,6 +15,7 @@ from .errors import BridgeError
 __all__ = [
     "ACTIVATIONS",
     "NEVER_FIRES",
+    "integer_weight",
     "norms_of",
     "write_axon",
     "write_header",
@@ -75,21 +76,30 @@ def write_weight(
     A Dense synapse that sees height and width keeps its kernel: four dimensions.
     """
     for place, part in synapse.parts(name):
-        if part.pre_hook_fx is None:
-            raise BridgeError(
-                f"synapse.{type(part).__name__}: has no pre_hook_fx, so its weights are not the "
-                "chip's 8-bit integers; set synapse.pre_hook_fx = neuron.quantize_8bit"
-            )
-        with torch.no_grad():
-            weight = part.weight if mask is None else part.weight * mask
-            integers = part.pre_hook_fx(weight, descale=True)
-        if not bool(torch.isfinite(integers).all()):
-            raise BridgeError(
-                f"synapse.{type(part).__name__}: has weights that are NaN or infinite; check the "
-                "training or the checkpoint"
-            )
+        integers = integer_weight(part, mask)
         shape = integers.shape[: 4 if max(integers.shape[2:4]) > 1 else dimensions]
         handle.create_dataset(place, data=integers.reshape(shape).cpu().numpy())
+
+
+def integer_weight(part: Any, mask: Any = None) -> torch.Tensor:
+    """The weight of a real synapse as the chip's integers, five dimensions, as floats.
+
+    A BridgeError is raised if the synapse has no quantiser, or weights that are no numbers.
+    """
+    if part.pre_hook_fx is None:
+        raise BridgeError(
+            f"synapse.{type(part).__name__}: has no pre_hook_fx, so its weights are not the "
+            "chip's 8-bit integers; set synapse.pre_hook_fx = neuron.quantize_8bit"
+        )
+    with torch.no_grad():
+        weight = part.weight if mask is None else part.weight * mask
+        integers: torch.Tensor = part.pre_hook_fx(weight, descale=True)
+    if not bool(torch.isfinite(integers).all()):
+        raise BridgeError(
+            f"synapse.{type(part).__name__}: has weights that are NaN or infinite; check the "
+            "training or the checkpoint"
+        )
+    return integers
 
 
 def norms_of(neuron: Any) -> dict[str, Any]:

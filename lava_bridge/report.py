@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-__all__ = ["Divergence", "EquivalenceReport", "LayerComparison"]
+__all__ = ["Divergence", "EquivalenceReport", "LayerComparison", "as_text"]
+
+
+def as_text(table: Table, width: int = 120) -> str:
+    """A table for rich as lines of text without colour."""
+    text = io.StringIO()
+    Console(file=text, width=width, no_color=True).print(table)
+    return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -139,8 +146,8 @@ class EquivalenceReport:
         note = ""
         if beyond is not None:
             note = (
-                "; the chip's 24 bits do not hold this net: they end in layer "
-                f"{beyond.name_b} at {beyond.beyond}"
+                f"; the chip's 24 bits do not hold this net: they end in {beyond.name_b} at "
+                f"{beyond.beyond}"
             )
         return (
             f"NOT exact: {mismatches:,} of {total:,} spike places differ, first in layer "
@@ -167,10 +174,7 @@ class EquivalenceReport:
         return table
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        console = Console(file=text, width=120, no_color=True)
-        console.print(self.table())
-        return f"{text.getvalue()}{self.verdict}"
+        return f"{as_text(self.table())}{self.verdict}"
 
     def plot(self, neurons: int = 100) -> Any:
         """Draw the first sample's spikes, a layer a row; what differs is red.

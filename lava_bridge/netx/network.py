@@ -273,8 +273,9 @@ class Network:
 
     def _taken(self, chunk: Tensor) -> Tensor:
         """A chunk of the input as floats; as spikes of 0 and 1 unless it is graded."""
-        if chunk.dtype == torch.bool:
-            return chunk.float().contiguous()
+        spikes = (chunk != 0).to(torch.float32, memory_format=torch.contiguous_format)
+        if chunk.dtype == torch.bool or torch.equal(spikes.to(chunk.dtype), chunk):
+            return spikes
         if chunk.is_floating_point():
             if not bool(torch.isfinite(chunk).all()):
                 raise BridgeError("run: the input has values that are NaN or infinite")
@@ -283,7 +284,7 @@ class Network:
                     "run: the input has values that are not whole, as spikes are; round them first"
                 )
         if not self._graded_input:
-            return (chunk != 0).float().contiguous()
+            return spikes
         wide = chunk.dtype in (torch.float64, torch.int64, torch.int32)
         return chunk.to(torch.float64 if wide else torch.float32).contiguous()
 

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.gpu import gpu
 from tests.benchmarks.measure import Sizes, machine, measure, timed
 from tests.benchmarks.memory import memory
+from tests.benchmarks.netx import netx
 from tests.benchmarks.operators import growth, operators, other_neurons
 from tests.benchmarks.report import draw, gpu_title, markdown, tables
 from tests.benchmarks.training import training
@@ -35,7 +36,7 @@ from tests.conftest import import_lava_slayer
 OUT = Path("out")
 CASES = {"operators": operators, "neurons": other_neurons, "training": training}
 CLOCKS = {time.perf_counter: "time", time.process_time: "CPU time"}
-PARTS = (*CASES, "growth", "memory", "gpu")
+PARTS = (*CASES, "growth", "memory", "netx", "gpu")
 
 
 def bench(
@@ -64,6 +65,8 @@ def bench(
             results["growth"] = growth(sizes, time_now)
         if part == "memory":
             results["memory"] = memory(sizes)
+        if part == "netx":
+            results["netx"] = netx(sizes, partial(timed, time_now=time_now))
         if part == "gpu":
             results["gpu"] = gpu(lava, sizes)
     return results

@@ -27,6 +27,15 @@ HEADER = (
     "to reach",
 )
 GROWTH_HEADER = ("what grows", "size", "neuron-steps", "ns per neuron-step, NXT", "TNX")
+NETX_HEADER = (
+    "net",
+    "batch",
+    "us per sample and step",
+    "min - max",
+    "Lava, us",
+    "x Lava",
+    "to reach",
+)
 MEMORY_HEADER = ("training step of", "side", "peak MB")
 
 # The colours of light backgrounds; a dash for what is not there.
@@ -106,6 +115,23 @@ def memory_rows(results: Results) -> Iterator[tuple[str, ...]]:
         yield found["name"], side if side in THEIRS else f"**{side}**", f"{peak / 1e6:.0f}"
 
 
+def netx_rows(results: Results) -> Iterator[tuple[str, ...]]:
+    """A row of each net."""
+    for row in results["netx"]["rows"]:
+        each = [seconds * 1e6 for seconds in row["seconds"]]
+        ours, lava = statistics.median(each), row["lava"] * 1e6
+        mark = "✓" if lava / ours >= row["target"] else "✗"
+        yield (
+            row["name"],
+            str(row["batch"]),
+            number(ours),
+            f"{number(min(each))} - {number(max(each))}",
+            f"{lava:,.0f}",
+            f"{lava / ours:,.0f}",
+            f"{mark} {row['target']:,} x Lava",
+        )
+
+
 def sections(results: Results) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """Title, header and rows of each table."""
     if results.get("cases"):
@@ -114,6 +140,9 @@ def sections(results: Results) -> Iterator[tuple[str, tuple[str, ...], list[tupl
         yield "CUBA forward + backward as it grows", GROWTH_HEADER, list(growth_rows(results))
     if results.get("memory"):
         yield "Peak memory, over net and data", MEMORY_HEADER, list(memory_rows(results))
+    if results.get("netx"):
+        heading = f"Integer runs of .net files; Lava's own netx: {results['netx']['lava']}"
+        yield heading, NETX_HEADER, list(netx_rows(results))
     if results.get("gpu", {}).get("cases"):
         yield f"GPU: {gpu_title(results)}", HEADER, list(rows(results["gpu"]["cases"]))
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lava_bridge import export_hdf5, slayer
+from lava_bridge import export_hdf5, netx, slayer
 
 NET = """
     import torch
@@ -272,3 +273,45 @@ def test_long_work_shows_a_progress_bar_on_a_terminal_and_none_in_a_log(folder):
     os.close(terminal)
     assert process.wait(timeout=300) == 0
     assert b"comparing" in shown
+
+
+# run ---------------------------------------------------------------------------------------------
+
+
+def test_run_writes_the_spikes_of_the_integers(folder):
+    weights = ("--weights", "w.pt", "--input-shape", "1,8,8", "-o", "r.net")
+    assert lava_bridge("convert", "mynet:build", *weights, cwd=folder).returncode == 0
+    done = lava_bridge("run", "r.net", "--input", "x.npy", "-o", "y.npy", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "|Conv      |    6|    6|    2| 3, 3| 1, 1| 0, 0| 1, 1|    1|False|" in done.stdout
+    assert re.search(r"y.npy: \(9, 3, 3\) \(TNX\), [\d.]+% spikes", done.stdout)
+    y = np.load(folder / "y.npy")
+    x = torch.from_numpy(np.load(folder / "x.npy"))
+    expected = netx.Network(folder / "r.net").run(x, layout="TNX")
+    assert y.dtype == np.int32
+    assert np.array_equal(y, expected.numpy())
+    assert y.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.net", "--input", "x.npy"), "missing.net: there is no such file"),
+        (("n.net", "--input", "s.npy"), "s.npy: is no array of numbers"),
+        (("n.net", "--input", "x.npy", "--layout", "NXT"), "expected samples of shape"),
+        (("n.net", "--input", "x.npy", "--reset-interval", "0"), "reset_interval must be 1"),
+    ],
+)
+def test_run_refuses_what_it_can_not_run_in_one_line_and_writes_nothing(folder, arguments, message):
+    done = lava_bridge("run", *arguments, "-o", "none.npy", cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "none.npy").exists()
+
+
+def test_run_keeps_a_former_file_when_it_fails(folder):
+    (folder / "kept.npy").write_bytes(b"mine")
+    done = lava_bridge("run", "n.net", "--input", "s.npy", "-o", "kept.npy", cwd=folder)
+    assert done.returncode == 2
+    assert (folder / "kept.npy").read_bytes() == b"mine"

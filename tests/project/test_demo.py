@@ -39,12 +39,14 @@ def test_the_demo_learns_the_digits_and_keeps_what_it_learned(demo):
 
 def test_the_demo_proves_every_layer_on_the_whole_test_set(demo):
     out, printed = demo
-    rows = re.findall(r"│ (\d \w+) +│ ([\dx]+) +│ [\d.]+% +│ (\d+) of ([\d,]+) +│ (\d+) ", printed)
+    rows = re.findall(
+        r"│ (\d \w+) +│ ([\dx]+) +│ [\d.]+% +│ (\d+) of ([\d,]+) +│ (\d+) +│ (\d+) ", printed
+    )
     assert [row[0] for row in rows] == ["1 Conv", "2 Conv", "4 Dense"]
-    for _, shape, mismatches, places, file_mismatches in rows:
+    for _, shape, mismatches, places, file_mismatches, integer_mismatches in rows:
         neurons = int(np.prod([int(n) for n in shape.split("x")]))
         assert int(places.replace(",", "")) == neurons * 450 * 16
-        assert mismatches == file_mismatches == "0"
+        assert mismatches == file_mismatches == integer_mismatches == "0"
     blocks = lava_bridge.load_hdf5(out / "digits.net")
     x = torch.from_numpy(np.load(out / "digits.npy"))
     assert x.shape == (16, 450, 1, 8, 8)

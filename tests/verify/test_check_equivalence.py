@@ -1,7 +1,9 @@
 """The equivalence check: it finds what differs, where, and changes nothing."""
 
 import copy
+import re
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from lava_bridge import (
     to_slayer,
     to_spikingjelly,
 )
+from lava_bridge.netx import Network
 from lava_bridge.slayer.block import cuba
 
 from ..convert.nets import conv_nets, spikes, widen_weights
@@ -56,7 +59,7 @@ def test_twin_blocks_and_file_are_exact_for_random_nets(tmp_path_factory, net, d
     path = tmp_path_factory.mktemp("net") / "net.net"
     export_hdf5(blocks, path)
     x = spikes(9, 3, *shape)
-    for a, b in ((twin, blocks), (blocks, path), (path, twin)):
+    for a, b in ((twin, blocks), (blocks, path), (path, twin), (twin, Network(path, aligned=True))):
         report = check_equivalence(a, b, x, batch_size=2)
         assert report.claim == "exact"
         assert report.ok, str(report)
@@ -275,3 +278,55 @@ def test_blocks_of_other_families_and_their_file_are_exact(tmp_path):
     report = check_equivalence(blocks, tmp_path / "net.net", x, layout="NXT")
     assert report.ok
     assert all(row.rate_a > 0 for row in report.layers)
+
+
+# Integers ---------------------------------------------------------------------------------------
+
+
+def test_a_file_is_run_with_integers_if_asked(net, tmp_path):
+    export_hdf5(to_slayer(net, SHAPE), tmp_path / "net.net")
+    x = spikes(12, 3, *SHAPE)
+    report = check_equivalence(
+        to_spikingjelly(to_slayer(net, SHAPE)), tmp_path / "net.net", x, integers=True
+    )
+    assert report.claim == "exact"
+    assert report.ok
+    assert report.b.endswith("net.net (integers)")
+    assert all(layer.fired_a for layer in report.layers)
+    assert [layer.name_b for layer in report.layers] == ["layer/1 Conv", "layer/3 Dense"]
+
+
+def test_a_wrong_integer_is_found(net, tmp_path):
+    blocks = to_slayer(net, SHAPE)
+    export_hdf5(blocks, tmp_path / "net.net")
+    with h5py.File(tmp_path / "net.net", "a") as file:
+        file["layer/1/neuron/vThMant"][...] //= 2
+    report = check_equivalence(blocks, tmp_path / "net.net", spikes(12, 3, *SHAPE), integers=True)
+    assert not report.ok
+    assert report.layers[0].mismatches
+    assert "24 bits" not in report.verdict
+
+
+def test_the_state_of_a_network_is_left_as_it_was(net, tmp_path):
+    blocks = to_slayer(net, SHAPE)
+    export_hdf5(blocks, tmp_path / "net.net")
+    network = Network(tmp_path / "net.net")
+    x = TNX_to_NXT(spikes(12, 3, *SHAPE))
+    whole = network.run(x)
+    network.run(x[..., :5])
+    check_equivalence(blocks, network, spikes(12, 2, *SHAPE))
+    assert torch.equal(network.run(x[..., 5:], resume=True), whole[..., 5:])
+
+
+def test_a_net_that_leaves_the_24_bits_of_the_chip_is_said_to(tmp_path):
+    block = cuba.Dense(
+        {"threshold": 2000, "current_decay": 0.0, "voltage_decay": 1.0}, 2, 1, delay_shift=False
+    )
+    block.synapse.weight.data = torch.full((1, 2, 1, 1, 1), 2.0)
+    export_hdf5([block], tmp_path / "net.net", input_shape=(2,))
+    report = check_equivalence(block, tmp_path / "net.net", torch.ones(600, 2, 2), integers=True)
+    assert not report.ok
+    assert re.search(
+        r"24 bits do not hold this net: they end in layer/0 Dense at sample 0, t=513, neuron \(0\)",
+        report.verdict,
+    )

@@ -96,13 +96,18 @@ class AbstractKWTA(_FedBack):
         """Bring the self-excitation back into 0 ... 1."""
         self.self_excitation.data.clamp_(0, 1)
 
+    def feedback_weight(self, descale: bool = False) -> Tensor:
+        """R ``[N, N]``, quantised to 8 bits; with ``descale`` as the chip's integers."""
+        identity = torch.eye(self.num_neurons).to(self.self_excitation)
+        feedback = (1 + self.self_excitation) * identity - 1
+        return self.neuron.quantize_8bit(feedback, descale)
+
     def forward(self, x: Tensor) -> Any:
         self.clamp()
         losers_over_winners = self.num_neurons - 2 * self.num_winners
         bias = self.neuron.threshold * losers_over_winners / self.num_neurons / self.neuron.w_scale
         bias = self.neuron.quantize_8bit(self.self_excitation.new_tensor([bias]))
-        identity = torch.eye(self.num_neurons).to(self.self_excitation)
-        recurrent = self.neuron.quantize_8bit((1 + self.self_excitation) * identity - 1)
+        recurrent = self.feedback_weight()
 
         def feed_back(spike: Tensor) -> list[Tensor]:
             fed_back = F.linear(spike, recurrent) + bias
