@@ -1,0 +1,621 @@
+"""Make the small nets and inputs whose every state netx_traces.py records in Lava's own netx.
+
+Run with the project's environment:
+
+    python tests/reference/make_integer_nets.py tests/data/loihi
+
+It writes NAME.net and NAME.npz with the input ``x`` ``[N, *, T]`` and ``kwargs``, the arguments of
+``Network`` as JSON; what was recorded there before is lost, so netx_traces.py has to follow.
+
+Nets that slayer's blocks can say come from make_netx_inputs.py, through
+:func:`lava_bridge.export_hdf5`. The others are written with h5py as they stand here: what no block
+gives (odd weights, decays of 0, thresholds out of reach) and yet Lava runs.
+
+Real Lava can't load these, so that there is no recording of them:
+
+- a dense layer whose weights are all 0 (``OverflowError``: it scales by the largest of them);
+- ``sigma_output`` together with a bias (``TypeError``), thresholds of SDNN or RF for each channel;
+- an input layer of resonators (no ``a_in``); a layer of type ``dense_comp`` (its method is missing);
+- negative delays (``ValueError``), a delay whose size is neither that of the inputs nor the outputs.
+
+Resonators: Lava takes a period from ``sinDecay`` and ``cosDecay`` and integers from that again,
+which for a quarter of all pairs gives one less, and not the same pairs with each NumPy and
+processor (``np.arctan2`` differs in its last bit). The pairs used here come out as they went in,
+with a margin.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import make_netx_inputs as exported
+import numpy as np
+
+import lava_bridge
+
+SAMPLES, STEPS, INPUT_RATE = 2, 20, 0.35
+# Steps at the end without spikes, so that those of the last input come out.
+SILENT_STEPS = 4
+
+Layer = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """A net as layers of a file, the shape of its input, and what else there is to say.
+
+    ``values`` are the least and most of the input's integers: by default spikes of 0 and 1.
+    """
+
+    layers: list[Layer]
+    shape: tuple[int, ...]
+    kwargs: dict[str, Any] = {}
+    values: tuple[int, int] | None = None
+    steps: int = STEPS
+    rate: float = INPUT_RATE
+
+
+def cuba(threshold: Any = 40, current: Any = 1024, voltage: Any = 400) -> Layer:
+    return {"type": "CUBA", "iDecay": current, "vDecay": voltage, "vThMant": threshold}
+
+
+def sdnn(threshold: int, **more: Any) -> Layer:
+    return {"type": "SDNN", "vThMant": threshold, "activation": "relu", **more}
+
+
+def input_layer(shape: tuple[int, ...], **more: Any) -> Layer:
+    return {"type": "input", "shape": shape, **more}
+
+
+def dense(weight: Any, neuron: Layer | None, **more: Any) -> Layer:
+    """A dense layer of ``weight`` ``[out, in]``."""
+    weight = np.asarray(weight)
+    if neuron is not None:
+        more["neuron"] = neuron
+    return {"type": "dense", "shape": (len(weight),), "weight": weight, **more}
+
+
+def conv(
+    before: tuple[int, int, int],
+    weight: np.ndarray,
+    neuron: Layer,
+    window: dict[str, tuple[int, int]] | None = None,
+    groups: int = 1,
+    **more: Any,
+) -> Layer:
+    """A convolution of ``weight`` ``[out, in / groups, height, width]`` on a ``[C, H, W]``."""
+    sizes = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), **(window or {})}
+    after = tuple(
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, pad, dilation in zip(
+            before[1:], weight.shape[2:], *sizes.values(), strict=True
+        )
+    )
+    shape = (len(weight), *after)
+    fixed = {"type": "conv", "shape": shape, "groups": groups, "inChannels": before[0]}
+    fixed |= {"outChannels": len(weight), "kernelSize": weight.shape[2:]}
+    return {**fixed, **sizes, "weight": weight, "neuron": neuron, **more}
+
+
+def flatten() -> Layer:
+    return {"type": "flatten", "shape": (1,)}
+
+
+class Draw:
+    """Draws the numbers of one net."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+
+    def ints(self, shape: tuple[int, ...] | int, least: int, most: int) -> np.ndarray:
+        return self.random.integers(least, most, shape, endpoint=True)
+
+    def even(self, shape: tuple[int, ...], least: int, most: int) -> np.ndarray:
+        return 2 * self.ints(shape, least // 2, most // 2)
+
+
+def resonator(kind: str, threshold: int, period: float, decay: float) -> Layer:
+    """A resonator whose decays Lava gets back as they are, whatever the last bits of a float."""
+    radius = 4096 * (1 - decay)
+    sine = round(radius * math.sin(2 * math.pi / period))
+    cosine = round(radius * math.cos(2 * math.pi / period))
+    for pair in ((sine + i, cosine + j) for i in range(60) for j in range(-60, 60)):
+        if comes_back(*pair):
+            break
+    neuron = {"type": kind, "sinDecay": pair[0], "cosDecay": pair[1], "vThMant": threshold}
+    return neuron
+
+
+def comes_back(sine: int, cosine: int) -> bool:
+    """Whether Lava's way through a period gives these decays, with any last bit of its floats."""
+    s, c = sine / 4096, cosine / 4096
+    exact = math.atan2(s, c)
+    found = set()
+    for angle in (exact, math.nextafter(exact, 0), math.nextafter(exact, 9)):
+        period = 1 / (angle / 2 / math.pi)
+        left = 1 - (1 - math.sqrt(s**2 + c**2))
+        turn = math.pi * 2 * 1 / period
+        for near in (turn, math.nextafter(turn, 0), math.nextafter(turn, 9)):
+            found.add((int(left * math.sin(near) * 4096), int(left * math.cos(near) * 4096)))
+    return found == {(sine, cosine)}
+
+
+def odd_weights(draw: Draw) -> Case:
+    """Weights of both signs: odd ones, -256 and 254, and 255 and -300, which are clipped."""
+    first = draw.ints((9, 10), -90, 101)
+    first[0, :4] = (-256, 254, 255, -300)
+    second = draw.ints((6, 9), -30, 53)
+    return Case([dense(first, cuba(90)), dense(second, cuba(30))], (10,))
+
+
+def positive_weights(draw: Draw) -> Case:
+    """Weights of one sign: odd ones up to 255, and small ones that are shifted for the chip."""
+    first = draw.ints((8, 10), 1, 40)
+    first[0, 0] = 255
+    second = draw.ints((6, 8), 0, 11)
+    return Case([dense(first, cuba(200)), dense(second, cuba(25))], (10,), rate=0.25)
+
+
+def negative_weights(draw: Draw) -> Case:
+    """No positive weight, in layers that a bias drives: what the chip's eight bits cut off."""
+    layers, inputs = [], 10
+    for low, rest in ((-256, -30), (-64, -3), (-127, 0), (-200, 0), (-100, -2), (-256, 0)):
+        weight = draw.even((7, inputs), rest - 20, rest)
+        weight[draw.random.random(weight.shape) < 0.4] = rest
+        weight[0, 0] = low
+        layers.append(dense(weight, cuba(100, 4096, 300), bias=draw.ints(7, 20, 60)))
+        inputs = 7
+    return Case(layers, (10,), rate=0.1)
+
+
+def vanishing_weights(draw: Draw) -> Case:
+    """Matrices that eight bits can hold and Lava yet makes 0: all -256, all -1, odd ones to -129."""
+    thirds = -draw.ints((6, 7), 0, 140)
+    thirds[0, :2] = (0, -199)
+    layers = [
+        dense(np.full((8, 10), -256), cuba(100, 4096, 300), bias=draw.ints(8, 20, 60)),
+        dense(np.full((7, 8), -1), cuba(100, 4096, 300), bias=draw.ints(7, 20, 60)),
+        dense(thirds, cuba(100, 4096, 300), bias=draw.ints(6, 20, 60)),
+    ]
+    return Case(layers, (10,))
+
+
+def conv_windows(draw: Draw) -> Case:
+    """Strides, padding, dilation and groups that differ in height and width, flatten, dense."""
+    shape = (4, 9, 7)
+    first = conv(
+        shape,
+        draw.ints((6, 2, 3, 2), -60, 90),
+        cuba(120),
+        {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 3)},
+        groups=2,
+    )
+    second = conv(
+        first["shape"],
+        draw.ints((3, 2, 2, 3), -50, 80),
+        cuba(90),
+        {"stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)},
+        groups=3,
+    )
+    size = math.prod(second["shape"])
+    last = dense(draw.ints((5, size), -40, 55), cuba(100))
+    return Case([input_layer(shape), first, second, flatten(), last], shape)
+
+
+def conv_large_weights(draw: Draw) -> Case:
+    """A convolution's weights are not held to eight bits; a bias for each channel."""
+    shape = (2, 5, 4)
+    weight = draw.ints((3, 2, 2, 2), -900, 1000)
+    made = conv(shape, weight, cuba(2000), bias=draw.ints(3, -500, 900))
+    return Case([input_layer(shape), made], shape)
+
+
+def delay_outputs(draw: Draw) -> Case:
+    """Delays of each output neuron, 0 and 62 among them; above 62 all count as 62."""
+    delay = draw.ints(9, 0, 12).astype(float)
+    delay[:4] = (0, 62, 70, 3.9)
+    layers = [dense(draw.even((9, 10), -60, 90), cuba(60), delay=delay)]
+    layers.append(dense(draw.even((6, 9), -60, 90), cuba(60)))
+    return Case(layers, (10,), steps=76)
+
+
+def delay_inputs(draw: Draw) -> Case:
+    """As many delays as inputs: each input's spikes come later."""
+    layers = [
+        dense(draw.even((9, 10), -60, 90), cuba(60), delay=draw.ints(10, 0, 6)),
+        dense(
+            draw.even((6, 9), -60, 90), cuba(60), delay=draw.ints(9, 0, 6), bias=draw.ints(6, 0, 9)
+        ),
+    ]
+    return Case(layers, (10,))
+
+
+def delay_scalar(draw: Draw) -> Case:
+    """One delay for all, and delays of each weight."""
+    layers = [
+        dense(draw.even((7, 10), -60, 90), cuba(60), delay=3),
+        dense(draw.even((6, 7), -60, 90), cuba(60), delay=draw.ints((6, 7), 0, 7)),
+    ]
+    return Case(layers, (10,))
+
+
+def bias_dense(draw: Draw) -> Case:
+    """Biases below and above 0, at the ends of 13 bits, and real numbers, cut toward 0."""
+    bias = np.array([-4096, 4095, -1, 0, 63, 10.9, -10.9, 300])
+    layers = [dense(draw.even((8, 10), -60, 90), cuba(200), bias=bias)]
+    layers.append(dense(draw.even((6, 8), -60, 90), cuba(150), bias=draw.ints(6, -40, 60)))
+    return Case(layers, (10,))
+
+
+def bias_conv(draw: Draw) -> Case:
+    shape = (2, 4, 5)
+    first = conv(shape, draw.even((4, 2, 2, 2), -60, 90), cuba(80), bias=draw.ints(4, -30, 40))
+    second = conv(
+        first["shape"], draw.even((2, 4, 1, 3), -60, 90), cuba(80), bias=np.array([-4096, 4095])
+    )
+    return Case([input_layer(shape), first, second], shape)
+
+
+def three_biased(draw: Draw) -> list[Layer]:
+    sizes = (10, 8, 7, 6)
+    return [
+        dense(
+            draw.even((after, before), -40, 80),
+            cuba(120, 700, 300),
+            bias=draw.ints(after, -10, 40),
+        )
+        for before, after in zip(sizes, sizes[1:], strict=False)
+    ]
+
+
+def reset(draw: Draw) -> Case:
+    return Case(three_biased(draw), (10,), {"reset_interval": 5, "reset_offset": 2})
+
+
+def reset_at_once(draw: Draw) -> Case:
+    """An offset above the interval, and more layers than steps in the interval."""
+    return Case(three_biased(draw), (10,), {"reset_interval": 3, "reset_offset": 7})
+
+
+def reset_skip(draw: Draw) -> Case:
+    """A layer that is left out does not count for the offset."""
+    kwargs = {"reset_interval": 6, "reset_offset": 1, "skip_layers": 1}
+    return Case(three_biased(draw), (8,), kwargs)
+
+
+def num_layers(draw: Draw) -> Case:
+    return Case(three_biased(draw), (10,), {"num_layers": 2})
+
+
+def skip_conv(draw: Draw) -> Case:
+    """The input's layer, with neurons, and a convolution are left out."""
+    shape = (2, 6, 5)
+    first = conv(shape, draw.even((3, 2, 2, 2), -60, 90), cuba(80))
+    second = conv(first["shape"], draw.even((4, 3, 3, 2), -60, 90), cuba(80))
+    last = dense(draw.even((5, math.prod(second["shape"])), -40, 60), cuba(100))
+    layers = [input_layer(shape, neuron=cuba()), first, second, flatten(), last]
+    return Case(layers, first["shape"], {"skip_layers": 2})
+
+
+def input_shape(draw: Draw) -> Case:
+    """No input layer: the shape is an argument, in Lava's order (W, H, C)."""
+    made = conv((2, 6, 5), draw.even((3, 2, 2, 2), -60, 90), cuba(80))
+    return Case([made], (2, 6, 5), {"input_shape": (5, 6, 2)})
+
+
+def flatten_after_skip(draw: Draw) -> Case:
+    """A convolution is left out, and the flatten after it then does nothing."""
+    made = conv((2, 4, 3), draw.even((3, 2, 2, 2), -60, 90), cuba(80))
+    last = dense(draw.even((6, math.prod(made["shape"])), -60, 80), cuba(100))
+    layers = [input_layer((2, 4, 3)), made, flatten(), last]
+    return Case(layers, made["shape"], {"skip_layers": 2})
+
+
+def recurrent_odd(draw: Draw) -> Case:
+    """Both matrices together decide how far they are shifted."""
+    more = {"weight_rec": draw.ints((8, 8), -21, 9), "bias": draw.ints(8, 0, 12)}
+    first = dense(draw.ints((8, 10), -50, 101), cuba(120), **more)
+    second = dense(draw.ints((6, 8), -30, 55), cuba(50), weight_rec=-draw.ints((6, 6), 1, 40))
+    return Case([{**layer, "type": "dense_rec"} for layer in (first, second)], (10,))
+
+
+def graded_dense(draw: Draw) -> Case:
+    """Graded spikes of both signs come in."""
+    layers = [
+        dense(draw.even((8, 10), -60, 70), cuba(5000)),
+        dense(draw.even((6, 8), -60, 90), cuba()),
+    ]
+    return Case(layers, (10,), {"input_message_bits": 8}, values=(-128, 127))
+
+
+def graded_conv(draw: Draw) -> Case:
+    shape = (2, 5, 4)
+    first = conv(shape, draw.even((3, 2, 2, 3), -60, 70), cuba(4000))
+    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(100))
+    layers = [input_layer(shape), first, flatten(), last]
+    return Case(layers, shape, {"input_message_bits": 16}, values=(-300, 300))
+
+
+def ungraded(draw: Draw) -> Case:
+    """Without message bits all that is not 0 is one spike."""
+    shape = (2, 4, 3)
+    first = conv(shape, draw.even((3, 2, 2, 2), -60, 90), cuba(80))
+    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(100))
+    return Case([input_layer(shape), first, flatten(), last], shape, values=(-3, 3))
+
+
+def decays(draw: Draw) -> Case:
+    """All decays at their ends, against each other: of the current, then of the voltage."""
+    layers, inputs = [], 10
+    for current, voltage in ((0, 4096), (1, 4095), (4095, 1), (4096, 0), (2, 2)):
+        layers.append(
+            dense(
+                draw.even((7, inputs), -60, 70),
+                cuba(150, current, voltage),
+                bias=draw.ints(7, -6, 9),
+            )
+        )
+        inputs = 7
+    return Case(layers, (10,))
+
+
+def channel_decays(draw: Draw) -> Case:
+    """Decays and thresholds of each channel."""
+    shape = (2, 5, 4)
+    each = cuba(draw.ints(4, 60, 140), draw.ints(4, 0, 4096), draw.ints(4, 0, 4096))
+    first = conv(shape, draw.even((4, 2, 2, 3), -60, 90), each)
+    each = cuba(draw.ints(6, 60, 140), draw.ints(6, 0, 4096), draw.ints(6, 0, 4096))
+    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), each)
+    return Case([input_layer(shape), first, flatten(), last], shape)
+
+
+def thresholds(draw: Draw) -> Case:
+    """A threshold of 0, the largest of 17 bits, one above, and a layer without neurons."""
+    layers, inputs = [], 10
+    for threshold in (131071, 0, 1):
+        bias = draw.ints(7, 2000, 4095) if threshold > 1 else draw.ints(7, -40, 9)
+        layers.append(dense(draw.even((7, inputs), -60, 90), cuba(threshold, 1024, 0), bias=bias))
+        inputs = 7
+    layers.append(dense(draw.even((5, 7), -60, 90), cuba(131072, 1024, 0), bias=draw.ints(5, 0, 9)))
+    layers.append(dense(draw.even((4, 5), -60, 90), None))
+    return Case(layers, (10,), steps=60)
+
+
+def no_neuron(draw: Draw) -> Case:
+    """A last layer without neurons shows its current as a voltage."""
+    layers = [dense(draw.even((8, 10), -60, 90), cuba(50)), dense(draw.even((4, 8), -60, 90), None)]
+    return Case(layers, (10,))
+
+
+def wrapped_current(draw: Draw) -> Case:
+    """Currents at, beyond and far beyond 24 bits, of both signs, from graded input.
+
+    Neuron k takes input k times 1: the current is 64 times the input, plus what is left of it.
+    """
+    del draw
+    layers = [dense(np.eye(10, dtype=int) * 2 - np.eye(10, dtype=int, k=1), cuba(131071, 0, 4096))]
+    return Case(layers, (10,), {"input_message_bits": 24}, values=(0, 0))
+
+
+# 2^17 << 6 is 2^23, the limit; 2^18 << 6 a whole period; 2^25 << 6 is 2^31, beyond int32.
+WRAPPED = (131072, 131071, 131073, -131072, -131071, -131073, 262144, -262144, 1 << 24, -(1 << 25))
+
+
+def clipped_voltage(draw: Draw) -> Case:
+    """Voltages that reach both limits, by large currents and biases of both signs."""
+    weight = np.zeros((8, 10), dtype=int)
+    weight[:4, :5] = 254
+    weight[4:, 5:] = -256
+    bias = np.array([4095, 0, 4095, -4096, -4096, 0, 4095, -4096])
+    layers = [dense(weight, cuba(131072, 40, 0), bias=bias)]
+    layers.append(dense(draw.even((6, 8), -60, 90), cuba(0, 4096, 0), bias=draw.ints(6, 0, 30)))
+    return Case(layers, (10,), {"input_message_bits": 8}, values=(0, 60), steps=24)
+
+
+def cuba_input(draw: Draw) -> Case:
+    """An input layer of neurons, driven by its bias, which each step's input is."""
+    shape = (2, 5, 4)
+    source = input_layer(shape, neuron=cuba(90, 4096, 300), weight=36, bias=34)
+    first = conv(shape, draw.even((3, 2, 2, 3), -60, 90), cuba(80), bias=draw.ints(3, -9, 9))
+    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(100))
+    return Case([source, first, flatten(), last], shape, values=(-1, 5), rate=1)
+
+
+def cuba_input_reset(draw: Draw) -> Case:
+    """With the weight and bias that Lava takes by default; all layers are reset."""
+    source = input_layer((10,), neuron=cuba(200, 4096, 300))
+    layers = [source, dense(draw.even((6, 10), -60, 80), cuba(100))]
+    return Case(layers, (10,), {"reset_interval": 7}, values=(-1, 3), rate=1)
+
+
+def sigma_delta(draw: Draw) -> list[Layer]:
+    shape = (2, 5, 4)
+    first = conv(shape, draw.even((3, 2, 2, 3), -20, 24), sdnn(3), bias=draw.ints(3, -9, 9))
+    hidden = dense(
+        draw.even((6, math.prod(first["shape"])), -14, 18), sdnn(5), bias=draw.ints(6, -5, 30)
+    )
+    last = dense(draw.even((4, 6), -18, 20), sdnn(6, sigma_output=True))
+    return [input_layer(shape, neuron=sdnn(2)), first, flatten(), hidden, last]
+
+
+def sdnn_exp6(draw: Draw) -> Case:
+    return Case(sigma_delta(draw), (2, 5, 4), values=(-40, 60), rate=0.8)
+
+
+def sdnn_exp0(draw: Draw) -> Case:
+    return Case(sigma_delta(draw), (2, 5, 4), {"spike_exp": 0}, values=(-40, 60), rate=0.8)
+
+
+def sdnn_exp3_skip(draw: Draw) -> Case:
+    """Without the input's layer, fed with its graded spikes."""
+    kwargs = {"spike_exp": 3, "skip_layers": 1}
+    return Case(sigma_delta(draw), (2, 5, 4), kwargs, values=(-400, 500))
+
+
+def sdnn_thresholds(draw: Draw) -> Case:
+    """A threshold of 0, delays, and no output layer of its own."""
+    layers = [
+        input_layer((10,), neuron=sdnn(0)),
+        dense(draw.ints((8, 10), -9, 16), sdnn(0), bias=draw.ints(8, -9, 30)),
+        dense(draw.even((6, 8), -18, 20), sdnn(9), delay=draw.ints(6, 0, 4)),
+    ]
+    return Case(layers, (10,), values=(-30, 40), rate=0.8)
+
+
+def sdnn_overflow(draw: Draw) -> Case:
+    """Activations beyond 24 and beyond 32 bits."""
+    weight = draw.even((6, 10), -200, 240)
+    layers = [
+        input_layer((10,), neuron=sdnn(1)),
+        dense(weight, sdnn(20), bias=np.array([4095, 0, -4096, 90, 300000, 600000])),
+        dense(draw.even((4, 6), -200, 240), sdnn(6, sigma_output=True)),
+    ]
+    return Case(layers, (10,), values=(-30000, 30000), rate=0.8)
+
+
+def resonators(draw: Draw, kind: str, thresholds: tuple[int, int]) -> Case:
+    layers, inputs = [], 10
+    for outputs, threshold, period, decay in (
+        (9, thresholds[0], 7.3, 0.07),
+        (6, thresholds[1], 11, 0.2),
+    ):
+        made = dense(
+            draw.even((outputs, inputs), -70, 90), resonator(kind, threshold, period, decay)
+        )
+        made["weight"] = {"real": made["weight"], "imag": draw.ints((outputs, inputs), -71, 90)}
+        layers.append(made)
+        inputs = outputs
+    return Case(layers, (10,), steps=24)
+
+
+def rf_phase(draw: Draw) -> Case:
+    return resonators(draw, "RF_PHASE", (40, 30))
+
+
+def rf_izhikevich(draw: Draw) -> Case:
+    return resonators(draw, "RF_IZHIKEVICH", (130, 60))
+
+
+def rf_extremes(draw: Draw) -> Case:
+    """Resonators at the limits of their states, and turns beyond a quarter and backwards."""
+    layers, inputs = [], 10
+    for kind, threshold, period in (("RF_PHASE", 0, 3.1), ("RF_IZHIKEVICH", 900, 5.2)):
+        neuron = resonator(kind, threshold, period, 0.002)
+        made = dense(draw.even((6, inputs), -200, 254), neuron)
+        made["weight"] = {"real": made["weight"], "imag": draw.even((6, inputs), -256, 200)}
+        layers.append(made)
+        inputs = 6
+    return Case(layers, (10,), {"input_message_bits": 12}, values=(-900, 2000))
+
+
+# The place in the list is the seed.
+CASES: list[Callable[[Draw], Case]] = [
+    odd_weights,
+    positive_weights,
+    negative_weights,
+    vanishing_weights,
+    conv_windows,
+    conv_large_weights,
+    delay_outputs,
+    delay_inputs,
+    delay_scalar,
+    bias_dense,
+    bias_conv,
+    reset,
+    reset_at_once,
+    reset_skip,
+    num_layers,
+    skip_conv,
+    input_shape,
+    flatten_after_skip,
+    recurrent_odd,
+    graded_dense,
+    graded_conv,
+    ungraded,
+    decays,
+    channel_decays,
+    thresholds,
+    no_neuron,
+    wrapped_current,
+    clipped_voltage,
+    cuba_input,
+    cuba_input_reset,
+    sdnn_exp6,
+    sdnn_exp0,
+    sdnn_exp3_skip,
+    sdnn_thresholds,
+    sdnn_overflow,
+    rf_phase,
+    rf_izhikevich,
+    rf_extremes,
+]
+
+
+def drawn_input(case: Case, draw: Draw, name: str) -> np.ndarray:
+    """Spikes, or integers, ``[N, *, T]``, the last steps silent."""
+    shape = (SAMPLES, *case.shape, case.steps)
+    x = (draw.random.random(shape) < case.rate).astype(np.int32)
+    if case.values is not None:
+        x *= draw.ints(shape, *case.values).astype(np.int32)
+    if name == "wrapped_current":
+        x[0, :, 0] = WRAPPED
+        x[1, :, ::5] = np.array(WRAPPED)[::-1, None]
+        x[0, :, 6] = 1
+        x[0, :, 9] = np.roll(WRAPPED, 3)
+    x[..., -SILENT_STEPS:] = 0
+    return x
+
+
+def write_net(path: Path, layers: list[Layer]) -> None:
+    """Write layers as groups of a file: numbers as datasets, dicts as groups."""
+
+    def write(group: h5py.Group, content: dict[str, Any]) -> None:
+        for key, value in content.items():
+            if isinstance(value, dict):
+                write(group.create_group(key), value)
+            elif key == "type" and group.name.count("/") == 2:  # slayer writes these two ways
+                group.create_dataset(key, (1,), "S10", [value.encode("ascii")])
+            elif isinstance(value, str):
+                group[key] = value
+            else:
+                group[key] = np.asarray(value)
+
+    with h5py.File(path, "w", libver="latest") as file:
+        write(file, {"layer": {str(i): layer for i, layer in enumerate(layers)}})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the nets and inputs for netx_traces.py.")
+    parser.add_argument("folder", type=Path, help="where to write, as tests/data/loihi")
+    parser.add_argument("names", nargs="*", help="only these names (default: all)")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+
+    def wanted(name: str) -> bool:
+        return name in (arguments.names or [name])
+
+    for seed, make in enumerate(CASES):
+        if wanted(make.__name__):
+            draw = Draw(seed)
+            case = make(draw)
+            path = arguments.folder / f"{make.__name__}.net"
+            write_net(path, case.layers)
+            x = drawn_input(case, draw, make.__name__)
+            np.savez_compressed(path.with_suffix(".npz"), x=x, kwargs=json.dumps(case.kwargs))
+    for seed, export in enumerate(exported.NETS):
+        name = f"blocks_{export.__name__}"
+        if wanted(name):
+            path = arguments.folder / f"{name}.net"
+            drawing = exported.Draw(seed)
+            blocks, shape = export(drawing)
+            lava_bridge.export_hdf5(blocks, path, input_shape=shape)
+            x = drawing.random.random((SAMPLES, *shape, STEPS)) < exported.INPUT_RATE
+            x[..., -SILENT_STEPS:] = 0
+            np.savez_compressed(path.with_suffix(".npz"), x=x.astype(np.int32), kwargs="{}")
+
+
+if __name__ == "__main__":
+    main()
