@@ -1,5 +1,8 @@
 """Neurons in Loihi's arithmetic: native kernels, the torch reference, and NumPy's 32 bits."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from compared import assert_same
@@ -35,6 +38,36 @@ def one_run(layout, size="chip", dtype=torch.float32, seed=0, kind="neuron"):
         "dtype": dtype,
         **settings,
     }
+
+
+# Against Lava -------------------------------------------------------------------------------------
+
+# What tests/reference/loihi_neurons.py saw, and what it told the models.
+RECORDED = Path(__file__).parents[1] / "data" / "loihi_neurons.npz"
+TOLD = {
+    "lif_reset": {"reset_interval": 5, "reset_phase": 3 - 1},  # Lava counts steps from 1
+    "delta": {"spike_exp": 1, "state_exp": 6},
+    "sigma_delta": {"state_exp": 6},
+}
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize("neuron", [*CASES, "lif_reset"])
+def test_lavas_own_models_give_these_integers(neuron, backend):
+    with np.load(RECORDED) as file:
+        found = {key: torch.from_numpy(file[key]) for key in file if key.startswith(f"{neuron}/")}
+
+    def numbers(kind):
+        keys = sorted(key for key in found if key.startswith(f"{neuron}/{kind}"))
+        return [found[key].double().unsqueeze(0) for key in keys]
+
+    name = "lif" if neuron == "lif_reset" else neuron
+    inputs = [*numbers("input"), None][: CASES[name].inputs]
+    told = TOLD.get(neuron, {}) | ({} if name == "sigma" else {"keep": True})
+    done = CASES[name].operator(*inputs, *numbers("parameter"), **told, backend=backend)
+    expected = numbers("output")
+    lasts = [sequence[..., -1] for sequence in expected[1:]]
+    assert_same(done, [*(expected[:1] if name == "sigma" else expected), *lasts])
 
 
 # Against NumPy ------------------------------------------------------------------------------------
