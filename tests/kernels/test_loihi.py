@@ -237,6 +237,20 @@ def test_a_current_wraps_once_as_on_the_chip(backend):
     run = loihi.lif(x.reshape(1, 1, -1), forgets, *[zero] * 5, keep=True, backend=backend)
     found = run.current.flatten().long().tolist()
     assert found == [2**23, 64 - 2**23, 2**23, 64 - 2**23, 0, 2**24 - 2**31, 0]
+    # And without an activation, from states at the ends.
+    states = torch.tensor([[2**23, 2**23 + 1, -(2**23), 1 - 2**23, 3 * 2**23]]).double()
+    silent = torch.zeros(1, 5, 1).double()
+    last = loihi.lif(silent, *[zero] * 4, states, zero, backend=backend).last_current
+    assert last.flatten().long().tolist() == [2**23, 1 - 2**23, 2**23, 1 - 2**23, 2**23]
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_the_lowest_integer_has_no_magnitude_and_is_not_sent(backend):
+    zero = torch.zeros(1, dtype=torch.float64)
+    x = torch.tensor([-(2**31), -(2**31), 1 - 2**31]).double().reshape(1, 1, 3)
+    run = loihi.delta(x, zero + 1, zero, zero, keep=True, backend=backend)
+    assert run.spike.flatten().tolist() == [0, 0, 1 - 2**31]
+    assert run.residue.flatten().tolist() == [-(2**31), -(2**31), 0]
 
 
 def test_what_does_not_fit_is_said():
