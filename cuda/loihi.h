@@ -1,4 +1,4 @@
-// Neurons in Loihi's arithmetic, as Lava's fixed_pt models run it (lava_bridge/ops/loihi.py): inputs and
+// Neurons in Loihi's arithmetic, as Lava's fixed_pt models run it (lava_bridge/ops/loihi/): inputs and
 // sums are registers of 32 bits, which wrap, states have 24.
 
 static const int ACTIVATION_BITS = 6;  // an activation is shifted left by these

@@ -1,4 +1,4 @@
-// Sigma-delta neurons in Loihi's arithmetic (lava_bridge/ops/loihi_sigma_delta.py).
+// Sigma-delta neurons in Loihi's arithmetic (lava_bridge/ops/loihi/).
 
 // What was encoded last, and what was not sent of it.
 template <class L> struct LoihiEncoder {

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import numpy as np
@@ -92,6 +92,7 @@ _FACTORY_HELP = (
 Examples:
   lava-bridge convert mynet:build --weights w.pt --input-shape 1,8,8 -o net.net
   lava-bridge convert mynet.py:build --input-shape 700 --delay-shift -o net.net
+  lava-bridge convert mynet:build --input-shape 1,8,8 --target lava -o net.net
 """,
     help=f"Convert a SpikingJelly net to a .net file.\n\n{_FACTORY_HELP}",
 )
@@ -102,14 +103,24 @@ Examples:
 @click.option(
     "--delay-shift", is_flag=True, help="Delay the spikes by one step a layer, as the chip."
 )
+@click.option(
+    "--target",
+    type=click.Choice(["lava"]),
+    help="Write only what Lava's own netx can run (pooling as convolution, ...).",
+)
 def convert(
-    factory: str, weights: str | None, input_shape: tuple[int, ...], output: str, delay_shift: bool
+    factory: str,
+    weights: str | None,
+    input_shape: tuple[int, ...],
+    output: str,
+    delay_shift: bool,
+    target: Literal["lava"] | None,
 ) -> None:
     from .convert import to_slayer
     from .hdf5 import export_hdf5
 
     blocks = to_slayer(_build(factory, weights), input_shape, delay_shift=delay_shift)
-    export_hdf5(blocks, output)
+    export_hdf5(blocks, output, target=target)
     click.echo(f"{output}: {len(blocks)} layers, {Path(output).stat().st_size:,} bytes")
 
 

@@ -70,13 +70,19 @@ class LayerReader:
 
     def integers(self, name: str) -> np.ndarray:
         """A dataset of whole numbers."""
-        value = self.floats(name)
+        return self._whole(name, self.floats(name))
+
+    def _whole(self, name: str, value: np.ndarray) -> np.ndarray:
         if value.size and (np.abs(value.astype(np.float64)).max() > MAX_INTEGER):
             raise self.error(name, f"has values above {MAX_INTEGER}")
         whole = value.astype(np.int64)
         if not (whole == value).all():
             raise self.error(name, "has values that are not whole")
         return whole
+
+    def rounded_down(self, name: str) -> np.ndarray:
+        """A dataset of numbers, each down to a whole one."""
+        return self._whole(name, np.floor(self.floats(name)))
 
     def number(self, name: str) -> float:
         """A dataset of one finite number."""

@@ -152,6 +152,8 @@ def write_neuron(handle: Any, neuron: Any) -> None:
         # A sigma-delta neuron's bias, which lava-dl leaves out; Lava does not read it.
         bias = torch.round(neuron.bias.detach() * neuron.s_scale).to(torch.int64)
         handle.create_dataset("neuron/bias", data=bias.cpu().numpy())
+    if getattr(getattr(neuron, "delta", None), "cum_error", False):
+        handle.attrs["cum_error"] = True
     handle.attrs["scale"] = neuron.scale
 
 

@@ -10,7 +10,7 @@ from .. import slayer
 from ..net_reader import LayerReader
 from ..net_writer import ACTIVATIONS, NEVER_FIRES
 from ..ops import DECAY_SCALE
-from ..quantize import inside_circle
+from ..quantize import WEIGHT_MAX, WEIGHT_MIN, inside_circle
 
 __all__ = ["block_of", "family_of", "neuron_params", "no_neuron", "restore_neuron", "scale_of"]
 
@@ -99,6 +99,7 @@ def neuron_params(layer: LayerReader) -> dict[str, Any]:
     params |= {"scale": scale, "shared_param": max(sizes) == 1}
     if family.block is slayer.block.sigma_delta:
         params["activation"] = _activation(layer)
+        params["cum_error"] = layer.flag("cum_error", False)
     else:
         graded = layer.has("neuron/gradedSpike") and bool(layer.integer("neuron/gradedSpike"))
         params["graded_spike"] = graded
@@ -106,7 +107,7 @@ def neuron_params(layer: LayerReader) -> dict[str, Any]:
     for suffix in _norm_suffixes(family):
         if layer.has(f"neuron/weight_exp{suffix}"):
             params["norm"] = norm.WgtScaleBatchNorm
-        elif layer.has(f"bias{suffix}") and layer.text("type") != "input":
+        elif _is_norm(layer, f"bias{suffix}"):
             params["norm"] = norm.MeanOnlyBatchNorm
     return params
 
@@ -114,7 +115,7 @@ def neuron_params(layer: LayerReader) -> dict[str, Any]:
 def restore_neuron(layer: LayerReader, neuron: Any) -> None:
     """The integers of each channel, the norms and a sigma-delta neuron's bias."""
     family, channels = family_of(layer), neuron.shape[0]
-    values = {key: layer.integers(f"neuron/{key}").reshape(-1) for key in family.decays}
+    values = {key: _integers(layer, key) for key in family.decays}
     if "sinDecay" in values:
         values["sinDecay"], values["cosDecay"] = inside_circle(
             values["sinDecay"], values["cosDecay"]
@@ -146,7 +147,7 @@ def _norm_suffixes(family: Family) -> tuple[str, ...]:
 
 def _channel_values(layer: LayerReader, key: str, least: int, most: int) -> np.ndarray:
     """The integers of all channels or of each, checked."""
-    place, values = f"neuron/{key}", layer.integers(f"neuron/{key}").reshape(-1)
+    place, values = f"neuron/{key}", _integers(layer, key)
     if values.size not in (1, layer.shape()[0]):
         raise layer.error(place, f"has {values.size} values for {layer.shape()[0]} channels")
     if values.min() < least or values.max() > most:
@@ -154,9 +155,27 @@ def _channel_values(layer: LayerReader, key: str, least: int, most: int) -> np.n
     return values
 
 
+def _integers(layer: LayerReader, key: str) -> np.ndarray:
+    """The integers of a neuron's parameter; a resonator's decays are rounded down, as by netx."""
+    read = layer.rounded_down if key in _TURN else layer.integers
+    return read(f"neuron/{key}").reshape(-1)
+
+
+def _is_norm(layer: LayerReader, name: str) -> bool:
+    """Whether a bias is a norm's; one of a sigma-delta neuron may be finer than a norm's 8 bits."""
+    if not layer.has(name) or layer.text("type") == "input":
+        return False
+    bias = layer.integers(name)
+    if not (bias % 2).any() and bias.min() >= -WEIGHT_MAX and bias.max() <= -WEIGHT_MIN:
+        return True
+    if family_of(layer).block is slayer.block.sigma_delta and not layer.has("neuron/bias"):
+        return False
+    raise layer.error(name, f"is not minus what 8 bits hold: {bias.reshape(-1)[:4].tolist()}")
+
+
 def _check_turn(layer: LayerReader) -> None:
     """A resonator's decays must be what a neuron can have: in its quarter circle."""
-    sine, cosine = (layer.integers(f"neuron/{key}").reshape(-1) for key in _TURN)
+    sine, cosine = (_integers(layer, key) for key in _TURN)
     sine, cosine = inside_circle(sine, cosine)
     if sine.min() < 1:
         raise layer.error("neuron/sinDecay", f"is {sine.min():g}, below 1")
@@ -178,6 +197,9 @@ def _restore_sigma_delta(layer: LayerReader, neuron: Any) -> None:
         mantissa = layer.integers("neuron/vThMant").reshape(neuron.threshold.shape)
         thresholds = torch.from_numpy(mantissa.astype(np.float32))
         neuron.threshold.data = thresholds / neuron.scale
+    if layer.has("bias") and neuron.norm is None and layer.text("type") != "input":
+        each = _per_channel_bias(layer, "bias", neuron) / neuron.scale
+        neuron.set_bias(each.reshape(-1, *[1] * (len(neuron.shape) - 1)).expand(neuron.shape))
     if layer.has("neuron/bias"):
         bias = layer.floats("neuron/bias").astype(np.float32)
         if bias.size != neuron.num_neurons:
@@ -187,12 +209,16 @@ def _restore_sigma_delta(layer: LayerReader, neuron: Any) -> None:
         neuron.set_bias(torch.from_numpy(bias.reshape(neuron.shape)) / neuron.s_scale)
 
 
+def _per_channel_bias(layer: LayerReader, name: str, neuron: Any) -> torch.Tensor:
+    bias = layer.floats(name).astype(np.float32).reshape(-1)
+    if bias.size not in (1, neuron.shape[0]):
+        raise layer.error(name, f"has {bias.size} values for {neuron.shape[0]} channels")
+    return torch.from_numpy(bias)
+
+
 def _restore_norm(layer: LayerReader, neuron: Any, norm: Any, suffix: str) -> None:
     channels = neuron.shape[0]
-    bias = layer.floats(f"bias{suffix}").astype(np.float32).reshape(-1)
-    if bias.size not in (1, channels):
-        raise layer.error(f"bias{suffix}", f"has {bias.size} values for {channels} channels")
-    norm.running_mean = torch.from_numpy(-bias / neuron.scale)
+    norm.running_mean = -_per_channel_bias(layer, f"bias{suffix}", neuron) / neuron.scale
     norm.num_features = channels
     norm.eval()
     place = f"neuron/weight_exp{suffix}"

@@ -3,22 +3,27 @@
 import io
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import torch.nn as nn
 
 from ..errors import BridgeError, NetFileError
+from .lowering import Layer, lower
 
-__all__ = ["export_hdf5", "write_whole"]
+__all__ = ["TARGETS", "export_hdf5", "write_whole"]
+
+TARGETS = ("lava",)
 
 
 def export_hdf5(
     blocks: Iterable[nn.Module] | nn.Module,
     path: str | os.PathLike[str],
     input_shape: tuple[int, ...] | None = None,
+    target: Literal["lava"] | None = None,
 ) -> None:
     """Write slayer blocks to a ``.net`` file.
 
@@ -31,31 +36,69 @@ def export_hdf5(
         input_shape: Shape of one input; needed where the blocks have neither run nor been told
             their shape.
 
+        target: What has to run the file. ``None``: anything that reads all that blocks can say, as
+            :func:`load_hdf5` does. ``"lava"``: Lava's own ``netx``; layers that it has not are
+            written as such as it has, with the same spikes: a pooling as a convolution, a dense
+            layer that sees height and width as a flat one, a sigma-delta neuron's bias as the
+            layer's.
+
     Raises:
         NetFileError: If a block can't be exported (it is named), or the file can't be written.
+        ConversionError: If netx has nothing that gives a block's spikes (it is named).
     """
-    target = Path(path)
-    layers_of: Any = [blocks] if hasattr(blocks, "export_hdf5") else blocks
+    if target is not None and target not in TARGETS:
+        raise BridgeError(f"expected target as None or {TARGETS[0]!r}, found {target!r}")
+    given = Path(path)
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         layers = file.create_group("layer")
-        block: Any
-        for i, block in enumerate(layers_of):
-            place = f"{i} ({type(block).__name__})"
-            if not hasattr(block, "export_hdf5"):
-                raise NetFileError(
-                    f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first"
-                )
-            try:
-                if input_shape is not None and hasattr(block, "infer_shape"):
-                    input_shape = block.infer_shape(input_shape)
-                block.export_hdf5(layers.create_group(str(i)))
-            except (BridgeError, TypeError, AttributeError, RuntimeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise NetFileError(f"{place}: {reason}") from error
+        if target is None:
+            for i, (place, block) in enumerate(_shaped(blocks, input_shape)):
+                _write_block(place, block, layers.create_group(str(i)))
+        else:
+            lowered = lower(_in_memory(blocks, input_shape), input_shape)
+            for i, (_, layer) in enumerate(lowered):
+                layer.write(layers.create_group(str(i)))
         if not len(layers):
-            raise NetFileError(f"{target}: there are no blocks to write; give at least one")
-    write_whole(target, image.getbuffer())
+            raise NetFileError(f"{given}: there are no blocks to write; give at least one")
+    write_whole(given, image.getbuffer())
+
+
+def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Any]]:
+    """The blocks with their places, told their shape."""
+    for i, block in enumerate([blocks] if hasattr(blocks, "export_hdf5") else blocks):
+        place = f"{i} ({type(block).__name__})"
+        if not hasattr(block, "export_hdf5"):
+            raise NetFileError(
+                f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first"
+            )
+        if input_shape is not None and hasattr(block, "infer_shape"):
+            with _named(place):
+                input_shape = block.infer_shape(input_shape)
+        yield place, block
+
+
+def _in_memory(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Layer]]:
+    """The layers that the blocks write."""
+    for place, block in _shaped(blocks, input_shape):
+        layer = Layer()
+        _write_block(place, block, layer)
+        yield place, layer
+
+
+def _write_block(place: str, block: Any, handle: Any) -> None:
+    with _named(place):
+        block.export_hdf5(handle)
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Errors of a block name its place."""
+    try:
+        yield
+    except (BridgeError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NetFileError(f"{place}: {reason}") from error
 
 
 def write_whole(target: Path, content: memoryview) -> None:

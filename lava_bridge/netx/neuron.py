@@ -175,15 +175,15 @@ class Resonator(Neuron):
         wide = torch.float64 if torch.float64 in [x.dtype for x in inputs] else torch.float32
         real, imag = (x.to(wide) for x in inputs)
         fire = loihi.rf_iz if self.izhikevich else loihi.rf
-        threshold = self.threshold * (1 << ACTIVATION_BITS)
-        states = _like(state, wide)
+        real_state, imag_state = _like(state, wide)
         done = fire(
             real,
             imag,
             self.sin_decay,
             self.cos_decay,
-            threshold,
-            *states,
+            self.threshold * (1 << ACTIVATION_BITS),
+            real_state,
+            imag_state,
             keep=keep,
             backend=current_backend(),
         )
@@ -208,9 +208,8 @@ class Sigma(Neuron):
 
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
         # A sum of many steps may need more than a float has.
-        done = loihi.sigma(
-            inputs[0].double(), *_like(state, torch.float64), backend=current_backend()
-        )
+        (before,) = _like(state, torch.float64)
+        done = loihi.sigma(inputs[0].double(), before, backend=current_backend())
         traces = {"sigma": done.spike} if keep else {}
         return Fired(done.spike, (done.last,), traces)
 
@@ -242,12 +241,17 @@ class Delta(Neuron):
         x = inputs[0].double()
         x = (x * self.weight + self.bias * (1 << ACTIVATION_BITS)) * (1 << self.spike_exp)
         threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
-        states = _like(state, torch.float64)
+        act, residue = _like(state, torch.float64)
         done = loihi.delta(
-            x, threshold, *states, state_exp=ACTIVATION_BITS, keep=keep, backend=current_backend()
+            x,
+            threshold,
+            act,
+            residue,
+            state_exp=ACTIVATION_BITS,
+            keep=keep,
+            backend=current_backend(),
         )
-        # What it sends next time depends on the input of this one.
-        traces = {"act": x, "residue": done.residue} if keep else {}
+        traces = {"act": done.act, "residue": done.residue} if keep else {}
         return Fired(done.spike, (done.last_act, done.last_residue), traces)
 
 
@@ -273,16 +277,19 @@ class SigmaDelta(Neuron):
 
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
         threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
-        states = _like(state, torch.float64)
+        sigma, act, residue = _like(state, torch.float64)
         done = loihi.sigma_delta(
             inputs[0].double(),
             self.bias,
             threshold,
-            *states,
+            sigma,
+            act,
+            residue,
             state_exp=ACTIVATION_BITS,
             keep=keep,
             backend=current_backend(),
         )
         kept = done.sigma, done.act, done.residue
         traces = dict(zip(self.traces, kept, strict=True)) if keep else {}
-        return Fired(done.spike, (done.last_sigma, done.last_act, done.last_residue), traces)
+        last = done.last_sigma, done.last_act, done.last_residue
+        return Fired(done.spike, last, traces)

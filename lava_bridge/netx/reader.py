@@ -157,8 +157,11 @@ def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = Non
     shape = (math.prod(group.shape()),)
     synapses: list[synapse.Synapse] = []
     recurrent: list[synapse.Synapse] = []
+    inputs = 0
     for part in _parts(group):
         weight = _matrix(group, f"weight{part}", shape[0])
+        if synapses and weight.shape[1] != inputs:
+            raise group.error(f"weight{part}", f"takes {weight.shape[1]} neurons, not {inputs}")
         inputs = weight.shape[1]
         back = np.zeros((shape[0], 0), np.int64)
         if fed_back is not None:
@@ -218,85 +221,81 @@ def _dense_delays(
     return {"synaptic" if fed_back is None else "leaving": steps}
 
 
+Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
 @_rule("conv")
 def _conv(group: LayerReader, reading: Reading) -> Layer:
-    groups = group.integer("groups", 1)
-    weight = _kernel(group)
-    window = _window(group)
-    inputs = weight.shape[1] * groups
-    if weight.shape[0] % groups:
-        raise group.error("groups", f"is {groups}, which does not divide {weight.shape[0]}")
-    made = synapse.conv(weight, *window, groups)
-    return _windowed(group, reading, "Conv", made, weight, window, groups, inputs)
+    groups, weights, window = group.integer("groups", 1), _kernels(group), _window(group)
+    outputs, each_group = weights[0].shape[:2]
+    if outputs % groups:
+        raise group.error("groups", f"is {groups}, which does not divide {outputs}")
+    made = [synapse.conv(weight, *window, groups) for weight in weights]
+    return _windowed(group, reading, "Conv", made, weights[0], window, groups, each_group * groups)
 
 
 @_rule("convT")
 def _conv_transpose(group: LayerReader, reading: Reading) -> Layer:
-    groups = group.integer("groups", 1)
-    weight = _kernel(group)
-    window = _window(group)
-    if weight.shape[0] % groups:
-        raise group.error("groups", f"is {groups}, which does not divide {weight.shape[0]}")
-    made = synapse.conv_transpose(weight, *window, groups)
-    return _windowed(group, reading, "ConvT", made, weight, window, groups, weight.shape[0])
+    groups, weights, window = group.integer("groups", 1), _kernels(group), _window(group)
+    inputs = weights[0].shape[0]
+    if inputs % groups:
+        raise group.error("groups", f"is {groups}, which does not divide {inputs}")
+    made = [synapse.conv_transpose(weight, *window, groups) for weight in weights]
+    return _windowed(group, reading, "ConvT", made, weights[0], window, groups, inputs)
 
 
 @_rule("pool")
 def _pool(group: LayerReader, reading: Reading) -> Layer:
-    weight, window = _one_weight(group), _window(group)
+    weights, window = _single_kernels(group), _window(group)
     channels, height, width = _plane(group, reading)
     stride, padding, dilation = window
     fill = (0, 0)
-    if stride == weight.shape[2:] and not any(padding) and dilation == (1, 1):
+    if stride == weights[0].shape[2:] and not any(padding) and dilation == (1, 1):
         # A window that the edge cuts off counts too.
         fill = (-height % stride[0], -width % stride[1])
-    made = synapse.pool(weight, channels, *window, fill)
-    return _windowed(group, reading, "Pool", made, weight, window, channels, channels)
+    made = [synapse.pool(weight, channels, *window, fill) for weight in weights]
+    return _windowed(group, reading, "Pool", made, weights[0], window, channels, channels)
 
 
 @_rule("unpool")
 def _unpool(group: LayerReader, reading: Reading) -> Layer:
-    weight, window = _one_weight(group), _window(group)
+    weights, window = _single_kernels(group), _window(group)
     channels = _plane(group, reading)[0]
-    made = synapse.unpool(weight, channels, *window)
-    return _windowed(group, reading, "Unpool", made, weight, window, channels, channels)
-
-
-Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    made = [synapse.unpool(weight, channels, *window) for weight in weights]
+    return _windowed(group, reading, "Unpool", made, weights[0], window, channels, channels)
 
 
 def _windowed(
     group: LayerReader,
     reading: Reading,
     kind: str,
-    made: synapse.Synapse,
+    made: list[synapse.Synapse],
     weight: np.ndarray,
     window: Window,
     groups: int,
     inputs: int,
 ) -> Layer:
-    """A layer whose synapse slides a window over planes."""
+    """A layer whose synapses slide a window over planes."""
     plane, shape = _plane(group, reading), group.shape()
     if plane[0] != inputs:
         raise group.error("weight", f"takes {inputs} channels, but the layer before has {plane}")
-    # On a tensor without data: nothing is allocated, whatever the file claims.
-    reached = made.output_shape(plane)
-    if reached != shape:
-        raise group.error("shape", f"is {shape}, but the layer's window gives {reached}")
+    for part in made:
+        reached = part.output_shape(plane)
+        if reached != shape:
+            raise group.error("shape", f"is {shape}, but the layer's window gives {reached}")
     leaving = None
     if group.has("delay"):
         delay = _delays(group)
         if delay.size not in (1, shape[0]):
             raise group.error("delay", f"has {delay.size} delays for {shape[0]} channels")
-        each = torch.from_numpy(delay).reshape(-1, 1, 1)
-        leaving = each.expand(shape[0], 1, 1).contiguous()
+        leaving = torch.from_numpy(delay).reshape(-1, 1, 1)
     cells = (weight.shape[2:], *window)
     table = (*(f"{pair[1]:2d},{pair[0]:2d}" for pair in cells), f"{groups:5d}")
     layer = SynapticLayer(
         group.name,
         kind,
         shape,
-        (made,),
+        tuple(made),
         neuron_of(group, shape, reading),
         reading.message_bits > 0,
         leaving=leaving,
@@ -322,20 +321,31 @@ def _matrix(group: LayerReader, name: str, rows: int) -> np.ndarray:
     return weight.reshape(rows, -1)
 
 
-def _kernel(group: LayerReader) -> np.ndarray:
-    """A weight of four dimensions; lava-dl's may have a fifth, of one step in time."""
-    weight = group.integers("weight")
-    if weight.ndim not in (4, 5) or weight.shape[4:] not in ((), (1,)) or not weight.size:
-        raise group.error("weight", f"has the shape {weight.shape}, not (out, in, height, width)")
-    return weight.reshape(weight.shape[:4])
+def _kernels(group: LayerReader) -> list[np.ndarray]:
+    """Weights of four dimensions; lava-dl's may have a fifth, of one step in time."""
+    weights = []
+    for part in _parts(group):
+        weight = group.integers(f"weight{part}")
+        if weight.ndim not in (4, 5) or weight.shape[4:] not in ((), (1,)) or not weight.size:
+            raise group.error(
+                f"weight{part}", f"has the shape {weight.shape}, not (out, in, height, width)"
+            )
+        weights.append(weight.reshape(weight.shape[:4]))
+    return weights
 
 
-def _one_weight(group: LayerReader) -> np.ndarray:
-    weight = group.integers("weight")
+def _single_kernels(group: LayerReader) -> list[np.ndarray]:
+    """Weights of one kernel for all channels."""
     size = group.pair("kernelSize", 1)
-    if weight.size != math.prod(size):
-        raise group.error("weight", f"has the shape {weight.shape}, not one kernel of {size}")
-    return weight.reshape(1, 1, *size)
+    weights = []
+    for part in _parts(group):
+        weight = group.integers(f"weight{part}")
+        if weight.size != math.prod(size):
+            raise group.error(
+                f"weight{part}", f"has the shape {weight.shape}, not one kernel of {size}"
+            )
+        weights.append(weight.reshape(1, 1, *size))
+    return weights
 
 
 def _window(group: LayerReader) -> Window:

@@ -19,6 +19,7 @@ from lava_bridge.ops import (
     cuba,
     delta,
     leaky_integrator,
+    loihi,
     resonate_and_fire,
     resonator,
     shift,
@@ -199,6 +200,56 @@ def _shift_channels(x: Tensor, numbers: Parameters) -> list[Tensor]:
     ]
 
 
+def _whole(x: Tensor) -> Tensor:
+    """Activations of ``x``: whole numbers, some hundreds for a number of 1."""
+    return (x.detach() * 300).round()
+
+
+def _loihi_lif(driven: bool, keep: bool) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        activation = _whole(x)
+        decays, bias = numbers.decays(), numbers.whole(-500, 500)
+        states = numbers.whole(-(10**6), 10**6), numbers.whole(-(10**6), 10**6)
+        parameters = (*decays, bias, numbers.whole(10**4, 10**5), *states)
+        more = {"drive": activation.flip(0)} if driven else {"reset_interval": 7, "reset_phase": 3}
+        backend = kernels.current_backend()
+        return _wanted(loihi.lif(activation, *parameters, keep=keep, backend=backend, **more))
+
+    return run
+
+
+def _loihi_rf(operator: Callable[..., loihi.RfRun]) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        states = numbers.whole(-(10**6), 10**6), numbers.whole(-(10**6), 10**6)
+        parameters = (*numbers.decays(), numbers.whole(10**4, 10**5), *states)
+        pair = map(_whole, _pair(x))
+        return _wanted(operator(*pair, *parameters, keep=True, backend=kernels.current_backend()))
+
+    return run
+
+
+def _loihi_sigma(x: Tensor, numbers: Parameters) -> list[Tensor]:
+    state, backend = numbers.whole(-999, 999), kernels.current_backend()
+    return list(loihi.sigma(_whole(x), state, backend=backend))
+
+
+def _loihi_delta(x: Tensor, numbers: Parameters) -> list[Tensor]:
+    parameters = numbers.whole(10**4, 10**5), numbers.whole(-999, 999), numbers.whole(-999, 999)
+    backend, exponents = kernels.current_backend(), {"spike_exp": 1, "state_exp": 6}
+    return _wanted(loihi.delta(_whole(x), *parameters, **exponents, keep=True, backend=backend))
+
+
+def _loihi_sigma_delta(x: Tensor, numbers: Parameters) -> list[Tensor]:
+    parameters = [numbers.whole(-999, 999), numbers.whole(10**3, 10**4)]
+    parameters += [numbers.whole(-999, 999) for _ in range(3)]
+    settings = {"state_exp": 6, "keep": True, "backend": kernels.current_backend()}
+    return _wanted(loihi.sigma_delta(_whole(x), *parameters, **settings))
+
+
+def _wanted(outputs: tuple[Tensor, ...]) -> list[Tensor]:
+    return [y for y in outputs if y.shape != (0,)]
+
+
 OPERATORS: dict[str, Operator] = {
     "leaky integrator": _dynamics(None),
     "leaky integrator with reset": _dynamics(THRESHOLD),
@@ -225,6 +276,13 @@ OPERATORS: dict[str, Operator] = {
     "phase spike": _phase_spike,
     "shift": _shift,
     "shift channels": _shift_channels,
+    "loihi lif with resets": _loihi_lif(False, False),
+    "driven loihi lif": _loihi_lif(True, True),
+    "loihi rf": _loihi_rf(loihi.rf),
+    "loihi rf_iz": _loihi_rf(loihi.rf_iz),
+    "loihi sigma": _loihi_sigma,
+    "loihi delta": _loihi_delta,
+    "loihi sigma delta": _loihi_sigma_delta,
 }
 
 

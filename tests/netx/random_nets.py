@@ -9,7 +9,7 @@ import lava_bridge
 from lava_bridge import slayer
 from lava_bridge.slayer.neuron.norm import MeanOnlyBatchNorm
 
-FAMILIES = ("cuba",)
+FAMILIES = ("cuba", "cuba", "cuba", "rf", "rf_iz")
 SAMPLES, STEPS, RATE = 2, 12, 0.4
 
 

@@ -3,6 +3,9 @@
 tests/data/netx has NAME.net, written by export_hdf5, and NAME.npz: the input ``x`` ``[N, *, T]``,
 netx's output ``y`` ``[N, *, T + L]`` and netx's number L of layers, recorded by
 tests/reference/netx_runs.py with lava-dl 0.6.0 and lava-nc 0.10.0. Lava is not needed here.
+
+In its folder ``lowered`` NAME.net was written with ``target="lava"``, of the blocks that are in
+NAME.blocks.net, which netx can't load or runs otherwise.
 """
 
 from pathlib import Path
@@ -19,6 +22,7 @@ import lava_bridge
 
 DATA = Path(__file__).parents[1] / "data" / "netx"
 NAMES = ["biased", "conv", "cuba", "dense", "digits", "flatten_first", "recurrent", "rf", "rf_iz"]
+LOWERED = ["bias", "delays", "plane", "pool", "resonators"]
 # A bias drives a neuron in the steps before the first spike reaches it, and in netx there are more
 # of them the deeper the layer: such a net's output is not just later.
 BIASED = {"biased"}
@@ -38,9 +42,19 @@ class Run(NamedTuple):
 
 
 def recorded(name: str) -> Run:
-    with np.load(DATA / f"{name}.npz") as run:
+    return read(DATA / f"{name}.npz", DATA / f"{name}.net")
+
+
+def lowered(name: str) -> Run:
+    """A run of a lowered file, and the blocks that were lowered."""
+    folder = DATA / "lowered"
+    return read(folder / f"{name}.npz", folder / f"{name}.blocks.net")
+
+
+def read(recording: Path, blocks_file: Path) -> Run:
+    with np.load(recording) as run:
         x, y, layers = run["x"], run["y"], run["layers"].item()
-    blocks = lava_bridge.load_hdf5(DATA / f"{name}.net").eval()
+    blocks = lava_bridge.load_hdf5(blocks_file).eval()
     return Run(blocks, torch.from_numpy(x).float(), y, layers)
 
 
@@ -65,11 +79,16 @@ def spikes(blocks: torch.nn.Sequential, x: Tensor) -> np.ndarray:
 def test_every_file_is_tested() -> None:
     assert sorted(path.stem for path in DATA.glob("*.net")) == NAMES
     assert sorted(path.stem for path in DATA.glob("*.npz")) == NAMES
+    files = sorted(path.name for path in (DATA / "lowered").iterdir())
+    assert files == sorted(f"{n}.{kind}" for n in LOWERED for kind in ("net", "npz", "blocks.net"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_netx_was_neither_silent_nor_saturated(name: str) -> None:
-    y = recorded(name).y
+@pytest.mark.parametrize(
+    ("read_run", "name"),
+    [(recorded, name) for name in NAMES] + [(lowered, name) for name in LOWERED],
+)
+def test_netx_was_neither_silent_nor_saturated(read_run: Any, name: str) -> None:
+    y = read_run(name).y
     assert set(np.unique(y)) == {0, 1}
     # Each sample spikes, and no two samples alike.
     assert (y.reshape(len(y), -1).mean(axis=1) > 0.02).all()
@@ -95,13 +114,34 @@ def test_netx_spikes_as_the_blocks_do_later_by_the_layers(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_netx_spikes_as_blocks_whose_step_comes_before_the_synapse(name: str) -> None:
-    run = recorded(name)
+    assert_same_but_for_the_step(recorded(name))
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_netx_gives_with_a_lowered_file_the_spikes_of_the_blocks_themselves(name: str) -> None:
+    run = lowered(name)
+    assert run.layers == len(with_synapse(run.blocks))
+    assert_same_but_for_the_step(run)
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_a_lowered_file_that_netx_ran_is_what_the_lowering_writes(
+    name: str, tmp_path: Path
+) -> None:
+    run = lowered(name)
+    shape = tuple(run.x.shape[1:-1])
+    lava_bridge.export_hdf5(run.blocks, tmp_path / "again.net", input_shape=shape, target="lava")
+    assert_same(contents(tmp_path / "again.net"), contents(DATA / "lowered" / f"{name}.net"))
+
+
+def assert_same_but_for_the_step(run: Run) -> None:
     # A step between any two layers, one before the first, and the one after the last cut off.
     for block in with_synapse(run.blocks):
         block.delay_shift = True
     after = run.y.shape[-1] - run.x.shape[-1]
-    ours = spikes(run.blocks, F.pad(run.x, (STEPS_PER_SYNAPSE, after)))
-    assert np.array_equal(run.y, ours[..., STEPS_PER_SYNAPSE:])
+    ours = spikes(run.blocks, F.pad(run.x, (STEPS_PER_SYNAPSE, after)))[..., STEPS_PER_SYNAPSE:]
+    # netx's dense layers have no height and width, of which ours keep 1 x 1.
+    assert np.array_equal(run.y, ours.reshape(run.y.shape))
 
 
 @pytest.mark.parametrize(("name", "lag"), [("digits", 3), ("conv", 3), ("cuba", 2), ("dense", 2)])

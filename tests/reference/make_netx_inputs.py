@@ -6,9 +6,10 @@ trains the net of ``digits.net``:
     python tests/reference/make_netx_inputs.py tests/data/netx --demo out
 
 It writes NAME.net, by :func:`lava_bridge.export_hdf5`, and NAME.npz with the input spikes ``x``
-``[N, *, T]``; what was recorded there before is lost, so netx_runs.py has to follow. All but the
-demo's net are drawn from seeds. Every net must spike at 5 to 40 % in its output: a silent or a
-saturated one would show little.
+``[N, *, T]``; what was recorded there before is lost, so netx_runs.py has to follow, on the folder
+and on its folder ``lowered``. In that the nets are exported with ``target="lava"``; the blocks
+themselves are beside them, NAME.blocks.net. All but the demo's net are drawn from seeds. Every net
+must spike at 5 to 40 % in its output: a silent or a saturated one would show little.
 """
 
 import argparse
@@ -169,6 +170,87 @@ def rf_iz(draw: Draw) -> Net:
     return [draw.filled(first, -80, 90), draw.filled(second, -60, 60)], (12,)
 
 
+def set_norm(draw: Draw, made: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Tell a block its shape, and its norm a mean for each channel."""
+    shape = made.infer_shape(shape)
+    mean = 2 * draw.random.integers(-8, 12, shape[0]).astype(np.float32) / 64
+    made.neuron.norm.running_mean = torch.from_numpy(mean)
+    return shape
+
+
+def pool(draw: Draw) -> Net:
+    """Pools: of a plane that they do not divide, and one that overlaps, padded and dilated."""
+    first = block.Conv(neuron(2.0), 2, 4, 3, padding=1, delay_shift=False)
+    tiles = block.Pool(neuron(1.5, 0.0, 0.2), 2, delay_shift=False)
+    window = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0), "dilation": (1, 2)}
+    overlapping = block.Pool(neuron(3.0), weight_scale=0.75, **window, delay_shift=False)
+    last = block.Dense(neuron(4.0), 4 * 4 * 2, 6, delay_shift=False)
+    return [
+        draw.filled(first, -100, 110),
+        tiles,
+        overlapping,
+        block.Flatten(),
+        draw.filled(last, -60, 66),
+    ], (2, 7, 9)
+
+
+def plane(draw: Draw) -> Net:
+    """A dense layer on height and width behind a convolution, and one behind it."""
+    first = block.Conv(neuron(2.0), 2, 3, (3, 2), delay_shift=False)
+    second = block.Dense(neuron(2.0), (5, 3, 3), 8, delay_shift=False)
+    last = block.Dense(neuron(1.5), 8, 6, delay_shift=False)
+    return [
+        draw.filled(first, -100, 120),
+        draw.filled(second, -70, 80),
+        block.Flatten(),
+        draw.filled(last, -90, 100),
+    ], (2, 5, 6)
+
+
+def bias(draw: Draw) -> Net:
+    """Norms in a convolution of per-channel decays and in a dense layer on height and width."""
+    norm = {"norm": MeanOnlyBatchNorm}
+    decays = {"current": (0.2, 1.0), "voltage": (0.05, 0.3), "shared_param": False}
+    first = draw.filled(
+        block.Conv(neuron(2.0, **decays, **norm), 2, 3, 2, delay_shift=False), -80, 110
+    )
+    pooled = block.Pool(neuron(1.0), 2, delay_shift=False)
+    last = block.Dense(neuron(2.0, 0.5, **norm), (2, 2, 3), 6, delay_shift=False)
+    shape = pooled.infer_shape(set_norm(draw, first, (2, 5, 5)))
+    set_norm(draw, draw.filled(last, -80, 80), shape)
+    return [first, pooled, last], (2, 5, 5)
+
+
+def delays(draw: Draw) -> Net:
+    """Axonal delays in dense layers, the first of which sees height and width."""
+    first = block.Dense(neuron(2.0, 0.4), (4, 3, 2), 10, delay=True, delay_shift=False)
+    second = block.Dense(neuron(1.0, 0.3), 10, 6, delay=True, delay_shift=False)
+    for made, shape in ((first, (2, 3, 4)), (second, (10, 1, 1))):
+        channels = made.infer_shape(shape)[0]
+        made.delay.delay.data = torch.from_numpy(draw.random.uniform(0, 5, channels)).float()
+    return [draw.filled(first, -60, 70), draw.filled(second, -70, 60)], (2, 3, 4)
+
+
+def resonators(draw: Draw) -> Net:
+    """Resonators of a period and a decay for each channel."""
+    channels = {"period": (5.0, 12.0), "decay": (0.02, 0.2), "shared_param": False}
+    return [
+        draw.filled(
+            slayer.block.rf.Dense({"threshold": 0.6, **channels}, 12, 16, delay_shift=False),
+            -80,
+            90,
+        ),
+        draw.filled(
+            slayer.block.rf_iz.Dense({"threshold": 1.3, **channels}, 16, 6, delay_shift=False),
+            -60,
+            60,
+        ),
+    ], (12,)
+
+
+# Exported with target="lava"; the seeds go on from those of NETS.
+LOWERED: list[Callable[[Draw], Net]] = [pool, plane, bias, delays, resonators]
+
 # The place in the list is the seed.
 NETS: list[Callable[[Draw], Net]] = [
     dense,
@@ -189,6 +271,17 @@ def write_drawn(folder: Path, make: Callable[[Draw], Net], seed: int) -> None:
     lava_bridge.export_hdf5(blocks, folder / f"{make.__name__}.net", input_shape=shape)
     x = draw.random.random((SAMPLES, *shape, STEPS)) < INPUT_RATE
     write_input(folder / f"{make.__name__}.npz", x)
+
+
+def write_lowered(folder: Path, make: Callable[[Draw], Net], seed: int) -> None:
+    """Draw a net and an input and write them, the net as it is and lowered."""
+    draw = Draw(seed)
+    blocks, shape = make(draw)
+    folder.mkdir(exist_ok=True)
+    name = make.__name__
+    lava_bridge.export_hdf5(blocks, folder / f"{name}.blocks.net", input_shape=shape)
+    lava_bridge.export_hdf5(blocks, folder / f"{name}.net", input_shape=shape, target="lava")
+    write_input(folder / f"{name}.npz", draw.random.random((SAMPLES, *shape, STEPS)) < INPUT_RATE)
 
 
 def write_digits(folder: Path, demo: Path) -> None:
@@ -222,6 +315,8 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for seed, make in enumerate(NETS):
         write_drawn(arguments.folder, make, seed)
+    for seed, make in enumerate(LOWERED, start=len(NETS)):
+        write_lowered(arguments.folder / "lowered", make, seed)
     if arguments.demo is not None:
         write_digits(arguments.folder, arguments.demo)
 

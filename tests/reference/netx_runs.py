@@ -6,8 +6,9 @@ alone; an environment for it takes about 4 minutes and several GB:
     python3.10 -m venv lava310
     lava310/bin/pip install lava-dl==0.6.0 lava-nc==0.10.0
     lava310/bin/python tests/reference/netx_runs.py tests/data/netx
+    lava310/bin/python tests/reference/netx_runs.py tests/data/netx/lowered
 
-(make_netx_inputs.py, in the same place, makes that folder's nets and inputs.)
+(make_netx_inputs.py, in the same place, makes the nets and inputs of both.)
 
 Every NAME.net in the folder that has a NAME.npz beside it is run on the npz's array ``x``, the
 input spikes ``[N, *, T]``. Into the same npz go ``y``, the output spikes ``[N, *, T + L]``, and

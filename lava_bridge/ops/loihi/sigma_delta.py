@@ -1,10 +1,7 @@
-r"""Sigma-delta neurons in Loihi's arithmetic, as Lava's ``fixed_pt`` models run it.
+"""Sigma-delta neurons in Loihi's arithmetic.
 
-What :mod:`.loihi` says of its numbers holds here too: sums wrap at 32 bits, sequences are whole
-numbers, there is no gradient. float32 is right as long as no sum leaves :math:`\pm 2^{24}`.
-
-Source: lava-nc 0.10.0, ``lava.proc.sdn.models`` (``PySigmaModelFixed``, ``PyDeltaModelFixed``,
-``PySigmaDeltaModelFixed``; the error is not cumulated, the activation is a ReLU).
+float32 is right as long as no sum leaves -2^24 ... 2^24. Lava's error is not cumulated, its
+activation is a ReLU.
 """
 
 from typing import Any, NamedTuple
@@ -12,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import kernels
-from ..errors import BridgeError
-from ..quantize import integers
-from .loihi import in_32_bits, launched, raised, stepped, unfilled
+from ... import kernels
+from ...errors import BridgeError
+from ...quantize import integers
+from .register import in_32_bits, launched, raised, stepped, unfilled
 
 __all__ = ["DeltaRun", "SigmaDeltaRun", "SigmaRun", "delta", "sigma", "sigma_delta"]
 
@@ -24,22 +21,22 @@ _SHIFT_MAX = 31
 
 
 class SigmaRun(NamedTuple):
-    """The sums of :func:`sigma`, ``[N, *, T]``, and the last ones, ``[N, *]``."""
+    """What :func:`sigma` gives: sums ``[N, *, T]``, and the last ones, ``[N, *]``."""
 
-    sigma: Tensor
-    last_sigma: Tensor
+    spike: Tensor
+    last: Tensor
 
 
 class DeltaRun(NamedTuple):
     """What :func:`delta` gives.
 
     Attributes:
-        message: ``[N, *, T]``.
+        spike: What is sent, ``[N, *, T]``.
         act, residue: ``[N, *, T]`` after each step; empty unless they were asked for.
         last_act, last_residue: The states after the last step, ``[N, *]``.
     """
 
-    message: Tensor
+    spike: Tensor
     act: Tensor
     residue: Tensor
     last_act: Tensor
@@ -50,12 +47,12 @@ class SigmaDeltaRun(NamedTuple):
     """What :func:`sigma_delta` gives.
 
     Attributes:
-        message: ``[N, *, T]``.
+        spike: What is sent, ``[N, *, T]``.
         sigma, act, residue: ``[N, *, T]`` after each step; empty unless they were asked for.
         last_sigma, last_act, last_residue: The states after the last step, ``[N, *]``.
     """
 
-    message: Tensor
+    spike: Tensor
     sigma: Tensor
     act: Tensor
     residue: Tensor
@@ -101,13 +98,16 @@ def _(activation: Tensor, state: Tensor, backend: str) -> Any:
     return y, last
 
 
-def sigma(activation: Tensor, state: Tensor, backend: str = "auto") -> SigmaRun:
+@torch.no_grad()
+def sigma(activation: Tensor, state: Tensor, *, backend: str = "auto") -> SigmaRun:
     r"""Sums :math:`\sigma[t] = \sigma[t-1] + a[t]` that wrap at 32 bits.
 
     Args:
         activation: a, whole numbers ``[N, *, T]`` in any memory order.
         state: :math:`\sigma` before the first step, whole numbers that broadcast with ``[N, *]``.
         backend: One of :mod:`lava_bridge.kernels`.
+
+    Source: lava-nc 0.10.0, ``lava.proc.sdn.models``: ``PySigmaModelFixed``.
     """
     return SigmaRun(*_sigma(activation, state, backend))
 
@@ -144,11 +144,13 @@ def _(x: Tensor, *args: Any) -> Any:
     return unfilled(x, args[5], 2)
 
 
+@torch.no_grad()
 def delta(
     x: Tensor,
     threshold: Tensor,
     act_state: Tensor,
     residue_state: Tensor,
+    *,
     spike_exp: int = 0,
     state_exp: int = 0,
     keep: bool = False,
@@ -164,7 +166,7 @@ def delta(
     The last shift rounds down.
 
     Args:
-        x: Whole numbers ``[N, *, T]`` in any memory order. Messages y come in its dtype and order.
+        x: Whole numbers ``[N, *, T]`` in any memory order. Spikes y come in its dtype and order.
         threshold: :math:`\vartheta`, as large as a state (already shifted left by q).
         act_state, residue_state: :math:`\alpha` and :math:`\rho` before the first step. These and
             the threshold are whole numbers that broadcast with ``[N, *]``.
@@ -174,6 +176,8 @@ def delta(
 
     Raises:
         BridgeError: If the exponents are out of range.
+
+    Source: lava-nc 0.10.0, ``lava.proc.sdn.models``: ``PyDeltaModelFixed``.
     """
     for bits in (spike_exp, state_exp, spike_exp + state_exp):
         _require_shift("delta", bits)
@@ -216,6 +220,7 @@ def _(activation: Tensor, *args: Any) -> Any:
     return unfilled(activation, args[6], 3)
 
 
+@torch.no_grad()
 def sigma_delta(
     activation: Tensor,
     bias: Tensor,
@@ -223,6 +228,7 @@ def sigma_delta(
     sigma_state: Tensor,
     act_state: Tensor,
     residue_state: Tensor,
+    *,
     state_exp: int = 0,
     keep: bool = False,
     backend: str = "auto",
@@ -238,7 +244,7 @@ def sigma_delta(
     The last shift rounds down.
 
     Args:
-        activation: a, whole numbers ``[N, *, T]`` in any memory order. Messages y come in its dtype
+        activation: a, whole numbers ``[N, *, T]`` in any memory order. Spikes y come in its dtype
             and order.
         bias, threshold: b and :math:`\vartheta`, as large as a state (already shifted left by q).
         sigma_state, act_state, residue_state: :math:`\sigma`, :math:`\alpha` and :math:`\rho`
@@ -250,6 +256,8 @@ def sigma_delta(
 
     Raises:
         BridgeError: If the exponent is out of range.
+
+    Source: lava-nc 0.10.0, ``lava.proc.sdn.models``: ``PySigmaDeltaModelFixed``.
     """
     _require_shift("sigma_delta", state_exp)
     parameters = bias, threshold, sigma_state, act_state, residue_state
