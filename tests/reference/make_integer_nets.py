@@ -123,7 +123,7 @@ class Draw:
 
 
 def resonator(kind: str, threshold: int, period: float, decay: float) -> Layer:
-    """A resonator whose decays Lava gets back as they are, whatever the last bits of a float."""
+    """A resonator whose decays Lava gets back as they are."""
     radius = 4096 * (1 - decay)
     sine = round(radius * math.sin(2 * math.pi / period))
     cosine = round(radius * math.cos(2 * math.pi / period))
@@ -133,7 +133,7 @@ def resonator(kind: str, threshold: int, period: float, decay: float) -> Layer:
 
 
 def comes_back(sine: int, cosine: int) -> bool:
-    """Whether Lava's way through a period gives these decays, with any last bit of its floats."""
+    """Whether Lava's way through a period gives these decays, whatever the angle's last bit."""
     s, c = sine / 4096, cosine / 4096
     exact = math.atan2(s, c)
     found = set()
@@ -141,8 +141,7 @@ def comes_back(sine: int, cosine: int) -> bool:
         period = 1 / (angle / 2 / math.pi)
         left = 1 - (1 - math.sqrt(s**2 + c**2))
         turn = math.pi * 2 * 1 / period
-        for near in (turn, math.nextafter(turn, 0), math.nextafter(turn, 9)):
-            found.add((int(left * math.sin(near) * 4096), int(left * math.cos(near) * 4096)))
+        found.add((int(left * math.sin(turn) * 4096), int(left * math.cos(turn) * 4096)))
     return found == {(sine, cosine)}
 
 
