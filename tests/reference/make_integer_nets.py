@@ -14,9 +14,13 @@ gives (odd weights, decays of 0, thresholds out of reach) and yet Lava runs.
 Real Lava can't load these, so that there is no recording of them:
 
 - a dense layer whose weights are all 0 (``OverflowError``: it scales by the largest of them);
-- ``sigma_output`` together with a bias (``TypeError``), thresholds of SDNN or RF for each channel;
-- an input layer of resonators (no ``a_in``); a layer of type ``dense_comp`` (its method is missing);
-- negative delays (``ValueError``), a delay whose size is neither that of the inputs nor the outputs.
+- ``sigma_output`` with a bias (``TypeError``), thresholds of SDNN or RF for each channel;
+- an input layer of resonators (no ``a_in``), a layer of type ``dense_comp`` (it has no method);
+- delays below 0 (``ValueError``), or neither as many as inputs nor as outputs.
+
+It also takes delays of each weight, and decays above 4096, which slayer never writes and
+``lava_bridge.netx`` refuses; and it makes all weights 0 where they have one sign and exceed eight
+bits, which ``lava_bridge.netx`` refuses as well.
 
 Resonators: Lava takes a period from ``sinDecay`` and ``cosDecay`` and integers from that again,
 which for a quarter of all pairs gives one less, and not the same pairs with each NumPy and
@@ -25,6 +29,7 @@ with a margin.
 """
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -52,7 +57,7 @@ class Case(NamedTuple):
 
     layers: list[Layer]
     shape: tuple[int, ...]
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] | None = None
     values: tuple[int, int] | None = None
     steps: int = STEPS
     rate: float = INPUT_RATE
@@ -118,19 +123,17 @@ class Draw:
 
 
 def resonator(kind: str, threshold: int, period: float, decay: float) -> Layer:
-    """A resonator whose decays Lava gets back as they are, whatever the last bits of a float."""
+    """A resonator whose decays Lava gets back as they are."""
     radius = 4096 * (1 - decay)
     sine = round(radius * math.sin(2 * math.pi / period))
     cosine = round(radius * math.cos(2 * math.pi / period))
-    for pair in ((sine + i, cosine + j) for i in range(60) for j in range(-60, 60)):
-        if comes_back(*pair):
-            break
-    neuron = {"type": kind, "sinDecay": pair[0], "cosDecay": pair[1], "vThMant": threshold}
-    return neuron
+    near = ((sine - i, cosine + j) for i in range(400) for j in range(-400, 400))
+    sine, cosine = next(pair for pair in near if comes_back(*pair))
+    return {"type": kind, "sinDecay": sine, "cosDecay": cosine, "vThMant": threshold}
 
 
 def comes_back(sine: int, cosine: int) -> bool:
-    """Whether Lava's way through a period gives these decays, with any last bit of its floats."""
+    """Whether Lava's way through a period gives these decays, whatever the angle's last bit."""
     s, c = sine / 4096, cosine / 4096
     exact = math.atan2(s, c)
     found = set()
@@ -138,8 +141,7 @@ def comes_back(sine: int, cosine: int) -> bool:
         period = 1 / (angle / 2 / math.pi)
         left = 1 - (1 - math.sqrt(s**2 + c**2))
         turn = math.pi * 2 * 1 / period
-        for near in (turn, math.nextafter(turn, 0), math.nextafter(turn, 9)):
-            found.add((int(left * math.sin(near) * 4096), int(left * math.cos(near) * 4096)))
+        found.add((int(left * math.sin(turn) * 4096), int(left * math.cos(turn) * 4096)))
     return found == {(sine, cosine)}
 
 
@@ -148,7 +150,7 @@ def odd_weights(draw: Draw) -> Case:
     first = draw.ints((9, 10), -90, 101)
     first[0, :4] = (-256, 254, 255, -300)
     second = draw.ints((6, 9), -30, 53)
-    return Case([dense(first, cuba(90)), dense(second, cuba(30))], (10,))
+    return Case([dense(first, cuba(300)), dense(second, cuba(150))], (10,))
 
 
 def positive_weights(draw: Draw) -> Case:
@@ -156,7 +158,7 @@ def positive_weights(draw: Draw) -> Case:
     first = draw.ints((8, 10), 1, 40)
     first[0, 0] = 255
     second = draw.ints((6, 8), 0, 11)
-    return Case([dense(first, cuba(200)), dense(second, cuba(25))], (10,), rate=0.25)
+    return Case([dense(first, cuba(400)), dense(second, cuba(90))], (10,), rate=0.25)
 
 
 def negative_weights(draw: Draw) -> Case:
@@ -172,7 +174,7 @@ def negative_weights(draw: Draw) -> Case:
 
 
 def vanishing_weights(draw: Draw) -> Case:
-    """Matrices that eight bits can hold and Lava yet makes 0: all -256, all -1, odd ones to -129."""
+    """Matrices that eight bits can hold and Lava yet makes 0: -256, -1, odd ones and 0."""
     thirds = -draw.ints((6, 7), 0, 140)
     thirds[0, :2] = (0, -199)
     layers = [
@@ -189,19 +191,19 @@ def conv_windows(draw: Draw) -> Case:
     first = conv(
         shape,
         draw.ints((6, 2, 3, 2), -60, 90),
-        cuba(120),
+        cuba(300),
         {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 3)},
         groups=2,
     )
     second = conv(
         first["shape"],
         draw.ints((3, 2, 2, 3), -50, 80),
-        cuba(90),
+        cuba(250),
         {"stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)},
         groups=3,
     )
     size = math.prod(second["shape"])
-    last = dense(draw.ints((5, size), -40, 55), cuba(100))
+    last = dense(draw.ints((5, size), -40, 55), cuba(250))
     return Case([input_layer(shape), first, second, flatten(), last], shape)
 
 
@@ -217,46 +219,52 @@ def delay_outputs(draw: Draw) -> Case:
     """Delays of each output neuron, 0 and 62 among them; above 62 all count as 62."""
     delay = draw.ints(9, 0, 12).astype(float)
     delay[:4] = (0, 62, 70, 3.9)
-    layers = [dense(draw.even((9, 10), -60, 90), cuba(60), delay=delay)]
-    layers.append(dense(draw.even((6, 9), -60, 90), cuba(60)))
+    layers = [dense(draw.even((9, 10), -60, 90), cuba(150), delay=delay)]
+    layers.append(dense(draw.even((6, 9), -60, 90), cuba(150)))
     return Case(layers, (10,), steps=76)
 
 
 def delay_inputs(draw: Draw) -> Case:
     """As many delays as inputs: each input's spikes come later."""
     layers = [
-        dense(draw.even((9, 10), -60, 90), cuba(60), delay=draw.ints(10, 0, 6)),
+        dense(draw.even((9, 10), -60, 90), cuba(150), delay=draw.ints(10, 0, 6)),
         dense(
-            draw.even((6, 9), -60, 90), cuba(60), delay=draw.ints(9, 0, 6), bias=draw.ints(6, 0, 9)
+            draw.even((6, 9), -60, 90), cuba(150), delay=draw.ints(9, 0, 6), bias=draw.ints(6, 0, 9)
         ),
     ]
     return Case(layers, (10,))
 
 
 def delay_scalar(draw: Draw) -> Case:
-    """One delay for all, and delays of each weight."""
+    """One delay for all."""
     layers = [
-        dense(draw.even((7, 10), -60, 90), cuba(60), delay=3),
-        dense(draw.even((6, 7), -60, 90), cuba(60), delay=draw.ints((6, 7), 0, 7)),
+        dense(draw.even((7, 10), -60, 90), cuba(150), delay=3),
+        dense(draw.even((6, 7), -60, 90), cuba(50), delay=62),
     ]
-    return Case(layers, (10,))
+    return Case(layers, (10,), steps=76)
 
 
 def bias_dense(draw: Draw) -> Case:
     """Biases below and above 0, at the ends of 13 bits, and real numbers, cut toward 0."""
     bias = np.array([-4096, 4095, -1, 0, 63, 10.9, -10.9, 300])
-    layers = [dense(draw.even((8, 10), -60, 90), cuba(200), bias=bias)]
-    layers.append(dense(draw.even((6, 8), -60, 90), cuba(150), bias=draw.ints(6, -40, 60)))
+    layers = [dense(draw.even((8, 10), -60, 90), cuba(400), bias=bias)]
+    layers.append(dense(draw.even((6, 8), -60, 90), cuba(300), bias=draw.ints(6, -40, 60)))
     return Case(layers, (10,))
 
 
 def bias_conv(draw: Draw) -> Case:
     shape = (2, 4, 5)
-    first = conv(shape, draw.even((4, 2, 2, 2), -60, 90), cuba(80), bias=draw.ints(4, -30, 40))
+    first = conv(shape, draw.even((4, 2, 2, 2), -60, 90), cuba(200), bias=draw.ints(4, -30, 40))
     second = conv(
-        first["shape"], draw.even((2, 4, 1, 3), -60, 90), cuba(80), bias=np.array([-4096, 4095])
+        first["shape"], draw.even((2, 4, 1, 3), -60, 90), cuba(200), bias=np.array([-4096, 4095])
     )
     return Case([input_layer(shape), first, second], shape)
+
+
+def bias_wraps(draw: Draw) -> Case:
+    """Lava keeps a bias in 16 bits."""
+    bias = np.array([32767, 32768, -32768, -32769, 65536 + 90, -65536 - 90, 98304, 40])
+    return Case([dense(draw.even((8, 10), -60, 90), cuba(2000, 1024, 300), bias=bias)], (10,))
 
 
 def three_biased(draw: Draw) -> list[Layer]:
@@ -264,10 +272,10 @@ def three_biased(draw: Draw) -> list[Layer]:
     return [
         dense(
             draw.even((after, before), -40, 80),
-            cuba(120, 700, 300),
+            cuba(300, 700, 300),
             bias=draw.ints(after, -10, 40),
         )
-        for before, after in zip(sizes, sizes[1:], strict=False)
+        for before, after in itertools.pairwise(sizes)
     ]
 
 
@@ -293,23 +301,23 @@ def num_layers(draw: Draw) -> Case:
 def skip_conv(draw: Draw) -> Case:
     """The input's layer, with neurons, and a convolution are left out."""
     shape = (2, 6, 5)
-    first = conv(shape, draw.even((3, 2, 2, 2), -60, 90), cuba(80))
-    second = conv(first["shape"], draw.even((4, 3, 3, 2), -60, 90), cuba(80))
-    last = dense(draw.even((5, math.prod(second["shape"])), -40, 60), cuba(100))
+    first = conv(shape, draw.even((3, 2, 2, 2), -60, 90), cuba(200))
+    second = conv(first["shape"], draw.even((4, 3, 3, 2), -60, 90), cuba(200))
+    last = dense(draw.even((5, math.prod(second["shape"])), -40, 60), cuba(300))
     layers = [input_layer(shape, neuron=cuba()), first, second, flatten(), last]
     return Case(layers, first["shape"], {"skip_layers": 2})
 
 
 def input_shape(draw: Draw) -> Case:
     """No input layer: the shape is an argument, in Lava's order (W, H, C)."""
-    made = conv((2, 6, 5), draw.even((3, 2, 2, 2), -60, 90), cuba(80))
+    made = conv((2, 6, 5), draw.even((3, 2, 2, 2), -60, 90), cuba(150))
     return Case([made], (2, 6, 5), {"input_shape": (5, 6, 2)})
 
 
 def flatten_after_skip(draw: Draw) -> Case:
     """A convolution is left out, and the flatten after it then does nothing."""
-    made = conv((2, 4, 3), draw.even((3, 2, 2, 2), -60, 90), cuba(80))
-    last = dense(draw.even((6, math.prod(made["shape"])), -60, 80), cuba(100))
+    made = conv((2, 4, 3), draw.even((3, 2, 2, 2), -60, 90), cuba(150))
+    last = dense(draw.even((6, math.prod(made["shape"])), -60, 80), cuba(200))
     layers = [input_layer((2, 4, 3)), made, flatten(), last]
     return Case(layers, made["shape"], {"skip_layers": 2})
 
@@ -317,8 +325,8 @@ def flatten_after_skip(draw: Draw) -> Case:
 def recurrent_odd(draw: Draw) -> Case:
     """Both matrices together decide how far they are shifted."""
     more = {"weight_rec": draw.ints((8, 8), -21, 9), "bias": draw.ints(8, 0, 12)}
-    first = dense(draw.ints((8, 10), -50, 101), cuba(120), **more)
-    second = dense(draw.ints((6, 8), -30, 55), cuba(50), weight_rec=-draw.ints((6, 6), 1, 40))
+    first = dense(draw.ints((8, 10), -50, 101), cuba(250), **more)
+    second = dense(draw.ints((6, 8), -30, 55), cuba(100), weight_rec=-draw.ints((6, 6), 1, 40))
     return Case([{**layer, "type": "dense_rec"} for layer in (first, second)], (10,))
 
 
@@ -342,8 +350,8 @@ def graded_conv(draw: Draw) -> Case:
 def ungraded(draw: Draw) -> Case:
     """Without message bits all that is not 0 is one spike."""
     shape = (2, 4, 3)
-    first = conv(shape, draw.even((3, 2, 2, 2), -60, 90), cuba(80))
-    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(100))
+    first = conv(shape, draw.even((3, 2, 2, 2), -60, 90), cuba(200))
+    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(300))
     return Case([input_layer(shape), first, flatten(), last], shape, values=(-3, 3))
 
 
@@ -411,16 +419,16 @@ def clipped_voltage(draw: Draw) -> Case:
     weight[4:, 5:] = -256
     bias = np.array([4095, 0, 4095, -4096, -4096, 0, 4095, -4096])
     layers = [dense(weight, cuba(131072, 40, 0), bias=bias)]
-    layers.append(dense(draw.even((6, 8), -60, 90), cuba(0, 4096, 0), bias=draw.ints(6, 0, 30)))
+    layers.append(dense(draw.even((6, 8), -60, 90), cuba(40, 4096, 0), bias=draw.ints(6, 0, 30)))
     return Case(layers, (10,), {"input_message_bits": 8}, values=(0, 60), steps=24)
 
 
 def cuba_input(draw: Draw) -> Case:
     """An input layer of neurons, driven by its bias, which each step's input is."""
     shape = (2, 5, 4)
-    source = input_layer(shape, neuron=cuba(90, 4096, 300), weight=36, bias=34)
-    first = conv(shape, draw.even((3, 2, 2, 3), -60, 90), cuba(80), bias=draw.ints(3, -9, 9))
-    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(100))
+    source = input_layer(shape, neuron=cuba(300, 4096, 300), weight=36, bias=34)
+    first = conv(shape, draw.even((3, 2, 2, 3), -60, 90), cuba(300), bias=draw.ints(3, -9, 9))
+    last = dense(draw.even((6, math.prod(first["shape"])), -60, 80), cuba(300))
     return Case([source, first, flatten(), last], shape, values=(-1, 5), rate=1)
 
 
@@ -551,6 +559,7 @@ CASES: list[Callable[[Draw], Case]] = [
     rf_phase,
     rf_izhikevich,
     rf_extremes,
+    bias_wraps,
 ]
 
 
@@ -578,6 +587,8 @@ def write_net(path: Path, layers: list[Layer]) -> None:
                 write(group.create_group(key), value)
             elif key == "type" and group.name.count("/") == 2:  # slayer writes these two ways
                 group.create_dataset(key, (1,), "S10", [value.encode("ascii")])
+            elif key in ("weight", "weight_rec", "real", "imag"):
+                group[key] = np.asarray(value, dtype=np.float32)
             elif isinstance(value, str):
                 group[key] = value
             else:
@@ -604,7 +615,7 @@ def main() -> None:
             path = arguments.folder / f"{make.__name__}.net"
             write_net(path, case.layers)
             x = drawn_input(case, draw, make.__name__)
-            np.savez_compressed(path.with_suffix(".npz"), x=x, kwargs=json.dumps(case.kwargs))
+            np.savez_compressed(path.with_suffix(".npz"), x=x, kwargs=json.dumps(case.kwargs or {}))
     for seed, export in enumerate(exported.NETS):
         name = f"blocks_{export.__name__}"
         if wanted(name):
