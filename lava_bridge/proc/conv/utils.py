@@ -26,7 +26,7 @@ TORCH_IS_AVAILABLE = True
 
 # Sums below these are exact integers in the dtype, in whatever order they are added up. (A float64
 # holds twice as much, but the bound itself is rounded.)
-EXACT_BELOW = {torch.float32: 2**24, torch.float64: 2**52}
+EXACT_BELOW: dict[type[np.floating], int] = {np.float32: 2**24, np.float64: 2**52}
 
 
 @unique
@@ -212,36 +212,34 @@ def conv(
     """
     input, weight = np.asarray(input), np.asarray(weight)
     window = _Window("conv", input, weight, kernel_size, stride, padding, dilation, groups)
-    dtype: torch.dtype | None = torch.float64
-    if input.dtype.kind in "biu" and weight.dtype.kind in "biu":
-        dtype = _exact_dtype(input, weight)
+    integers = input.dtype.kind in "biu" and weight.dtype.kind in "biu"
+    dtype = _exact_dtype(input, weight) if integers else np.float64
     if dtype is None:
         return _conv_modular(input, weight, window).astype(weight.dtype)
     # Torch correlates, with the kernel turned round; its first axis of space is W here.
     flipped = np.ascontiguousarray(weight[:, ::-1, ::-1].transpose(0, 3, 1, 2))
     with torch.no_grad():
-        output = F.conv2d(
-            torch.from_numpy(input.transpose(2, 0, 1)[None].astype(_NUMPY[dtype])),
-            torch.from_numpy(flipped.astype(_NUMPY[dtype], copy=False)),
+        sums = F.conv2d(
+            torch.from_numpy(input.transpose(2, 0, 1)[None].astype(dtype)),
+            torch.from_numpy(flipped.astype(dtype, copy=False)),
             None,
             window.stride,
             window.padding,
             window.dilation,
             window.groups,
         )
-    return output[0].permute(1, 2, 0).numpy().astype(weight.dtype)
+    output = sums[0].permute(1, 2, 0).numpy()
+    # From one integer to another they wrap; from a float they would be undefined.
+    return (output.astype(np.int64) if integers else output).astype(weight.dtype)
 
 
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
-
-
-def _exact_dtype(input: np.ndarray, weight: np.ndarray) -> torch.dtype | None:
+def _exact_dtype(input: np.ndarray, weight: np.ndarray) -> type[np.floating] | None:
     """The smaller float that holds every sum and part of a sum; None if there is none."""
     largest = max(abs(int(input.max(initial=0))), abs(int(input.min(initial=0))))
     bound = largest * float(np.abs(weight.astype(np.float64)).sum(axis=(1, 2, 3)).max())
     for dtype, limit in EXACT_BELOW.items():
         # torch may be told to multiply float32 with fewer bits.
-        full = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+        full = dtype != np.float32 or torch.get_float32_matmul_precision() == "highest"
         if bound < limit and full:
             return dtype
     return None
