@@ -16,7 +16,8 @@ class Net:
 
     Attributes:
         messages: They are in ``[-messages, messages]``.
-        weights: ``bytes`` (8 bits, signed), ``small`` (3 bits), ``grid`` (multiples of 1/64), ``floats``.
+        weights: ``bytes`` (8 bits, signed), ``small`` (3 bits), ``grid`` (of 1/64),
+            ``floats``.
         wiring: ``plain``: source, conv, sink; ``chain``: two convs; ``sum``: two sources;
             ``loop``: the conv feeds itself too; ``edited``: variables are set between two runs.
     """
