@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | sanitize, each from a fresh clone: the virtual environment is made on demand.
+# make demo | test | lint | bench | nets | sanitize, each from a fresh clone: the virtual environment is made on demand.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ OLD_LINE := $(VENV)/spikingjelly-$(SPIKINGJELLY_OLD)
 # A reference that is missing fails the tests here; elsewhere its tests are skipped with a reason.
 REFERENCES := LAVA_BRIDGE_REFERENCES=required
 
-.PHONY: demo test lint bench sanitize clean
+.PHONY: demo test lint bench nets sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/digits.py
@@ -31,6 +31,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/references
 	$(REFERENCES) $(BIN)/python tests/benchmarks/bench.py
+
+# Ten thousand random nets as blocks and as integers, where `make test` has two hundred.
+nets: $(VENV)/installed
+	LAVA_BRIDGE_RANDOM_NETS=10000 $(BIN)/python -m pytest -q tests/netx/test_random_nets.py
 
 # The kernels' tests on kernels built with AddressSanitizer and UBSan, in a copy of their own.
 SANITIZED := build/sanitized

@@ -6,10 +6,15 @@ import torch
 from torch import Tensor
 
 from ..ops import shift_channels
+from ..quantize import quantize_8bit
 from .neuron import Fired, Lif, Neuron, State
 from .synapse import Synapse
 
 __all__ = ["Average", "Delays", "InputLayer", "Layer", "LayerState", "Ran", "SynapticLayer"]
+__all__ += ["UNIT"]
+
+# What a weight of 1 is as the chip's integer.
+UNIT = 64
 
 
 class LayerState(NamedTuple):
@@ -120,7 +125,8 @@ class InputLayer(Layer):
         self._bias = bias
 
     def encoded(self, x: Tensor) -> Tensor:
-        """What the layer takes for an input ``x`` to the blocks."""
+        """What the layer takes for an input ``x`` to the blocks, which round it to 8 bits."""
+        x = quantize_8bit(x, UNIT)
         return x if isinstance(self.neuron, Lif) else x * self._weight + self._bias
 
     def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:

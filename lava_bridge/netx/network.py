@@ -133,8 +133,9 @@ class Network:
     def encoded(self, x: Tensor) -> Tensor:
         """What :meth:`run` takes for an input ``x`` to the blocks that the file was made of.
 
-        That is ``x`` itself, but for an input layer of sigma-delta neurons: ``weight * x + bias``
-        with the integers of the file (64 and 0 where it has none).
+        That is ``x`` itself, but for an input layer of neurons, whose block rounds it to 8 bits;
+        for sigma-delta neurons it is ``weight * x + bias`` then, with the integers of the file (64
+        and 0 where it has none).
         """
         first = self.layers[0]
         return first.encoded(x) if isinstance(first, InputLayer) else x

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers
 from . import synapse
-from .layer import Average, InputLayer, Layer, SynapticLayer
+from .layer import UNIT, Average, InputLayer, Layer, SynapticLayer
 from .neuron import Delta, Neuron
 from .neuron_reader import (
     GRADED_BITS,
@@ -31,8 +31,6 @@ __all__ = ["Read", "read_layers"]
 
 # Loihi 2 delays a spike by at most so many steps (lava-dl: slayer.axon.Delay, netx).
 MAX_DELAY = 62
-# The input of a layer of neurons is not scaled if its file does not say how.
-UNIT_WEIGHT = 64
 
 
 class Read(NamedTuple):
@@ -115,7 +113,7 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
         reading.shape = shape
         return None
     assert shape is not None
-    weight = group.integer("weight") if group.has("weight") else UNIT_WEIGHT
+    weight = group.integer("weight") if group.has("weight") else UNIT
     bias = group.integer("bias") if group.has("bias") else 0
     kind = neuron_type(group)
     if kind == "SDNN":

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import lava_bridge
 from lava_bridge import slayer
@@ -134,3 +135,34 @@ class Maker:
 def random_net(seed: int) -> Net:
     """The net of this number."""
     return Maker(seed).net()
+
+
+def random_sigma_delta_net(seed: int) -> Net:
+    """A net of sigma-delta neurons: input, a convolution or none, flatten, dense, output."""
+    random = np.random.default_rng(seed)
+    block = slayer.block.sigma_delta
+
+    def neuron(most: int) -> dict[str, Any]:
+        return {"threshold": float(random.integers(0, most)) / 64, "activation": F.relu}
+
+    shape: tuple[int, ...] = tuple(int(size) for size in random.integers(1, 6, 3))
+    first = shape
+    scaled = {"weight": 0.75, "bias": -0.25} if random.random() < 0.3 else {}
+    blocks = [block.Input(neuron(10), **scaled)]
+    shape = blocks[0].infer_shape(shape)
+    if random.random() < 0.6:
+        kernel = (min(2, shape[1]), min(3, shape[2]))
+        blocks.append(block.Conv(neuron(40), shape[0], 3, kernel, padding=1))
+        shape = blocks[-1].infer_shape(shape)
+    blocks.append(block.Flatten())
+    shape = blocks[-1].infer_shape(shape)
+    blocks.append(block.Dense(neuron(40), shape[0], 7))
+    blocks.append(block.Output(neuron(40), 7, 3))
+    for made in blocks:
+        if hasattr(made, "synapse"):
+            drawn = 2 * random.integers(-20, 30, made.synapse.weight.shape)
+            made.synapse.weight.data = torch.from_numpy(drawn).float() / 64
+        made.eval()
+    still = random.integers(-64, 128, (SAMPLES, *first, 1))
+    x = still + random.integers(-3, 4, (SAMPLES, *first, STEPS))
+    return Net(blocks, torch.from_numpy(x).float() / 64)

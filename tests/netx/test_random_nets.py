@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import lava_bridge
 from lava_bridge.netx import Network
 
-from .random_nets import Net, random_net
+from .random_nets import Net, random_net, random_sigma_delta_net
 
 # `make nets` asks for more.
 NETS = int(os.environ.get("LAVA_BRIDGE_RANDOM_NETS", "200"))
@@ -46,3 +46,16 @@ def test_blocks_and_integers_give_the_same_spikes(first: int, tmp_path: Path) ->
         assert np.array_equal(blocks, integers), (seed, net)
         fired += bool(blocks.any() and not blocks.all())
     assert fired > EACH // 4  # silence would agree as well
+
+
+@pytest.mark.parametrize("first", range(0, NETS // 4, EACH))
+def test_sigma_delta_blocks_and_integers_give_the_same_messages(first: int, tmp_path: Path) -> None:
+    for seed in range(first, min(first + EACH, NETS // 4)):
+        made = random_sigma_delta_net(seed)
+        lava_bridge.export_hdf5(made.blocks, tmp_path / "net.net")
+        report = lava_bridge.check_equivalence(
+            made.blocks, tmp_path / "net.net", made.x, layout="NXT", integers=True
+        )
+        assert report.ok, (seed, str(report))
+        assert report.layers[0].fired_a
+        assert report.layers[-1].fired_a
