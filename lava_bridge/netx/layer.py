@@ -175,7 +175,7 @@ class SynapticLayer(Layer):
         self.neuron: Neuron = neuron
         self.has_delays = not (arriving is synaptic is leaving is None)
         self._synapses = synapses
-        self._graded = graded
+        self.graded = graded
         self._recurrent = recurrent
         self._arriving = None if arriving is None else Delays(arriving)
         self._synaptic = Delays(1 if synaptic is None else synaptic + 1)
@@ -221,7 +221,7 @@ class SynapticLayer(Layer):
         return Ran(spike, traces, LayerState(fired.state, tuple(lines), last))
 
     def _weighed(self, synapse: Synapse, spikes: Tensor) -> Tensor:
-        if not self._graded:
+        if not self.graded:
             return synapse(spikes, 1)
         return synapse(spikes, int(spikes.abs().max()) if spikes.numel() else 0)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import BridgeError
 from ..progress import progress_bar
-from .layer import Layer, LayerState
+from .layer import Layer, LayerState, SynapticLayer
 from .neuron import ACTIVATION_BITS, Delta
 from .neuron_reader import Options
 from .reader import read_layers
@@ -125,7 +125,9 @@ class Network:
         self.input_scale = 1
         if isinstance(self.layers[0].neuron, Delta):
             self.input_scale = 1 << ACTIVATION_BITS
-        self._graded_input = options.input_message_bits > 0 or self.layers[0].steps == 0
+        first = self.layers[0]
+        # Of a layer that is left out, too: the spikes are then those that it would have sent.
+        self._graded_input = not isinstance(first, SynapticLayer) or first.graded
         self.reset()
 
     def reset(self) -> None:

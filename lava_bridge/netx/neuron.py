@@ -239,7 +239,9 @@ class Delta(Neuron):
 
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
         x = inputs[0].double()
-        x = (x * self.weight + self.bias * (1 << ACTIVATION_BITS)) * (1 << self.spike_exp)
+        # The operator aligns it with the states itself.
+        x = x * (self.weight / (1 << ACTIVATION_BITS)) + self.bias
+        x = torch.floor(x * (1 << self.spike_exp))
         threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
         act, residue = _like(state, torch.float64)
         done = loihi.delta(
