@@ -1,4 +1,4 @@
-"""``import lava.lib.dl.slayer`` without Lava: ``lava_bridge.slayer`` under Lava's names.
+"""``import lava.lib.dl.slayer`` without Lava: ``lava_bridge`` under Lava's names.
 
 Called as ``lava_bridge.as_lava()``; ``python -m lava_bridge.as_lava script.py ARGS`` does it for a
 script that stays as it is.
@@ -20,7 +20,24 @@ from .errors import BridgeError
 __all__ = ["as_lava"]
 
 # Lava's packages and where they are here; one that is not here (yet) is not provided.
-PACKAGES = {"lava.lib.dl.slayer": "lava_bridge.slayer", "lava.proc.conv": "lava_bridge.proc.conv"}
+PACKAGES = {"lava.lib.dl.slayer": "lava_bridge.slayer"}
+# Those of lava-nc belong together: its processes do not run in our net, nor ours in its.
+RUNTIME = {
+    "lava.proc.conv": "lava_bridge.proc.conv",
+    "lava.proc.io": "lava_bridge.proc.io",
+    "lava.magma.core.decorator": "lava_bridge.proc.model",
+    "lava.magma.core.model.py.model": "lava_bridge.proc.model",
+    "lava.magma.core.model.py.ports": "lava_bridge.proc.ports",
+    "lava.magma.core.model.py.type": "lava_bridge.proc.model",
+    "lava.magma.core.process.ports.ports": "lava_bridge.proc.ports",
+    "lava.magma.core.process.process": "lava_bridge.proc.process",
+    "lava.magma.core.process.variable": "lava_bridge.proc.process",
+    "lava.magma.core.resources": "lava_bridge.proc.model",
+    "lava.magma.core.run_conditions": "lava_bridge.proc.run",
+    "lava.magma.core.run_configs": "lava_bridge.proc.run",
+    "lava.magma.core.sync.protocols.loihi_protocol": "lava_bridge.proc.model",
+}
+PACKAGES |= RUNTIME
 
 _installing = threading.Lock()
 
@@ -28,11 +45,14 @@ _installing = threading.Lock()
 def as_lava(replace: bool = False) -> None:
     """Make ``import lava.lib.dl.slayer`` give ``lava_bridge.slayer``, and so for its submodules.
 
-    They are the same modules, not copies; anything else of Lava is a ModuleNotFoundError. Call it
-    before whatever imports Lava. A second call changes nothing.
+    Likewise ``lava.proc.conv`` and ``lava.proc.io`` give those of ``lava_bridge.proc``, and what a
+    net of them needs of ``lava.magma``. They are the same modules, not copies; anything else of
+    Lava is a ModuleNotFoundError. Call it before whatever imports Lava. A second call changes
+    nothing.
 
-    With ``replace`` it does so though the real Lava is there, whose other parts (``lava.magma``,
-    ``lava.lib.dl.netx``) can then still be imported. What is already imported of Lava is dropped
+    With ``replace`` it does so though the real Lava is there, whose other parts
+    (``lava.lib.dl.netx``) can then still be imported. A real ``lava.proc`` and ``lava.magma`` stay
+    whole: only slayer is ours then. What is already imported of Lava is dropped
     from ``sys.modules``, to be imported anew; whoever holds a part of it keeps the old one.
 
     Raises:
@@ -42,7 +62,12 @@ def as_lava(replace: bool = False) -> None:
     with _installing:
         if any(isinstance(finder, _Ours) for finder in sys.meta_path):
             return
-        provided = [name for name, ours in PACKAGES.items() if _installed(ours)]
+        real_runtime = _installed("lava.magma") or _installed("lava.proc")
+        provided = [
+            name
+            for name, ours in PACKAGES.items()
+            if _installed(ours) and not (real_runtime and name in RUNTIME)
+        ]
         imported = [name for name in sys.modules if (name + ".").startswith("lava.")]
         real = imported[-1:] or [name for name in provided if _installed(name)]
         if real and not replace:
@@ -112,14 +137,22 @@ class _Rest(MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if not (name + ".").startswith("lava."):
             return None
-        if not any(package.startswith(name + ".") for package in PACKAGES):
+        if not any(package.startswith(name + ".") for package in self.provided):
             # Were the error's name the module's, `from lava.lib.dl import netx` would swallow it.
             raise ModuleNotFoundError(
-                f"{name}: not in lava_bridge, which provides {' and '.join(self.provided)}; for "
-                "the rest of Lava install it and call as_lava(replace=True)",
+                f"{name}: not in lava_bridge, which provides {_listed(self.provided)}; for the "
+                "rest of Lava install it and call as_lava(replace=True)",
                 name="lava",
             )
         return ModuleSpec(name, None, is_package=True)
+
+
+def _listed(provided: list[str]) -> str:
+    """The packages in words, without all the modules of ``lava.magma``."""
+    names = [name for name in provided if not name.startswith("lava.magma.")]
+    if len(names) < len(provided):
+        names.append("some of lava.magma")
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 class _Callable(ModuleType):
@@ -141,7 +174,7 @@ def main() -> None:
             click.Argument(["script"], metavar="SCRIPT|MODULE"),
             click.Argument(["arguments"], metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED),
         ],
-        help="Run a script, unmodified, with lava_bridge in the place of lava.lib.dl.slayer.",
+        help="Run a script, unmodified, with lava_bridge in the place of Lava.",
         epilog="\b\nExample:\n  python -m lava_bridge.as_lava train.py --epochs 10",
         # What follows the script is the script's.
         context_settings={"allow_interspersed_args": False},

@@ -24,10 +24,24 @@ MAX_LAYERS = 4096
 MAX_COMPRESSION = 1032
 # Below this many bytes a dataset is believed.
 SMALL = 1 << 16
+# What all layers together may claim: so many bytes, or so many times the file's size. Layers that
+# are one and the same, or compressed zeros, make a small file claim much.
+TOTAL, TOTAL_RATIO = 1 << 26, 64
 # The longest type that is told apart or shown.
 MAX_TEXT = 40
 # The largest integer that a layer's geometry or a neuron's parameter may have.
 MAX_INTEGER = 1 << 31
+
+
+# What h5py raises where a file is damaged.
+DAMAGE = (OSError, KeyError, RuntimeError, OverflowError, MemoryError, TypeError, ValueError)
+
+
+class _Budget:
+    """The bytes that the layers of a file may still claim."""
+
+    def __init__(self, size: int) -> None:
+        self.left = max(TOTAL, TOTAL_RATIO * size)
 
 
 class LayerReader:
@@ -37,10 +51,12 @@ class LayerReader:
         name: ``layer/N``.
     """
 
-    def __init__(self, file: str, place: str, group: h5py.Group) -> None:
+    def __init__(self, file: str, place: str, group: h5py.Group, budget: _Budget) -> None:
         self._file = file
         self.name = place
         self._group = group
+        self._budget = budget
+        self._claimed: set[str] = set()
 
     def error(self, name: str, what: str) -> NetFileError:
         """The error for a dataset of this layer."""
@@ -64,7 +80,10 @@ class LayerReader:
         value = np.asarray(self._read(name))
         if value.dtype.kind not in "iufb":
             raise self.error(name, f"has the dtype {value.dtype}, not numbers")
-        if not np.isfinite(value).all():
+        # Beyond float32, in which nets are held, a value is infinite too.
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(value.astype(np.float32, copy=False)).all()
+        if not finite:
             raise self.error(name, "has values that are NaN or infinite")
         return value
 
@@ -73,7 +92,9 @@ class LayerReader:
         return self._whole(name, self.floats(name))
 
     def _whole(self, name: str, value: np.ndarray) -> np.ndarray:
-        if value.size and (np.abs(value.astype(np.float64)).max() > MAX_INTEGER):
+        with np.errstate(over="ignore"):
+            largest = np.abs(value.astype(np.float64)).max(initial=0)
+        if largest > MAX_INTEGER:
             raise self.error(name, f"has values above {MAX_INTEGER}")
         whole = value.astype(np.int64)
         if not (whole == value).all():
@@ -131,22 +152,58 @@ class LayerReader:
 
     def attribute(self, name: str, default: int, least: int) -> int:
         """An attribute of the group, a whole number of ``least`` or more."""
-        value = self._group.attrs.get(name, default)
+        value = self._attribute(name, default)
         if not isinstance(value, int | np.integer) or not least <= value <= MAX_INTEGER:
             raise self.error("", f"has an attribute {name} that is no integer from {least} up")
         return int(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """An attribute of the group, true or false."""
-        value = self._group.attrs.get(name, default)
+        value = self._attribute(name, default)
         if not isinstance(value, bool | np.bool_):
             raise self.error("", f"has an attribute {name} that is neither true nor false")
         return bool(value)
 
+    def claim(self, name: str, size: int) -> None:
+        """Require that ``size`` bytes may be held for a dataset, once for each name."""
+        if name in self._claimed:
+            return
+        self._claimed.add(name)
+        self._budget.left -= size
+        if self._budget.left < 0:
+            raise self.error(name, f"claims {size} bytes, more than is left for a file of its size")
+
+    def _attribute(self, name: str, default: Any) -> Any:
+        """An attribute of one value that is no string or reference; None if it is not such."""
+        with self._undamaged(f"attribute {name}"):
+            attributes = self._group.attrs
+            if name not in attributes:
+                return default
+            found = attributes.get_id(name)
+            if found.shape != () or found.dtype.hasobject:
+                return None
+            return attributes[name]
+
+    @contextmanager
+    def _undamaged(self, name: str) -> Iterator[None]:
+        """Whatever h5py raises is one error that names the dataset."""
+        try:
+            yield
+        except NetFileError:
+            raise
+        except DAMAGE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise self.error(name, f"is damaged ({reason})") from error
+
     def _find(self, name: str) -> Any:
-        return _find(self._group, name)
+        with self._undamaged(name):
+            return _find(self._group, name)
 
     def _dataset(self, name: str) -> h5py.Dataset:
+        with self._undamaged(name):
+            return self._checked(name)
+
+    def _checked(self, name: str) -> h5py.Dataset:
         found = self._find(name)
         if not isinstance(found, h5py.Dataset):
             raise self.error(name, "is missing" if found is None else "is no dataset")
@@ -160,36 +217,42 @@ class LayerReader:
         if found.dtype.hasobject and found.size != 1:
             # Strings of any length lie elsewhere in the file, where many may share one.
             raise self.error(name, f"has {found.size} values where one string is expected")
+        self.claim(name, declared)
         return found
 
     def _read(self, name: str) -> Any:
-        return self._dataset(name)[()]
+        with self._undamaged(name):
+            return self._dataset(name)[()]
 
 
 @contextmanager
 def open_layers(path: str | os.PathLike[str]) -> Iterator[Iterator[LayerReader]]:
     """Open a ``.net`` file for its layers, in order."""
     name = os.fspath(path)
-    if Path(path).exists() and not Path(path).is_file():
+    try:
+        exists, is_file = Path(path).exists(), Path(path).is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise NetFileError(f"{name!r}: can't be a file's path ({error}); check the path") from error
+    if exists and not is_file:
         raise NetFileError(f"{name}: is a directory or a device, not a file; check the path")
-    if not Path(path).exists():
+    if not exists:
         raise NetFileError(f"{name}: there is no such file; check the path")
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
-        reason = str(error).splitlines()[0]
+    except DAMAGE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NetFileError(
             f"{name}: is no HDF5 file, or a truncated one ({reason}); export the net anew"
         ) from error
     try:
         with file:
-            yield _layers(name, file)
+            yield _layers(name, file, _Budget(Path(path).stat().st_size))
     except (OSError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NetFileError(f"{name}: is damaged ({reason}); export the net anew") from error
 
 
-def _layers(name: str, file: h5py.File) -> Iterator[LayerReader]:
+def _layers(name: str, file: h5py.File, budget: _Budget) -> Iterator[LayerReader]:
     group = _find(file, "layer")
     if not isinstance(group, h5py.Group):
         raise NetFileError(
@@ -205,7 +268,7 @@ def _layers(name: str, file: h5py.File) -> Iterator[LayerReader]:
         layer = _find(group, str(i))
         if not isinstance(layer, h5py.Group):
             raise NetFileError(f"{name}: layer/{i} is missing among {count}; export the net anew")
-        yield LayerReader(name, f"layer/{i}", layer)
+        yield LayerReader(name, f"layer/{i}", layer, budget)
 
 
 def _find(group: h5py.Group, path: str) -> Any:

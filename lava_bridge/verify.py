@@ -262,7 +262,7 @@ def _integer_side(net: Network) -> _Side:
 
     def run(x: Tensor) -> list[LayerOutput]:
         outputs, delay = [], 0
-        layers = net.run(x * net.input_scale, traces=True).layers
+        layers = net.run(net.encoded(x), traces=True).layers
         for layer, ran in zip(net.layers, layers, strict=True):
             delay += layer.steps
             if layer.neuron is not None:

@@ -199,6 +199,7 @@ def _restore_sigma_delta(layer: LayerReader, neuron: Any) -> None:
         neuron.threshold.data = thresholds / neuron.scale
     if layer.has("bias") and neuron.norm is None and layer.text("type") != "input":
         each = _per_channel_bias(layer, "bias", neuron) / neuron.scale
+        layer.claim("bias of each neuron", 4 * neuron.num_neurons)
         neuron.set_bias(each.reshape(-1, *[1] * (len(neuron.shape) - 1)).expand(neuron.shape))
     if layer.has("neuron/bias"):
         bias = layer.floats("neuron/bias").astype(np.float32)

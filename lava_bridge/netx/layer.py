@@ -105,7 +105,8 @@ class Layer:
 class InputLayer(Layer):
     """Neurons that the input drives.
 
-    Loihi's neurons take it as a bias that changes with time, ``weight * x + bias``.
+    Loihi's neurons take it as a bias that changes with time, ``weight * x + bias``. Sigma-delta
+    neurons take integers, which :meth:`encoded` makes of what the blocks take.
     """
 
     kind = "Input"
@@ -117,6 +118,10 @@ class InputLayer(Layer):
         self.neuron: Neuron = neuron
         self._weight = weight
         self._bias = bias
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """What the layer takes for an input ``x`` to the blocks."""
+        return x if isinstance(self.neuron, Lif) else x * self._weight + self._bias
 
     def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
         x = spikes.movedim(0, -1)
@@ -149,7 +154,8 @@ class SynapticLayer(Layer):
         graded: Whether the spikes that come in have other values than 0 and 1.
         recurrent: As ``synapses``, from the layer's own spikes of the step before.
         arriving: Delays of the spikes that come in, ``[*]`` of them.
-        synaptic: Delays of the activations of each neuron, beyond the one step.
+        synaptic: Delays of the activations of each neuron, beyond the one step; ``[K, O]`` where
+            the synapses have K outputs for each of O neurons, which add up when they arrive.
         leaving: Delays of the spikes of each neuron.
     """
 
@@ -178,6 +184,9 @@ class SynapticLayer(Layer):
         self.graded = graded
         self._recurrent = recurrent
         self._arriving = None if arriving is None else Delays(arriving)
+        self._outputs = tuple(shape)
+        if synaptic is not None and synaptic.dim() > len(shape):
+            self._outputs = tuple(synaptic.shape)
         self._synaptic = Delays(1 if synaptic is None else synaptic + 1)
         self._leaving = None if leaving is None else Delays(leaving)
 
@@ -196,8 +205,11 @@ class SynapticLayer(Layer):
         inputs = []
         for synapse in self._synapses:
             activation = self._weighed(synapse, spikes.flatten(0, 1))
-            activation = activation.reshape(*spikes.shape[:2], *self.shape)
-            inputs.append(delayed(self._synaptic, activation))
+            activation = activation.reshape(*spikes.shape[:2], *self._outputs)
+            activation = delayed(self._synaptic, activation)
+            if self._outputs != self.shape:
+                activation = activation.double().sum(dim=2)
+            inputs.append(activation)
         rest = min(max(self.begins - time, 0), len(spikes))
         if rest == len(spikes):
             silence = inputs[0].new_zeros(inputs[0].shape)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..errors import BridgeError
 from ..progress import progress_bar
-from .layer import Layer, LayerState, SynapticLayer
-from .neuron import ACTIVATION_BITS, Delta
+from .layer import InputLayer, Layer, LayerState, SynapticLayer
 from .neuron_reader import Options
 from .reader import read_layers
 
@@ -76,7 +75,6 @@ class Network:
         layers: The layers, without those that do nothing (flatten).
         input_shape: ``(C, H, W)`` or ``(C,)`` of an input; None if the file does not say.
         output_shape: Likewise of the output.
-        input_scale: What an input of 1 to the blocks is here: more than 1 for graded spikes.
         latency: Steps from an input to the output that it causes first, delays apart.
 
     Raises:
@@ -122,12 +120,8 @@ class Network:
             for layer in self.layers:
                 layer.begins = later + layer.steps
                 later += layer.steps - layer.delay_shift
-        self.input_scale = 1
-        if isinstance(self.layers[0].neuron, Delta):
-            self.input_scale = 1 << ACTIVATION_BITS
         first = self.layers[0]
-        # Of a layer that is left out, too: the spikes are then those that it would have sent.
-        self._graded_input = not isinstance(first, SynapticLayer) or first.graded
+        self._graded_input = first.graded if isinstance(first, SynapticLayer) else True
         self.reset()
 
     def reset(self) -> None:
@@ -135,6 +129,15 @@ class Network:
         self._states = [LayerState() for _ in self.layers]
         self._time = 0
         self._batch: int | None = None
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """What :meth:`run` takes for an input ``x`` to the blocks that the file was made of.
+
+        That is ``x`` itself, but for an input layer of sigma-delta neurons: ``weight * x + bias``
+        with the integers of the file (64 and 0 where it has none).
+        """
+        first = self.layers[0]
+        return first.encoded(x) if isinstance(first, InputLayer) else x
 
     def __len__(self) -> int:
         return len(self.layers)

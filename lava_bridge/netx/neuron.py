@@ -219,7 +219,6 @@ class Delta(Neuron):
 
     Args:
         threshold: The mantissa.
-        weight, bias: The input is taken as ``weight * x / 64 + bias``.
         spike_exp: The binary point of a spike.
         message_bits: Bits of a spike.
     """
@@ -227,28 +226,20 @@ class Delta(Neuron):
     traces = ("act", "residue")
     states = 2
 
-    def __init__(
-        self, threshold: Tensor, weight: int, bias: int, spike_exp: int, message_bits: int
-    ) -> None:
+    def __init__(self, threshold: Tensor, spike_exp: int, message_bits: int) -> None:
         self.threshold = threshold
-        self.weight = weight
-        self.bias = bias
         self.spike_exp = spike_exp
         self.message_bits = message_bits
         self.spike_scale = 1 << (ACTIVATION_BITS + spike_exp)
 
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
-        x = inputs[0].double()
-        # The operator aligns it with the states itself.
-        x = x * (self.weight / (1 << ACTIVATION_BITS)) + self.bias
-        x = torch.floor(x * (1 << self.spike_exp))
-        threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
         act, residue = _like(state, torch.float64)
         done = loihi.delta(
-            x,
-            threshold,
+            inputs[0].double(),
+            self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS)),
             act,
             residue,
+            spike_exp=self.spike_exp,
             state_exp=ACTIVATION_BITS,
             keep=keep,
             backend=current_backend(),

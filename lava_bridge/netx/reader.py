@@ -121,7 +121,7 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
     if kind == "SDNN":
         bits = message_bits(group, GRADED_BITS)
         threshold = values(group, "vThMant", shape)
-        neuron: Neuron = Delta(threshold, weight, bias, reading.options.spike_exp, bits)
+        neuron: Neuron = Delta(threshold, reading.options.spike_exp, bits)
     elif kind == "CUBA":
         neuron = lif(group, shape, reading, None)
     else:
@@ -155,28 +155,29 @@ def _dense_recurrent(group: LayerReader, reading: Reading) -> Layer:
 
 def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = None) -> Layer:
     shape = (math.prod(group.shape()),)
+    delays: dict[str, Any] = {}
     synapses: list[synapse.Synapse] = []
     recurrent: list[synapse.Synapse] = []
     inputs = 0
     for part in _parts(group):
-        weight = _matrix(group, f"weight{part}", shape[0])
+        name = f"weight{part}"
+        weight = _matrix(group, name, shape[0])
         if synapses and weight.shape[1] != inputs:
-            raise group.error(f"weight{part}", f"takes {weight.shape[1]} neurons, not {inputs}")
+            raise group.error(name, f"takes {weight.shape[1]} neurons, not {inputs}")
         inputs = weight.shape[1]
         back = np.zeros((shape[0], 0), np.int64)
         if fed_back is not None:
             back = _matrix(group, f"{fed_back}{part}", shape[0])
-        made = _spread(group, f"weight{part}", np.hstack([weight, back]), inputs)
-        synapses.append(made[0])
+        (forward, again), shift = _spread(group, name, weight, back)
+        if group.has("delay"):
+            forward, delays = _dense_delays(group, forward, fed_back)
+        synapses.append(_dense_synapse(forward, shift))
         if fed_back is not None:
-            recurrent.append(made[1])
+            recurrent.append(_dense_synapse(again, shift))
     if reading.shape is not None and math.prod(reading.shape) != inputs:
         raise group.error(
             "weight", f"takes {inputs} neurons, but the layer before it has {reading.shape}"
         )
-    delays: dict[str, Any] = {}
-    if group.has("delay"):
-        delays = _dense_delays(group, shape[0], inputs, fed_back)
     layer = SynapticLayer(
         group.name,
         "Dense",
@@ -192,33 +193,41 @@ def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = Non
 
 
 def _spread(
-    group: LayerReader, name: str, weight: np.ndarray, inputs: int
-) -> tuple[synapse.Synapse, ...]:
-    """Synapses of a matrix and of the one fed back beside it, spread over eight bits as one."""
+    group: LayerReader, name: str, *parts: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], int]:
+    """Matrices side by side, spread over eight bits as one and cut each by itself; the shift."""
     try:
-        spread_out = spread(weight)
+        spread_out = spread(np.hstack(parts))
     except ValueError as error:
         raise group.error(name, str(error)) from error
-    made = []
-    for part in (spread_out.weight[:, :inputs], spread_out.weight[:, inputs:]):
-        kept, shift = cut(part, spread_out.bits), spread_out.shift
-        if not (kept & ((1 << shift) - 1)).any():
-            kept, shift = kept >> shift, 0  # shifting the sum is shifting the weights
-        made.append(synapse.dense(kept, shift))
-    return tuple(made)
+    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+    each = np.split(spread_out.weight, ends, axis=1)
+    return tuple(cut(part, spread_out.bits) for part in each), spread_out.shift
+
+
+def _dense_synapse(weight: np.ndarray, shift: int) -> synapse.Synapse:
+    if not (weight & ((1 << shift) - 1)).any():
+        weight, shift = weight >> shift, 0  # shifting the sum is shifting the weights
+    return synapse.dense(weight, shift)
 
 
 def _dense_delays(
-    group: LayerReader, outputs: int, inputs: int, fed_back: str | None
-) -> dict[str, Tensor]:
-    """Axonal delays, where Lava has them: on the synapse."""
-    delay = _delays(group)
+    group: LayerReader, weight: np.ndarray, fed_back: str | None
+) -> tuple[np.ndarray, dict[str, Tensor]]:
+    """Delays, where Lava has them: on the synapse; and the weights that go with them."""
+    delay, (outputs, inputs) = _delays(group), weight.shape
+    if delay.size == weight.size and delay.size not in (1, outputs):
+        # Each synapse its own: the weights of each delay by themselves.
+        steps, delay = np.unique(delay), delay.reshape(weight.shape)
+        each = [np.where(delay == step, weight, 0) for step in steps]
+        repeated = torch.from_numpy(np.repeat(steps[:, None], outputs, axis=1))
+        return np.concatenate(each), {"synaptic": repeated}
     if delay.size not in (1, outputs, inputs):
         raise group.error("delay", f"has {delay.size} delays for {outputs} neurons")
     if delay.size == inputs != outputs and fed_back is None:
-        return {"arriving": torch.from_numpy(delay)}
-    steps = torch.from_numpy(np.broadcast_to(delay, (outputs,)).copy())
-    return {"synaptic" if fed_back is None else "leaving": steps}
+        return weight, {"arriving": torch.from_numpy(delay)}
+    axon = torch.from_numpy(np.broadcast_to(delay, (outputs,)).copy())
+    return weight, {"synaptic" if fed_back is None else "leaving": axon}
 
 
 Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]

@@ -60,13 +60,15 @@ def run(run_in: Run, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def other_lava(tmp_path: Path) -> Path:
-    """A folder with a Lava that is not ours: a slayer, and a netx that imports it."""
+    """A folder with a Lava that is not ours, whose parts import each other."""
     folder = tmp_path / "installed"
     for name, code in {
         "lib/dl/slayer": "here = 'other'",
         "lib/dl/slayer/block": "",
         "lib/dl/netx": "from lava.lib.dl import slayer",
         "magma": "",
+        "proc/conv": "",
+        "proc/conv/process": "from lava import magma",
     }.items():
         package = folder / "lava" / name
         package.mkdir(parents=True)

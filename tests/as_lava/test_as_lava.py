@@ -1,6 +1,7 @@
 """as_lava: Lava's names give this library's modules, or an error, and never a mixture."""
 
 import json
+import shutil
 
 import pytest
 
@@ -55,8 +56,23 @@ STATEMENTS = {
     "from lava.lib.dl.slayer.neuron.dynamics.resonator import dynamics as found": "dynamics",
     "import lava as found": "lava",
     "import lava.proc as found": "lava.proc",
-    "import lava.magma": "ModuleNotFoundError: lava.magma: not in lava_bridge, which provides",
-    "import lava.magma.core.run_configs": "ModuleNotFoundError: lava.magma: not in lava_bridge",
+    "from lava.proc import conv as found": "lava_bridge.proc.conv",
+    "from lava.proc import io as found": "lava_bridge.proc.io",
+    "import lava.proc.conv.utils as found": "lava_bridge.proc.conv.utils",
+    "from lava.proc.io.source import RingBuffer as found": "RingBuffer",
+    "import lava.magma as found": "lava.magma",
+    "import lava.magma.core.run_configs as found": "lava_bridge.proc.run",
+    "from lava.magma.core.run_conditions import RunSteps as found": "RunSteps",
+    "from lava.magma.core.process.process import AbstractProcess as found": "AbstractProcess",
+    "from lava.magma.core.model.py.ports import PyInPort as found": "PyInPort",
+    "from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol as found": (
+        "LoihiProtocol"
+    ),
+    "from lava.magma.core.run_conditions import RunContinuous": "ImportError: cannot import name",
+    "import lava.magma.compiler": "ModuleNotFoundError: lava.magma.compiler: not in lava_bridge",
+    "import lava.magma.core.learning": "ModuleNotFoundError: lava.magma.core.learning: not in lava",
+    "import lava.proc.lif": "ModuleNotFoundError: lava.proc.lif: not in lava_bridge, which",
+    "import lava.proc.io.encoder": "ModuleNotFoundError: lava.proc.io.encoder: there is no lava_b",
     "import lava.lib.dl.netx": "ModuleNotFoundError: lava.lib.dl.netx: not in lava_bridge",
     "from lava.lib.dl import netx": "ModuleNotFoundError: lava.lib.dl.netx: not in lava_bridge",
     "import lava.lib.dl.slayer.nothing": "ModuleNotFoundError: lava.lib.dl.slayer.nothing: there",
@@ -102,7 +118,11 @@ def test_an_import_gives_ours_or_one_line_that_says_what_is_missing(run, results
         assert found.startswith(expected)
         assert "\n" not in found
         if "not in lava_bridge, which" in found:
-            assert "lava.lib.dl.slayer" in found.partition("provides")[2]
+            provided = found.partition("provides")[2].partition(";")[0].strip()
+            assert (
+                provided
+                == "lava.lib.dl.slayer, lava.proc.conv, lava.proc.io and some of lava.magma"
+            )
 
 
 def test_classes_are_the_same_under_both_names(run):
@@ -168,6 +188,13 @@ from lava.lib.dl import netx
 assert netx.slayer is lava.lib.dl.slayer is lava_bridge.slayer
 assert lava.lib.dl.slayer.block is lava_bridge.slayer.block
 assert sys.argv[1] in netx.__file__ and sys.argv[1] in lava.magma.__file__
+import lava.proc.conv.process
+assert sys.argv[1] in lava.proc.conv.process.__file__
+assert lava.proc.conv.process.magma is lava.magma
+try:
+    import lava.magma.core.run_configs
+except ModuleNotFoundError as error:
+    assert "'lava.magma.core'" in str(error) or "provides lava.lib.dl.slayer;" in str(error), error
 try:
     import lava.lib.dl.slayer.nothing
 except ModuleNotFoundError as error:
@@ -180,6 +207,36 @@ def test_replace_takes_the_place_of_slayer_and_leaves_the_rest(run, other_lava, 
     done = run("-c", REPLACED.format(before=before), other_lava, first=other_lava)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "lava.lib.dl.slayer.nothing: there is no lava_bridge.slayer.nothing\n"
+
+
+def test_replace_provides_the_processes_where_lava_has_slayer_alone(run, other_lava):
+    """As lava-dl is installed without lava-nc."""
+    for part in ("magma", "proc"):
+        shutil.rmtree(other_lava / "lava" / part)
+    done = run(
+        "-c",
+        "import lava_bridge; lava_bridge.as_lava(replace=True)\n"
+        "import lava.lib.dl.netx, lava.proc.conv.process, lava_bridge.proc\n"
+        "from lava.magma.core.process.process import AbstractProcess\n"
+        "assert AbstractProcess is lava_bridge.proc.AbstractProcess\n"
+        "assert lava.proc.conv is lava_bridge.proc.conv\n",
+        first=other_lava,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_beside_a_real_lava_nc_alone_slayer_is_provided_and_the_rest_is_its_own(run, other_lava):
+    shutil.rmtree(other_lava / "lava" / "lib")
+    done = run(
+        "-c",
+        "import lava_bridge; lava_bridge.as_lava()\n"
+        "import lava.lib.dl.slayer, lava.proc.conv.process, sys\n"
+        "assert lava.lib.dl.slayer is lava_bridge.slayer\n"
+        "assert sys.argv[1] in lava.proc.conv.process.__file__\n",
+        other_lava,
+        first=other_lava,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_that_is_called_lava_is_no_lava(run, tmp_path):

@@ -129,7 +129,7 @@ SIZES = {"everyday": (300, 2**15), "chip": (2**17 - 1, 2**23), "register": (2**3
 _ENDS = {
     "decay": [0, 1, 4095, 4096],
     "turn": [0, 1, 4095, 4096, -1, -4096],
-    "threshold": [0, 1, 64, HALF - 1, HALF, 2**31 - 64, -64],
+    "threshold": [0, 1, 64, HALF - 1, HALF, 2**31 - 64, -64, -(2**31)],
     "state": [0, 1, -1, HALF - 1, HALF, -HALF, 1 - HALF, 2**31 - 1, -(2**31)],
     "input": [0, 1, -1, 2**17 - 1, 1 - 2**17, 2**17, -(2**17), 2**25, 2**31 - 1, 1 - 2**31],
 }
@@ -141,7 +141,7 @@ def whole(shape, seed: int, size: int, kind: str, dtype: torch.dtype) -> Tensor:
     limits = {"decay": (0, 4097), "turn": (-4096, 4097), "threshold": (0, size // 4 + 1)}
     low, high = limits.get(kind, (-size, size + 1))
     drawn = torch.randint(low, high, shape, generator=maker)
-    ends = torch.tensor([end for end in _ENDS[kind] if abs(end) <= max(size, 4096)])
+    ends = torch.tensor([end for end in _ENDS[kind] if -size - 1 <= end <= max(size, 4096)])
     picked = ends[torch.randint(len(ends), shape, generator=maker)]
     at_the_ends = torch.rand(shape, generator=maker) < 0.2
     return torch.where(at_the_ends, picked, drawn).to(dtype)

@@ -1,5 +1,8 @@
 """Neurons in Loihi's arithmetic: native kernels, the torch reference, and NumPy's 32 bits."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from compared import assert_same
@@ -35,6 +38,36 @@ def one_run(layout, size="chip", dtype=torch.float32, seed=0, kind="neuron"):
         "dtype": dtype,
         **settings,
     }
+
+
+# Against Lava -------------------------------------------------------------------------------------
+
+# What tests/reference/loihi_neurons.py saw, and what it told the models.
+RECORDED = Path(__file__).parents[1] / "data" / "loihi_neurons.npz"
+TOLD = {
+    "lif_reset": {"reset_interval": 5, "reset_phase": 3 - 1},  # Lava counts steps from 1
+    "delta": {"spike_exp": 1, "state_exp": 6},
+    "sigma_delta": {"state_exp": 6},
+}
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize("neuron", [*CASES, "lif_reset"])
+def test_lavas_own_models_give_these_integers(neuron, backend):
+    with np.load(RECORDED) as file:
+        found = {key: torch.from_numpy(file[key]) for key in file if key.startswith(f"{neuron}/")}
+
+    def numbers(kind):
+        keys = sorted(key for key in found if key.startswith(f"{neuron}/{kind}"))
+        return [found[key].double().unsqueeze(0) for key in keys]
+
+    name = "lif" if neuron == "lif_reset" else neuron
+    inputs = [*numbers("input"), None][: CASES[name].inputs]
+    told = TOLD.get(neuron, {}) | ({} if name == "sigma" else {"keep": True})
+    done = CASES[name].operator(*inputs, *numbers("parameter"), **told, backend=backend)
+    expected = numbers("output")
+    lasts = [sequence[..., -1] for sequence in expected[1:]]
+    assert_same(done, [*(expected[:1] if name == "sigma" else expected), *lasts])
 
 
 # Against NumPy ------------------------------------------------------------------------------------
@@ -204,6 +237,20 @@ def test_a_current_wraps_once_as_on_the_chip(backend):
     run = loihi.lif(x.reshape(1, 1, -1), forgets, *[zero] * 5, keep=True, backend=backend)
     found = run.current.flatten().long().tolist()
     assert found == [2**23, 64 - 2**23, 2**23, 64 - 2**23, 0, 2**24 - 2**31, 0]
+    # And without an activation, from states at the ends.
+    states = torch.tensor([[2**23, 2**23 + 1, -(2**23), 1 - 2**23, 3 * 2**23]]).double()
+    silent = torch.zeros(1, 5, 1).double()
+    last = loihi.lif(silent, *[zero] * 4, states, zero, backend=backend).last_current
+    assert last.flatten().long().tolist() == [2**23, 1 - 2**23, 2**23, 1 - 2**23, 2**23]
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_the_lowest_integer_has_no_magnitude_and_is_not_sent(backend):
+    zero = torch.zeros(1, dtype=torch.float64)
+    x = torch.tensor([-(2**31), -(2**31), 1 - 2**31]).double().reshape(1, 1, 3)
+    run = loihi.delta(x, zero + 1, zero, zero, keep=True, backend=backend)
+    assert run.spike.flatten().tolist() == [0, 0, 1 - 2**31]
+    assert run.residue.flatten().tolist() == [-(2**31), -(2**31), 0]
 
 
 def test_what_does_not_fit_is_said():

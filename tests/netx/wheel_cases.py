@@ -1,7 +1,7 @@
 """The recorded runs that lava-dl's wheel carries, in the terms of ``lava_bridge.netx.Network``.
 
 ``tests/lava/lib/dl/netx`` of lava-dl 0.6.0 has nets and the runs that its tests compare Lava's
-with. Each was also run in the real netx (lava-nc 0.10.0, Python 3.10). What they are there, and here:
+with. All were run again in the real Lava (lava-nc 0.10.0, Python 3.10). What they are:
 
 - ``tinynet`` (test_hdf5.py): ``input_bias.npy`` ``[W, H, C]`` becomes the bias of the input's
   neurons for all steps; resets make it 17 steps for each sample, as ``reset_interval=17`` does.
@@ -20,9 +20,9 @@ with. Each was also run in the real netx (lava-nc 0.10.0, Python 3.10). What the
 - ``ntidigits`` (test_hdf5.py): spikes ``[C, T]`` into the first five groups of the file (the sixth,
   ``average``, is none that Lava can make). lava-dl compares one column alone; but all 242 rows and
   2999 steps agree: Lava's step t is step t + 1 of ``output.npy``. It took the real netx 310 s.
-- ``dense``, ``complex_dense``, ``tinynet_sdnn`` (test_blocks.py): single blocks made of arrays; here
-  a file is written of them. Lava's blocks take them without ``input_message_bits``, so that graded
-  spikes count as one. (The test of a resonator as an input can't be said by a file.)
+- ``dense``, ``complex_dense``, ``tinynet_sdnn`` (test_blocks.py): single blocks made of arrays;
+  here a file is written of them. Lava's blocks take them without ``input_message_bits``, so that
+  graded spikes count as one. (The test of a resonator as an input can't be said by a file.)
 """
 
 from collections.abc import Callable

@@ -50,8 +50,7 @@ def main(record: Path) -> int:
     os.environ.setdefault("MPLBACKEND", "agg")
     import pytest
 
-    # slayer alone: netx needs all of the real lava.proc.
-    lava_bridge.as_lava.PACKAGES = {"lava.lib.dl.slayer": "lava_bridge.slayer"}
+    # Where lava-nc is installed that is slayer alone.
     lava_bridge.as_lava(replace=True)
     outcomes = Outcomes()
     with tempfile.TemporaryDirectory() as folder:
