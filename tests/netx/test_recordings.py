@@ -22,7 +22,7 @@ REGISTER = 1 << 23
 
 def test_each_net_has_a_run() -> None:
     assert names() == sorted(path.stem for path in DATA.glob("*.npz"))
-    assert len(names()) > 40
+    assert len(names()) >= 40
 
 
 @pytest.mark.parametrize("name", names())

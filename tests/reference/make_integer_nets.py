@@ -31,10 +31,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import make_netx_inputs as exported
+import net_layers
 import numpy as np
 from net_layers import (
-    SAMPLES,
-    SILENT_STEPS,
     STEPS,
     Case,
     Draw,
@@ -42,12 +41,10 @@ from net_layers import (
     conv,
     cuba,
     dense,
-    drawn_input,
     flatten,
     input_layer,
     resonator,
     sdnn,
-    write_net,
 )
 
 import lava_bridge
@@ -311,10 +308,9 @@ WRAPPED = (131072, 131071, 131073, -131072, -131071, -131073, 262144, -262144, 1
 
 def wrapped_current(draw: Draw) -> Case:
     """Currents at, beyond and far beyond 24 bits, of both signs, from graded input."""
-    del draw
-    x = np.zeros((SAMPLES, len(WRAPPED), STEPS), dtype=np.int32)
+    x = np.zeros((net_layers.SAMPLES, len(WRAPPED), STEPS), dtype=np.int32)
     x[0, :, 0] = WRAPPED
-    x[1, :, :-SILENT_STEPS:5] = np.array(WRAPPED)[::-1, None]
+    x[1, :, : -net_layers.SILENT_STEPS : 5] = np.array(WRAPPED)[::-1, None]
     x[0, :, 6] = 1
     x[0, :, 9] = np.roll(WRAPPED, 3)
     layers = [dense(np.eye(10, dtype=int) * 2 - np.eye(10, dtype=int, k=1), cuba(131071, 0, 4096))]
@@ -429,7 +425,7 @@ def rf_extremes(draw: Draw) -> Case:
 
 
 # Those of make_netx_inputs.py that no other case is like.
-EXPORTED = ("conv", "cuba", "recurrent", "biased", "rf", "rf_iz")
+EXPORTED = ("conv", "cuba", "recurrent", "rf")
 
 # The place in the list is the seed.
 CASES: list[Callable[[Draw], Case]] = [
@@ -481,28 +477,23 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="only these names (default: all)")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-
-    def wanted(name: str) -> bool:
-        return name in (arguments.names or [name])
-
     for seed, make in enumerate(CASES):
-        if wanted(make.__name__):
-            draw = Draw(seed)
+        if make.__name__ in (arguments.names or [make.__name__]):
+            draw, path = Draw(seed), arguments.folder / f"{make.__name__}.net"
             case = make(draw)
-            path = arguments.folder / f"{make.__name__}.net"
-            write_net(path, case.layers)
-            x = drawn_input(case, draw)
-            np.savez_compressed(path.with_suffix(".npz"), x=x, kwargs=json.dumps(case.kwargs or {}))
+            net_layers.write_net(path, case.layers)
+            x, kwargs = net_layers.drawn_input(case, draw), json.dumps(case.kwargs or {})
+            np.savez_compressed(path.with_suffix(".npz"), x=x, kwargs=kwargs)
     for seed, export in enumerate(exported.NETS):
         name = f"blocks_{export.__name__}"
-        if export.__name__ in EXPORTED and wanted(name):
-            path = arguments.folder / f"{name}.net"
-            drawing = exported.Draw(seed)
+        if export.__name__ in EXPORTED and name in (arguments.names or [name]):
+            drawing, path = exported.Draw(seed), arguments.folder / f"{name}.net"
             blocks, shape = export(drawing)
             lava_bridge.export_hdf5(blocks, path, input_shape=shape)
-            x = drawing.random.random((SAMPLES, *shape, STEPS)) < exported.INPUT_RATE
-            x[..., -SILENT_STEPS:] = 0
-            np.savez_compressed(path.with_suffix(".npz"), x=x.astype(np.int32), kwargs="{}")
+            size = (net_layers.SAMPLES, *shape, STEPS)
+            x = (drawing.random.random(size) < exported.INPUT_RATE).astype(np.int32)
+            x[..., -net_layers.SILENT_STEPS :] = 0
+            np.savez_compressed(path.with_suffix(".npz"), x=x, kwargs="{}")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ Layer = dict[str, Any]
 class Case(NamedTuple):
     """A net as layers of a file, the shape of its input, and what else there is to say.
 
-    ``values`` are the least and most of the input's integers: by default spikes of 0 and 1; ``x`` is
-    the input, where it is not drawn.
+    ``values`` are the least and most of the input's integers: by default spikes of 0 and 1.
+    ``x`` is the input, where it is not drawn.
     """
 
     layers: list[Layer]
