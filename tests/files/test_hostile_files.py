@@ -24,7 +24,7 @@ from .hostile import CORPUS, DTYPES, write_good
 
 ROOT = Path(__file__).parents[2]
 # Each takes the path of a file.
-READERS = ["lava_bridge.load_hdf5"]
+READERS = ["lava_bridge.load_hdf5", "lava_bridge.netx.Network"]
 
 # Of one file.
 MOST_SECONDS = 20
