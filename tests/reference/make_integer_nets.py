@@ -19,8 +19,7 @@ Real Lava can't load these, so that there is no recording of them:
 - delays below 0 (``ValueError``), or neither as many as inputs nor as outputs.
 
 It also takes delays of each weight, and decays above 4096, which slayer never writes and
-``lava_bridge.netx`` refuses; and it makes all weights 0 where they have one sign and exceed eight
-bits, which ``lava_bridge.netx`` refuses as well.
+``lava_bridge.netx`` refuses, as it does weights of one sign beyond eight bits: Lava makes them 0.
 """
 
 import argparse
