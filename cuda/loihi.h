@@ -1,5 +1,5 @@
-// Neurons in Loihi's arithmetic, as Lava's fixed_pt models run it (lava_bridge/ops/loihi/): inputs and
-// sums are registers of 32 bits, which wrap, states have 24.
+// Neurons in Loihi's arithmetic, as Lava's fixed_pt models run it (lava_bridge/ops/loihi/): inputs
+// and sums are registers of 32 bits, which wrap, states have 24.
 
 static const int ACTIVATION_BITS = 6;  // an activation is shifted left by these
 static const int STATE_BOUND = 1 << 23;
@@ -110,7 +110,7 @@ template <class L> struct LoihiLif {
     }
 
   private:
-    // A current beyond its 24 bits comes in again at the other end, once. They are -2^23 + 1 ... 2^23.
+    // A current beyond its 24 bits, -2^23 + 1 ... 2^23, comes in again at the other end, once.
     LB_INLINE static Int turned_over(Int x) {
         // Once is all there is to an x within 2^24.
         if constexpr (L::narrow) return L::shifted((x - 1) << 8, 8) + 1;
@@ -119,11 +119,11 @@ template <class L> struct LoihiLif {
     }
 };
 
-// Resonate and fire: `izhikevich` fires by the imaginary part, and is reset; else it fires by the real
-// part, where the phase passes zero.
+// Resonate and fire: `izhikevich` fires by the imaginary part, and is reset; else it fires by the
+// real part, where the phase passes zero.
 // in: real and imaginary activation (null: 0). out: spike; real and imaginary state after the step.
-// Parameters: sine, cosine, threshold, real and imaginary state before the first step. Results: real
-// and imaginary state after the last step.
+// Parameters: sine, cosine, threshold, real and imaginary state before the first step. Results:
+// real and imaginary state after the last step.
 template <class L, bool izhikevich> struct LoihiResonator {
     typedef typename L::Real Real;
     typedef typename L::Int Int;

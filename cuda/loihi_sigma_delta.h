@@ -54,9 +54,9 @@ template <class L> struct LoihiSigma {
     }
 };
 
-// in: x. out: messages; x shifted, and residue, after each step. Parameters: threshold, x shifted and
-// residue before the first step. Results: these two after the last step. Numbers: the shifts of x (to
-// the left) and of a message (to the right).
+// in: x. out: messages; x shifted, and residue, after each step. Parameters: threshold, x shifted
+// and residue before the first step. Results: these two after the last step. Numbers: the shifts of
+// x (to the left) and of a message (to the right).
 template <class L> struct LoihiDelta {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
