@@ -267,10 +267,10 @@ def _bomb(file: h5py.File, outside: Path) -> None:
         weight.id.write_direct_chunk((row, 0), chunk)
 
 
-@spoiled("zeros, of no bits")
-def _no_bits(file: h5py.File, outside: Path) -> None:
-    weight = _as_dense(file, 1 << 13, "i4", chunks=(1 << 13, 1 << 13), scaleoffset=0)
-    weight[:] = np.zeros((1 << 13, 1 << 13), np.int32)
+@spoiled("zeros, of one bit")
+def _one_bit(file: h5py.File, outside: Path) -> None:
+    weight = _as_dense(file, 1 << 12, "i4", chunks=(1 << 12, 1 << 12), scaleoffset=0)
+    weight[:] = np.zeros((1 << 12, 1 << 12), np.int32)
 
 
 # Links --------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ ADDRESS_SPACE = 16 << 30
 # What readers may take: other forms of the same numbers, and sizes that no memory is taken for (the
 # blocks have theirs from the input).
 HARMLESS = {
+    "zeros, of one bit",
     "weight: enumeration",
     "weight: array type",
     "weight: 32 dimensions",
