@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .errors import BridgeError
 
-__all__ = ["NXT_to_TNX", "TNX_to_NXT"]
+__all__ = ["NXT_to_TNX", "TNX_to_NXT", "plain_channel"]
 
 
 def TNX_to_NXT(x_seq: Tensor) -> Tensor:
@@ -28,6 +28,15 @@ def NXT_to_TNX(x_seq: Tensor) -> Tensor:
     """
     _require_sequence(x_seq, "[N, *, T]")
     return x_seq.movedim(-1, 0)
+
+
+def plain_channel(frames: Tensor) -> Tensor:
+    """Frames ``[*, C, H, W]`` for a convolution; a view of them where there is one channel.
+
+    A dimension of one element may have any stride, and with some of them (1, as channels that are
+    last in memory have) torch 2.13's convolutions of single channels read beyond their input.
+    """
+    return frames.squeeze(-3).unsqueeze(-3) if frames.shape[-3] == 1 else frames
 
 
 def _require_sequence(x_seq: Tensor, layout: str) -> None:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..layout import plain_channel
+
 __all__ = ["Synapse", "conv", "conv_transpose", "dense", "pool", "unpool", "wrapped"]
 
 # Below these every whole number is a float's.
@@ -96,7 +98,7 @@ def conv(
     """``[M, C, H, W]`` by a weight ``[O, C / groups, height, width]``, as torch convolves."""
 
     def apply(spikes: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(spikes, weight, None, stride, padding, dilation, groups)
+        return F.conv2d(plain_channel(spikes), weight, None, stride, padding, dilation, groups)
 
     return Synapse(weight, apply, _largest_sum(weight, 1), CONV_BITS)
 
@@ -111,7 +113,9 @@ def conv_transpose(
     """``[M, C, H, W]`` by a weight ``[C, O / groups, height, width]``, transposed."""
 
     def apply(spikes: Tensor, weight: Tensor) -> Tensor:
-        return F.conv_transpose2d(spikes, weight, None, stride, padding, 0, groups, dilation)
+        return F.conv_transpose2d(
+            plain_channel(spikes), weight, None, stride, padding, 0, groups, dilation
+        )
 
     each_group = weight.reshape(groups, -1, *weight.shape[1:])
     fan_in = int(np.abs(each_group).sum(axis=(1, 3, 4)).max(initial=0))
@@ -135,7 +139,7 @@ def pool(
     def apply(spikes: Tensor, weight: Tensor) -> Tensor:
         if any(fill):
             spikes = F.pad(spikes, (0, fill[1], 0, fill[0]))
-        return F.conv2d(spikes, weight, None, stride, padding, dilation, channels)
+        return F.conv2d(plain_channel(spikes), weight, None, stride, padding, dilation, channels)
 
     return Synapse(each, apply, _largest_sum(weight, 1), CONV_BITS)
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -331,3 +332,34 @@ def test_the_step_between_layers_in_every_memory_order(persistent, batch, time, 
         assert torch.equal(torch.autograd.grad(y, x, grad)[0], F.pad(grad[..., 1:], (0, 1)))
         if persistent:
             waiting = x[..., -1].detach()
+
+
+# Single channels ----------------------------------------------------------------------------------
+
+
+@every_order
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose", "Pool", "Unpool"])
+def test_single_channels_are_exact_in_every_geometry(name, order):
+    """Torch 2.13 reads beyond its input where a single channel has a stride of 1, as it may."""
+    random = np.random.default_rng(0)
+
+    def pair(least, most):
+        return tuple(int(size) for size in random.integers(least, most + 1, 2))
+
+    for seed in range(150):
+        window = {"kernel_size": pair(1, 3), "stride": (1, 2)}
+        window |= {"padding": (pair(0, 1)[0], 0), "dilation": (pair(1, 2)[0], 1)}
+        channels = (1, int(random.integers(1, 3))) if name.startswith("Conv") else ()
+        synapse = drawn_anew(
+            getattr(slayer.synapse, name)(*channels, **window, pre_hook_fx=quantizer)
+        )
+        shape = (1, pair(5, 9)[0], pair(3, 4)[0])  # one column is left
+        x = laid_out(spikes((2, *shape, 12), seed), order)
+        mine = synapse(x)
+        grad = torch.randint(-2, 3, mine.shape).float()
+        mine = outcome(synapse, synapse, x, grad)
+        wide = synapse.double()
+        reference = outcome(wide, partial(conv3d_form, wide), x.double(), grad.double())
+        assert torch.equal(mine[0].double(), reference[0]), window
+        for ours, theirs in zip(mine, reference, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-3)

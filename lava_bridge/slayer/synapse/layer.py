@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import BridgeError
+from ...layout import plain_channel
 from ..checks import require
 
 __all__ = ["Conv", "ConvTranspose", "Dense", "GenericLayer", "Pool", "Unpool"]
@@ -143,10 +144,13 @@ class GenericLayer(torch.nn.Module):
 
     def _convolve(self, frames: Tensor, weight: Tensor, groups: int) -> Tensor:
         stride, padding, dilation = self.stride[:2], self.padding[:2], self.dilation[:2]
+        frames = plain_channel(frames)
         if self.transposed:
             size = stride, padding, self.output_padding[:2], groups, dilation
-            return F.conv_transpose2d(frames, weight, None, *size)
-        return F.conv2d(frames, weight, None, stride, padding, dilation, groups)
+            z = F.conv_transpose2d(frames, weight, None, *size)
+        else:
+            z = F.conv2d(frames, weight, None, stride, padding, dilation, groups)
+        return plain_channel(z)  # its gradient comes plain as well
 
     def _plane(self, input_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
         """Height and width after the convolution of a plane of this height and width."""
