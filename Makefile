@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The references that no extra can name: lava-dl's metadata asks for Python 3.10, though its slayer
-# runs on newer ones; a second SpikingJelly can't stand beside the first; and lava-nc must not be
-# importable, as its convolution alone is asked for, of which a file imports on newer Pythons.
+# runs on newer ones; a second SpikingJelly can't stand beside the first; and of lava-nc newer Pythons
+# can import one file alone, so that it stays out of their sight.
 LAVA_DL := lava-dl==0.6.0
 LAVA_NC := 0.10.0
 SPIKINGJELLY_OLD := 0.0.0.0.14
@@ -23,9 +23,9 @@ test: $(VENV)/references
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=2.0.0 $(BIN)/python -m pytest
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=$(SPIKINGJELLY_OLD) PYTHONPATH=$(CURDIR)/$(OLD_LINE) \
 		$(BIN)/python -m pytest --ignore=tests/slayer --ignore=tests/training \
-		--ignore=tests/proc --ignore=tests/project --ignore=tests/benchmarks --ignore=tests/as_lava/test_as_lava.py \
-		--ignore=tests/as_lava/test_command_line.py --ignore-glob='tests/as_lava/test_upstream_*' \
-		--ignore-glob='tests/kernels/test_[!bc]*'
+		--ignore=tests/proc --ignore=tests/project --ignore=tests/benchmarks \
+		--ignore=tests/as_lava/test_as_lava.py --ignore=tests/as_lava/test_command_line.py \
+		--ignore-glob='tests/as_lava/test_upstream_*' --ignore-glob='tests/kernels/test_[!bc]*'
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
