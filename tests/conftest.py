@@ -1,10 +1,12 @@
 """What all tests share: the real frameworks as references, and reproducible randomness."""
 
+import importlib.util
 import os
 import sys
 import types
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,6 +15,9 @@ from hypothesis import HealthCheck, settings
 
 # Set by `make test`: a missing reference is then a failure, not a skip.
 REFERENCES_REQUIRED = os.environ.get("LAVA_BRIDGE_REFERENCES") == "required"
+
+# Where `make` installs lava-nc, out of Python's sight; another folder may be named.
+LAVA_NC = Path(os.environ.get("LAVA_BRIDGE_LAVA_NC", Path(sys.prefix) / "lava-nc-0.10.0"))
 
 # lava.lib.dl.slayer imports an object detection package that wants these; slayer itself does not.
 _STAND_INS = (
@@ -90,3 +95,26 @@ def lava() -> ModuleType:
 def lava_block(lava: ModuleType) -> ModuleType:
     """The real ``lava.lib.dl.slayer.block.cuba``."""
     return lava.block.cuba
+
+
+def import_lava_conv() -> ModuleType:
+    """The real ``lava.proc.conv.utils``, the only part of lava-nc that newer Pythons can import."""
+    path = LAVA_NC / "lava" / "proc" / "conv" / "utils.py"
+    if not path.is_file():
+        raise ImportError(f"there is no {path}")
+    spec = importlib.util.spec_from_file_location("lava_nc_conv_utils", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def lava_conv() -> ModuleType:
+    """The real ``lava.proc.conv.utils`` of lava-nc 0.10.0."""
+    try:
+        return import_lava_conv()
+    except ImportError as error:
+        missing_reference(f"lava-nc 0.10.0 is not installed ({error}); `make test` installs it")
+        raise

@@ -29,12 +29,13 @@ from tests.benchmarks.measure import Sizes, machine, measure, timed
 from tests.benchmarks.memory import memory
 from tests.benchmarks.netx import netx
 from tests.benchmarks.operators import growth, operators, other_neurons
+from tests.benchmarks.processes import processes
 from tests.benchmarks.report import draw, gpu_title, markdown, tables
 from tests.benchmarks.training import training
 from tests.conftest import import_lava_slayer
 
 OUT = Path("out")
-CASES = {"operators": operators, "neurons": other_neurons, "training": training}
+CASES = {"operators": operators, "neurons": other_neurons, "training": training, "proc": processes}
 CLOCKS = {time.perf_counter: "time", time.process_time: "CPU time"}
 PARTS = (*CASES, "growth", "memory", "netx", "gpu")
 

@@ -15,8 +15,8 @@ import torch
 
 import lava_bridge
 
-__all__ = ["COPY", "FRAMEWORKS", "LAVA", "LIF", "SPIKINGJELLY", "Case", "Run", "Sizes"]
-__all__ += ["compared", "machine", "measure", "one_line", "timed"]
+__all__ = ["COPY", "FRAMEWORKS", "LAVA", "LAVA_NC", "LIF", "SPIKINGJELLY"]
+__all__ += ["Case", "Run", "Sizes", "compared", "machine", "measure", "one_line", "timed"]
 
 Run = Callable[[], Any]
 
@@ -26,7 +26,8 @@ SPIKINGJELLY = "SpikingJelly CubaLIFNode"
 LIF = "SpikingJelly LIFNode"
 COPY = "copy of as many bytes"
 FRAMEWORKS = (LAVA, SPIKINGJELLY, LIF)
-THEIRS = (*FRAMEWORKS, COPY)
+LAVA_NC = "lava-nc"
+THEIRS = (*FRAMEWORKS, LAVA_NC, COPY)
 
 # A side that takes long runs in fewer of the rounds: about this many seconds in all.
 BUDGET = 4.0
@@ -46,6 +47,8 @@ class Sizes:
     digits: tuple[int, int] = (16, 64)
     vgg: tuple[int, int] = (8, 8)
     blocks: tuple[int, int] = (32, 32)
+    # The processes' convolution: W and H, and the channels in and out.
+    layer: tuple[int, int, int] = (32, 16, 32)
     # The growth: steps, batches and neurons, and what stays while one of them grows.
     growth: tuple[tuple[int, ...], ...] = (
         (8, 16, 32, 64, 128, 256, 512),
@@ -131,6 +134,8 @@ def compared(case: dict[str, Any], side: str) -> dict[str, float]:
     found = {name: medians[name] / medians[side] for name in FRAMEWORKS if name in medians}
     if found:
         found["frameworks"] = min(found.values())
+    if LAVA_NC in medians:
+        found[LAVA_NC] = medians[LAVA_NC] / medians[side]
     if COPY in medians:
         found[COPY] = medians[side] / medians[COPY]
     return found

@@ -23,6 +23,7 @@ HEADER = (
     "x lava-dl",
     "x SJ CubaLIF",
     "x SJ LIF",
+    "x lava-nc",
     "copies",
     "to reach",
 )
@@ -83,7 +84,7 @@ def rows(cases: list[Results]) -> Iterator[tuple[str, ...]]:
                 NOTHING if side in THEIRS else ", ".join(goals(case, ratios)),
             )
         for side, reason in case["skipped"].items():
-            yield (what, side, "skipped", reason, *[NOTHING] * 5)
+            yield (what, side, "skipped", reason, *[NOTHING] * (len(THEIRS) + 1))
 
 
 def goals(case: Results, ratios: dict[str, float]) -> Iterator[str]:

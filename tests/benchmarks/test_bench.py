@@ -9,7 +9,18 @@ import pytest
 import torch
 
 from . import bench, gpu, memory, report
-from .measure import COPY, FRAMEWORKS, LAVA, LIF, SPIKINGJELLY, Case, Sizes, compared, measure
+from .measure import (
+    COPY,
+    FRAMEWORKS,
+    LAVA,
+    LAVA_NC,
+    LIF,
+    SPIKINGJELLY,
+    Case,
+    Sizes,
+    compared,
+    measure,
+)
 from .training import EXCHANGE, SIDES
 
 TINY = Sizes(
@@ -20,6 +31,7 @@ TINY = Sizes(
     digits=(2, 2),
     vgg=(2, 1),
     blocks=(2, 1),
+    layer=(4, 2, 3),
     growth=((2, 4), (1, 2), (3, 5)),
     growth_base=(3, 2, 4),
     gpu_batch=2,
@@ -27,7 +39,7 @@ TINY = Sizes(
 
 
 @pytest.fixture(scope="module")
-def results(lava: ModuleType) -> dict[str, Any]:
+def results(lava: ModuleType, lava_conv: ModuleType) -> dict[str, Any]:
     """What a run over all parts gives; the memory of one side only: each is a process."""
     parts = [part for part in bench.PARTS if part != "memory"]
     found = bench.bench(lava, TINY, parts, say=lambda _: None)
@@ -35,16 +47,17 @@ def results(lava: ModuleType) -> dict[str, Any]:
 
 
 def test_every_side_of_every_case_runs(results):
-    assert len(results["cases"]) == 3 + 6 + 2
+    assert len(results["cases"]) == 3 + 6 + 2 + 3
     for case in results["cases"]:
         assert case["skipped"] == {}, case["name"]
-        assert LAVA in case["seconds"]
+        assert {LAVA, LAVA_NC} & set(case["seconds"])
         assert all(len(times) == 1 and times[0] > 0 for times in case["seconds"].values())
-    forward, both, block, *neurons, digits, vgg = results["cases"]
+    forward, both, block, *neurons, digits, vgg = results["cases"][:-3]
     assert {COPY, *FRAMEWORKS} < set(forward["seconds"])
     assert set(both["seconds"]) == set(forward["seconds"])
     assert set(FRAMEWORKS) < set(block["seconds"])
     assert all(len(case["seconds"]) == 3 for case in neurons)
+    assert [len(case["seconds"]) for case in results["cases"][-3:]] == [2, 2, 2]
     assert set(digits["seconds"]) == set(vgg["seconds"]) == set(SIDES)
 
 
@@ -89,7 +102,7 @@ def test_tables_file_and_picture_are_written(results, tmp_path, capsys):
     table = capsys.readouterr().out
     assert results["machine"]["cpu"] in table
     widths = {line.count(" | ") for line in table.splitlines() if line.startswith("| ")}
-    assert widths == {8, 4, 2}
+    assert widths == {9, 4, 2}
     assert "**slayer, NXT**" in table
 
 

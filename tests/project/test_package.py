@@ -17,6 +17,7 @@ SOURCES = sorted((ROOT / "lava_bridge").rglob("*.py"))
 ROOMS = [
     "errors",
     "layout",
+    "proc",
     "quantize",
     "kernels",
     "ops",

@@ -69,8 +69,8 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
     .. math:: (x + 2^{b-1}) \bmod 2^b - 2^{b-1}
 
     Args:
-        x: A number or an array; the result has its type and dtype. Integers can't overflow on the
-            way; those whose dtype has no more than ``bits`` bits are what they were.
+        x: A number or an array; the result has its type and dtype. Nothing overflows or is rounded
+            on the way; integers whose dtype has no more than ``bits`` bits are what they were.
         bits: b, from 1 on (else a BridgeError is raised).
     """
     if bits < 1:
@@ -81,7 +81,8 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
         return x
     if dtype.kind in "iuO":
         return ((x & (base - 1)) ^ half) - half  # type: ignore[operator]
-    return (x + half) % base - half
+    rest = np.fmod(x, base)  # exact, as the differences are; x + half would be rounded
+    return np.where(rest >= half, rest - base, np.where(rest < -half, rest + base, rest))[()]
 
 
 def output_shape(
@@ -217,11 +218,11 @@ def conv(
     if dtype is None:
         return _conv_modular(input, weight, window).astype(weight.dtype)
     # Torch correlates, with the kernel turned round; its first axis of space is W here.
-    flipped = np.ascontiguousarray(weight[:, ::-1, ::-1].transpose(0, 3, 1, 2))
+    turned = weight[:, ::-1, ::-1].transpose(0, 3, 1, 2)
     with torch.no_grad():
         sums = F.conv2d(
             torch.from_numpy(input.transpose(2, 0, 1)[None].astype(dtype)),
-            torch.from_numpy(flipped.astype(dtype, copy=False)),
+            torch.from_numpy(turned.astype(dtype, order="C")),
             None,
             window.stride,
             window.padding,
