@@ -16,6 +16,7 @@ from . import (
     resonate_and_fire,
     resonator,
     sigma,
+    sigma_delta,
     spike,
 )
 from .leaky_integrator import integrate
@@ -32,5 +33,6 @@ __all__ += [
     "shift",
     "shift_channels",
     "sigma",
+    "sigma_delta",
     "spike",
 ]

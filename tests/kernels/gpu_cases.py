@@ -24,6 +24,7 @@ from lava_bridge.ops import (
     shift,
     shift_channels,
     sigma,
+    sigma_delta,
     spike,
 )
 
@@ -174,6 +175,17 @@ def _sigma(x: Tensor, numbers: Parameters) -> list[Tensor]:
     return [sigma.dynamics(x, numbers.between(-1, 1))]
 
 
+def _sigma_delta(rectifies: bool) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        threshold, bias = numbers.between(0.5, 1), numbers.between(-1, 1)
+        states = sigma_delta.States(*numbers.states(), *numbers.states())
+        settings = rectifies, True, (0.7, 1.3), 64, True
+        sent = sigma_delta.dynamics(x, threshold, bias, states, *settings)
+        return [sent.message, *sent.states]
+
+    return run
+
+
 def _spike(graded: bool) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         threshold = numbers.between(0.5, 1.5).detach().to(x.dtype).unsqueeze(-1)
@@ -220,6 +232,8 @@ OPERATORS: dict[str, Operator] = {
     "delta": _delta(False, None),
     "delta of the cumulated error, rounded": _delta(True, 64),
     "sigma": _sigma,
+    "sigma-delta": _sigma_delta(True),
+    "sigma-delta of the identity": _sigma_delta(False),
     "spike": _spike(False),
     "graded spike": _spike(True),
     "phase spike": _phase_spike,
