@@ -27,6 +27,7 @@ from lava_bridge.ops import (
     sigma_delta,
     spike,
 )
+from lava_bridge.ops.surrogate import ATAN, PIECEWISE_QUADRATIC, SIGMOID, SOFT_SIGN, Smooth
 
 # A power of two: the decays' gradients of slayer are exact for these only.
 SCALE = 64
@@ -92,7 +93,16 @@ def _fire(graded: bool) -> Operator:
     return run
 
 
-def _fire_and_reset(is_current: bool, detach_reset: bool, keep: bool) -> Operator:
+def _sigmoid(above: Tensor) -> Tensor:
+    return torch.sigmoid(4 * above)
+
+
+def _fire_and_reset(
+    is_current: bool,
+    detach_reset: bool,
+    keep: bool,
+    smooth: Callable[[Tensor], Tensor] | Smooth = _sigmoid,
+) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         decays, states = numbers.decays(), numbers.states()
         fired = cuba.fire_and_reset(
@@ -101,7 +111,7 @@ def _fire_and_reset(is_current: bool, detach_reset: bool, keep: bool) -> Operato
             states,
             SCALE,
             THRESHOLD,
-            lambda above: torch.sigmoid(4 * above),
+            smooth,
             detach_reset,
             is_current,
             keep_current=keep,
@@ -220,6 +230,12 @@ OPERATORS: dict[str, Operator] = {
     "fire and reset": _fire_and_reset(False, False, True),
     "fire and detached reset": _fire_and_reset(False, True, False),
     "fire and reset of currents": _fire_and_reset(True, False, True),
+    **{
+        f"fire and reset by surrogate {kind}": _fire_and_reset(
+            False, False, True, Smooth(kind, 1.5)
+        )
+        for kind in (SIGMOID, ATAN, SOFT_SIGN, PIECEWISE_QUADRATIC)
+    },
     "alif": _alif,
     "rf": _resonate_and_fire(True, False),
     "rf_iz": _resonate_and_fire(False, False),
