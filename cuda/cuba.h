@@ -131,11 +131,11 @@ template <class L> struct CubaSlayerBackward {
 };
 
 // SpikingJelly's gradient: through the reset too (unless detached), to decays and first states.
-// in: gradient of the spike; voltage before the reset; the surrogate's derivative there, unless it is
-// computed here; gradients of the voltage after the reset and of the current (0 where there are none). out: gradient of x.
-// Parameters: current decay, voltage decay, current and voltage before the first step, gradients of
-// the last current and voltage. Results: gradients of the current decay, of the voltage decay (both
-// times -4096), of the first current and of the first voltage.
+// in: gradient of the spike; voltage before the reset; the surrogate's derivative there, unless it
+// is computed here; gradients of the voltage after the reset and of the current (0 where there are
+// none). out: gradient of x. Parameters: current decay, voltage decay, current and voltage before the
+// first step, gradients of the last current and voltage. Results: gradients of the current decay, of
+// the voltage decay (both times -4096), of the first current and of the first voltage.
 // Numbers: scale; the threshold that fires; whether the reset is detached; whether x is the current
 // itself; SmoothSurrogate's two (0: none).
 template <class L> struct CubaResetBackward {
