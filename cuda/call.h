@@ -4,7 +4,8 @@
 // A sequence holds the states of all neurons over time and is dense in memory, as
 // [outer, steps, inner]: TNX is [1, T, N*X], NXT is [N*X, T, 1], and every permutation of a dense
 // tensor is some [outer, T, inner]. A parameter or a result is one number for each neuron, in the
-// order of [outer, inner], or one number for all.
+// order of [outer, inner], or one number for all. Marks are bits, one for each neuron and step: those
+// of 32 steps share a word, and the words are [outer, (steps + 31) / 32, inner].
 #pragma once
 
 #define LB_SEQUENCES 6
@@ -17,6 +18,7 @@ struct Call {
     void *out[LB_SEQUENCES];               // null: not wanted
     const void *parameter[LB_PARAMETERS];  // in the dtype that is computed in
     void *result[LB_RESULTS];              // likewise; null: not wanted
+    int *marks;                            // null: none
     double number[LB_NUMBERS];
     long long outer, steps, inner;
     int shared[LB_PARAMETERS];   // 1: one number for all neurons

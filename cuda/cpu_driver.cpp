@@ -105,9 +105,27 @@ LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neurons
     high = highest;
 }
 
+// Word number `word` of a chunk's marks, to memory, or from it where the program is reversed.
+template <class L, class Program>
+LB_INLINE void move_marks(const Call &call, typename Program::Neuron *neurons, long long first,
+                          int count, long long word) {
+    if constexpr (HasMarks<Program>::value) {
+        if (!call.marks) return;
+        long long row = call.inner * words_of(call.steps), place = first % call.inner;
+        int *words = call.marks + first / call.inner * row + word * call.inner;
+        for (int j = 0; j < count; ++j) {
+            char *own = (char *)&neurons[j / L::count].marks + j % L::count * sizeof(int);
+            if (Program::reversed) memcpy(own, words + place, sizeof(int));
+            if (!Program::reversed) memcpy(words + place, own, sizeof(int));
+            if (++place == call.inner) place = 0, words += row;
+        }
+    }
+}
+
 template <class L, class Program, class R>
 static void in_place(const Call &call, const Program &program, typename Program::Neuron *neurons,
-                     long long base, int count, typename L::Int &high) {
+                     long long neuron, int count, typename L::Int &high) {
+    long long base = neuron / call.inner * call.steps * call.inner + neuron % call.inner;
     const R *in[Program::inputs];
     R *out[Program::outputs];
     for (long long i = 0; i < call.steps; ++i) {
@@ -117,7 +135,16 @@ static void in_place(const Call &call, const Program &program, typename Program:
             in[k] = call.in[k] ? (const R *)call.in[k] + row : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
+        // Rows lie too far apart for the CPU to see by itself which is next.
+        long long next = Program::reversed ? -call.inner : call.inner;
+        for (int k = 0; k < Program::inputs; ++k)
+            for (int j = 0; in[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
+                __builtin_prefetch(in[k] + next + j);
+        bool last = t % MARKS == MARKS - 1 || t == call.steps - 1;
+        long long word = t / MARKS;
+        if (Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
         step_row<L, Program, R>(program, neurons, count, in, out, high);
+        if (!Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
     }
 }
 
@@ -260,9 +287,13 @@ static void turned(const Call &call, const Program &program, typename Program::N
         offset[j] = row + place;
         if (++place == call.inner) place = 0, row += call.steps * call.inner;
     }
-    for (long long done = 0; done < call.steps; done += BLOCK) {
+    static_assert(BLOCK == MARKS, "a block has a word of marks");
+    long long blocks = (call.steps + BLOCK - 1) / BLOCK;
+    for (long long i = 0; i < blocks; ++i) {
+        long long block = Program::reversed ? blocks - 1 - i : i, done = block * BLOCK;
         int steps = call.steps - done < BLOCK ? (int)(call.steps - done) : BLOCK;
-        long long start = (Program::reversed ? call.steps - done - steps : done) * call.inner;
+        long long start = done * call.inner;
+        if (Program::reversed) move_marks<L, Program>(call, neurons, first, count, block);
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k])
                 turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
@@ -278,6 +309,7 @@ static void turned(const Call &call, const Program &program, typename Program::N
         for (int k = 0; k < Program::outputs; ++k)
             if (call.out[k])
                 turn_out(out_rows[k], (R *)call.out[k] + start, offset, count, call.inner, steps);
+        if (!Program::reversed) move_marks<L, Program>(call, neurons, first, count, block);
     }
 }
 
@@ -294,8 +326,7 @@ static bool run_chunk(const Call &call, long long first, int count, bool side_by
         program.start(neurons[j / L::count], at, high);
     }
     if (side_by_side) {
-        long long base = first / call.inner * call.steps * call.inner + first % call.inner;
-        in_place<L, Program, R>(call, program, neurons, base, count, high);
+        in_place<L, Program, R>(call, program, neurons, first, count, high);
     } else {
         turned<L, Program, R>(call, program, neurons, first, count, high);
     }

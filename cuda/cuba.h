@@ -131,13 +131,13 @@ template <class L> struct CubaSlayerBackward {
 };
 
 // SpikingJelly's gradient: through the reset too (unless detached), to decays and first states.
-// in: gradient of the spike; voltage before the reset; the surrogate's derivative there; gradients
-// of the voltage after the reset and of the current (0 where there are none). out: gradient of x.
-// Parameters: current decay, voltage decay, current and voltage before the first step, gradients of
-// the last current and voltage. Results: gradients of the current decay, of the voltage decay (both
-// times -4096), of the first current and of the first voltage.
+// in: gradient of the spike; voltage before the reset; the surrogate's derivative there, unless it
+// is computed here; gradients of the voltage after the reset and of the current (0 where there are
+// none). out: gradient of x. Parameters: current decay, voltage decay, current and voltage before the
+// first step, gradients of the last current and voltage. Results: gradients of the current decay, of
+// the voltage decay (both times -4096), of the first current and of the first voltage.
 // Numbers: scale; the threshold that fires; whether the reset is detached; whether x is the current
-// itself.
+// itself; SmoothSurrogate's two (0: none).
 template <class L> struct CubaResetBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -152,11 +152,13 @@ template <class L> struct CubaResetBackward {
 
     Scale<L> scale;
     Real fires_at;
-    bool detached, is_current, sums;
+    bool detached, is_current, sums, smooth;
+    SmoothSurrogate<L> surrogate;
 
     LB_INLINE explicit CubaResetBackward(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), detached(call.number[2] != 0),
-          is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]) {}
+          is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]),
+          smooth(call.number[4] != 0), surrogate(call.number + 4) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -170,7 +172,7 @@ template <class L> struct CubaResetBackward {
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
-        Real voltage = in[1], slope = in[2];
+        Real voltage = in[1], slope = smooth ? surrogate.slope(voltage - fires_at) : in[2];
         typename L::Mask fired = L::mask(voltage >= fires_at);
         if (sums) add(n, L::choose(fired, L::all(0), voltage), high);
         Real held_by_voltage = L::choose(fired, L::all(0), L::all(1));

@@ -27,8 +27,27 @@ template <class L> struct DeltaNeuron {
     }
 };
 
-// in: x. out: the messages. Results: residual and error after the last step.
 // Numbers: whether the error is cumulated; what a message of 1 is as an integer (0: not rounded).
+template <class L> struct Encoder {
+    typedef typename L::Real Real;
+
+    bool cumulated, rounds;
+    Scale<L> scale;
+
+    LB_INLINE explicit Encoder(const double *number)
+        : cumulated(number[0] != 0), rounds(number[1] != 0), scale(number[1]) {}
+
+    LB_INLINE Real message(DeltaNeuron<L> &n, Real x) const {
+        Real sent;
+        n.step(x, cumulated, sent);
+        if (!rounds) return sent;
+        // Over the step 1 / scale, as the reference: times the scale where that is the same.
+        Real steps = scale.exact ? sent * scale.scale : sent / scale.reciprocal;
+        return L::floored(steps) * scale.reciprocal;
+    }
+};
+
+// in: x. out: the messages. Results: residual and error after the last step. Numbers: Encoder's.
 template <class L> struct Delta {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -36,23 +55,14 @@ template <class L> struct Delta {
     static const bool reversed = false, integers = false;
     typedef DeltaNeuron<L> Neuron;
 
-    bool cumulated, rounds;
-    Scale<L> scale;
+    Encoder<L> encoder;
 
-    LB_INLINE explicit Delta(const Call &call)
-        : cumulated(call.number[0] != 0), rounds(call.number[1] != 0), scale(call.number[1]) {}
+    LB_INLINE explicit Delta(const Call &call) : encoder(call.number) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const { n.start(at); }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        Real sent;
-        n.step(in[0], cumulated, sent);
-        if (rounds) {
-            // Over the step 1 / scale, as the reference: times the scale where that is the same.
-            Real steps = scale.exact ? sent * scale.scale : sent / scale.reciprocal;
-            sent = L::floored(steps) * scale.reciprocal;
-        }
-        out[0] = sent;
+        out[0] = encoder.message(n, in[0]);
     }
 
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
@@ -86,9 +96,30 @@ template <class L> struct DeltaBackward {
     template <class At> LB_INLINE void finish(Neuron &, const At &, Int &) const {}
 };
 
+// What the gradient of a message is times, by the threshold. Numbers: whether the error is
+// cumulated; width and height of the surrogate.
+template <class L> struct ThresholdSurrogate {
+    typedef typename L::Real Real;
+
+    bool cumulated;
+    Real width, height;
+
+    LB_INLINE explicit ThresholdSurrogate(const double *number)
+        : cumulated(number[0] != 0), width(L::all(number[1])), height(L::all(number[2])) {}
+
+    LB_INLINE Real slope(DeltaNeuron<L> &n, Real x) const {
+        Real sent;
+        Real change = n.step(x, cumulated, sent);
+        Real above = magnitude<L>(change) - n.threshold;
+        Real near = height * L::exponential(-magnitude<L>(above) / width);
+        return L::choose(L::mask(above > L::all(0)), -change * near / n.threshold,
+                         -sign<L>(change));
+    }
+};
+
 // The threshold's gradient: encodes again, as nothing but x was kept.
 // in: x, gradient of the messages. Result: gradient of the threshold.
-// Numbers: whether the error is cumulated; width and height of the surrogate.
+// Numbers: ThresholdSurrogate's.
 template <class L> struct DeltaThreshold {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -100,12 +131,9 @@ template <class L> struct DeltaThreshold {
         typename L::Sum sum;
     };
 
-    bool cumulated;
-    Real width, height;
+    ThresholdSurrogate<L> surrogate;
 
-    LB_INLINE explicit DeltaThreshold(const Call &call)
-        : cumulated(call.number[0] != 0), width(L::all(call.number[1])),
-          height(L::all(call.number[2])) {}
+    LB_INLINE explicit DeltaThreshold(const Call &call) : surrogate(call.number) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.delta.start(at);
@@ -113,13 +141,7 @@ template <class L> struct DeltaThreshold {
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        Real sent;
-        Real change = n.delta.step(in[0], cumulated, sent);
-        Real above = magnitude<L>(change) - n.delta.threshold;
-        Real near = height * L::exponential(-magnitude<L>(above) / width);
-        Real slope = L::choose(L::mask(above > L::all(0)), -change * near / n.delta.threshold,
-                               -sign<L>(change));
-        out[0] = slope * in[1];
+        out[0] = surrogate.slope(n.delta, in[0]) * in[1];
         n.sum = n.sum + L::widened(out[0]);
     }
 

@@ -67,6 +67,26 @@ LB_INLINE void read_batch(typename M::Word (&words)[batch][inputs], const Call &
     }
 }
 
+// Steps through one time step, and moves the word of marks that it ends (reversed: begins).
+template <class L, class Program>
+LB_INLINE void step_marked(const Program &program, typename Program::Neuron &state,
+                           const Call &call, const At<typename L::Real> &place, long long t,
+                           const typename L::Real *in, typename L::Real *out,
+                           typename L::Int &high) {
+    if constexpr (HasMarks<Program>::value) {
+        bool last = t % MARKS == MARKS - 1 || t == call.steps - 1;
+        if (call.marks && last && place.there) {
+            long long row = place.neuron / call.inner, rest = place.neuron % call.inner;
+            int *word = call.marks + (row * words_of(call.steps) + t / MARKS) * call.inner + rest;
+            if (Program::reversed) state.marks = *word;
+            program.step(state, in, out, high);
+            if (!Program::reversed) *word = state.marks;
+            return;
+        }
+    }
+    program.step(state, in, out, high);
+}
+
 // A whole neuron whose steps lie `inner` apart, with so many batches of words `ahead` of the one
 // that is computed. False: the integers were too narrow.
 template <class L, class Program, int batch, int ahead>
@@ -100,7 +120,8 @@ LB_INLINE bool run_rows(const Call &call, long long neuron) {
             R x[inputs], y[outputs];
             for (int k = 0; k < inputs; ++k)
                 x[k] = call.in[k] ? M::real(words[0][u][k], call.in_type[k]) : (R)0;
-            program.step(state, x, y, high);
+            long long t = Program::reversed ? left - 1 - u : call.steps - left + u;
+            step_marked<L>(program, state, call, place, t, x, y, high);
             for (int k = 0; k < outputs; ++k)
                 if (call.out[k]) M::write(call.out[k], at, call.out_type[k], y[k]);
             at += stride;
@@ -303,7 +324,8 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
             int now = t;
             t += Program::reversed ? -1 : 1;
             read_step<L, Program>(next, call, own + t, left - 1);
-            program.step(state, x, y, high);
+            long long start = tile.first - first * call.steps;
+            step_marked<L>(program, state, call, place, start + now, x, y, high);
             int to = 0;
             for (int k = 0; k < outputs; ++k)
                 if (call.out[k]) own[to++ * T::words + now] = M::word(y[k], call.out_type[k]);

@@ -15,6 +15,7 @@
 #include "delta.h"
 #include "shift.h"
 #include "sigma.h"
+#include "sigma_delta.h"
 
 #define LB_KERNELS(KERNEL)                                          \
     KERNEL(leaky_integrator, LeakyIntegrator)                       \
@@ -27,6 +28,9 @@
     KERNEL(delta_threshold, DeltaThreshold)                         \
     KERNEL(sigma, Sigma)                                            \
     KERNEL(sigma_backward, SigmaBackward)                           \
+    KERNEL(sigma_delta, SigmaDelta)                                 \
+    KERNEL(sigma_delta_backward, SigmaDeltaBackward)                \
+    KERNEL(sigma_delta_threshold, SigmaDeltaThreshold)              \
     KERNEL(delay_gradient, DelayGradient)                           \
     KERNEL(spike, Spike)                                            \
     KERNEL(spike_backward, SpikeBackward)                           \

@@ -55,6 +55,66 @@ template <class R, class I> struct Lanes {
 #define LB_REGISTER 16
 #endif
 
+// What long sums of a register full of reals are held in: doubles. For floats these are two
+// registers: gcc keeps a vector that is wider than one, and halves that it is not told of, in memory.
+template <class R> struct DoubleSum {
+    typedef R Real __attribute__((vector_size(LB_REGISTER)));
+    typedef double Half __attribute__((vector_size(LB_REGISTER)));
+    Half low, high;
+
+    LB_INLINE DoubleSum() : low(Half{}), high(Half{}) {}
+    LB_INLINE DoubleSum(Half low, Half high) : low(low), high(high) {}
+    LB_INLINE DoubleSum operator+(const DoubleSum &other) const {
+        return DoubleSum(low + other.low, high + other.high);
+    }
+#if defined(__AVX512F__)
+    LB_INLINE explicit DoubleSum(Real x)
+        : low((Half)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)x))),
+          high((Half)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)x, 1))) {}
+    LB_INLINE Real narrowed() const {
+        __m512 half = _mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low));
+        return (Real)_mm512_insertf32x8(half, _mm512_cvtpd_ps((__m512d)high), 1);
+    }
+#elif defined(__AVX2__)
+    LB_INLINE explicit DoubleSum(Real x)
+        : low((Half)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x))),
+          high((Half)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, 1))) {}
+    LB_INLINE Real narrowed() const {
+        return (Real)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
+    }
+#elif defined(__x86_64__)
+    LB_INLINE explicit DoubleSum(Real x)
+        : low((Half)_mm_cvtps_pd((__m128)x)),
+          high((Half)_mm_cvtps_pd(_mm_movehl_ps((__m128)x, (__m128)x))) {}
+    LB_INLINE Real narrowed() const {
+        return (Real)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low), _mm_cvtpd_ps((__m128d)high));
+    }
+#else
+    LB_INLINE explicit DoubleSum(Real x) : low(Half{}), high(Half{}) {
+        const int half = sizeof(Half) / sizeof(double);
+        for (int i = 0; i < half; ++i) low[i] = x[i], high[i] = x[half + i];
+    }
+    LB_INLINE Real narrowed() const {
+        const int half = sizeof(Half) / sizeof(double);
+        Real x = {};
+        for (int i = 0; i < half; ++i) x[i] = (R)low[i], x[half + i] = (R)high[i];
+        return x;
+    }
+#endif
+};
+
+template <> struct DoubleSum<double> {
+    typedef double Real __attribute__((vector_size(LB_REGISTER)));
+    Real sum;
+
+    LB_INLINE DoubleSum() : sum(Real{}) {}
+    LB_INLINE explicit DoubleSum(Real x) : sum(x) {}
+    LB_INLINE DoubleSum operator+(const DoubleSum &other) const {
+        return DoubleSum(sum + other.sum);
+    }
+    LB_INLINE Real narrowed() const { return sum; }
+};
+
 // gcc's and clang's vectors.
 template <class R, class I> struct Lanes {
     static const int count = LB_REGISTER / sizeof(R);
@@ -69,10 +129,10 @@ template <class R, class I> struct Lanes {
     typedef Int Mask;
     // Integers as wide as a real: what comparing reals gives.
     typedef decltype(Real() < Real()) Wide;
-    typedef double Sum __attribute__((vector_size(LB_REGISTER / sizeof(R) * sizeof(double))));
+    typedef DoubleSum<R> Sum;
 
-    LB_INLINE static Sum widened(Real x) { return __builtin_convertvector(x, Sum); }
-    LB_INLINE static Real narrowed(Sum x) { return __builtin_convertvector(x, Real); }
+    LB_INLINE static Sum widened(Real x) { return Sum(x); }
+    LB_INLINE static Real narrowed(const Sum &x) { return x.narrowed(); }
     LB_INLINE static Real real(Int x) { return __builtin_convertvector(x, Real); }
     LB_INLINE static Int integer(Real x) { return __builtin_convertvector(x, Int); }
     LB_INLINE static Mask mask(Wide x) { return __builtin_convertvector(x, Mask); }
@@ -106,6 +166,13 @@ template <class R, class I> struct Lanes {
         return a * b;
     }
     LB_INLINE static Real floored(Real x) {
+#if defined(__AVX512F__)
+        if constexpr (sizeof(R) == 4) return (Real)_mm512_floor_ps((__m512)x);
+        if constexpr (sizeof(R) == 8) return (Real)_mm512_floor_pd((__m512d)x);
+#elif defined(__AVX2__)
+        if constexpr (sizeof(R) == 4) return (Real)_mm256_floor_ps((__m256)x);
+        if constexpr (sizeof(R) == 8) return (Real)_mm256_floor_pd((__m256d)x);
+#endif
         // From 2^23 (2^52) on a float (double) has no fraction that a conversion could lose.
         const R whole = sizeof(R) == 4 ? (R)(1 << 23) : (R)(1LL << 52);
         Real cut = __builtin_convertvector(__builtin_convertvector(x, Wide), Real);
@@ -147,3 +214,27 @@ template <class L> LB_INLINE typename L::Real sign(typename L::Real x) {
     typename L::Real zero = L::all(0);
     return L::choose(L::mask(x > 0), L::all(1), L::choose(L::mask(x < 0), L::all(-1), zero));
 }
+
+// Whether a program has marks (call.h): a stack of bits in its neuron's `marks`, whose words the
+// driver leaves in memory, or takes from there where the program is reversed.
+template <class Program, class = void> struct HasMarks {
+    static const bool value = false;
+};
+template <class Program> struct HasMarks<Program, decltype((void)&Program::Neuron::marks)> {
+    static const bool value = true;
+};
+
+template <class L> LB_INLINE void push_mark(typename L::Int &marks, typename L::Mask mark) {
+    typename L::Int rest = L::shifted(marks, 1) & 0x7fffffff;
+    marks = rest | L::pick(mark, L::zero() + (-0x7fffffff - 1), L::zero());
+}
+
+template <class L> LB_INLINE typename L::Mask pop_mark(typename L::Int &marks) {
+    typename L::Mask mark = marks < L::zero();
+    marks = marks + marks;
+    return mark;
+}
+
+// Marks in a word, and the words of a neuron.
+static const int MARKS = 32;
+LB_INLINE long long words_of(long long steps) { return (steps + MARKS - 1) / MARKS; }

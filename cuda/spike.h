@@ -22,6 +22,38 @@ template <class L> struct ExponentialSurrogate {
     }
 };
 
+// The derivative of those of SpikingJelly's surrogates that are computed here. Numbers: which one, as
+// in lava_bridge/ops/surrogate.py, and its alpha.
+template <class L> struct SmoothSurrogate {
+    typedef typename L::Real Real;
+    int kind;
+    Real alpha, half, square, turn;
+
+    LB_INLINE explicit SmoothSurrogate(const double *number)
+        : kind((int)number[0]), alpha(L::all(number[1])), half(L::all(number[1] / 2)),
+          square(L::all(number[1] * number[1])), turn(L::all(1.5707963267948966 * number[1])) {}
+
+    LB_INLINE Real slope(Real above) const {
+        Real one = L::all(1);
+        if (kind == 1) {  // sigmoid: the same on both sides of the threshold
+            Real power = L::exponential(-magnitude<L>(alpha * above));
+            Real share = one / (one + power);
+            return alpha * power * share * share;
+        }
+        if (kind == 2) {  // arc tangent
+            Real angle = turn * above;
+            return half / (one + angle * angle);
+        }
+        if (kind == 3) {  // soft sign
+            Real away = one + magnitude<L>(alpha * above);
+            return half / (away * away);
+        }
+        // Piecewise quadratic
+        Real left = alpha - square * magnitude<L>(above);
+        return L::choose(L::mask(left < L::all(0)), L::all(0), left);
+    }
+};
+
 // The derivatives of a phase spike: near the threshold and near phase zero. Numbers as above.
 template <class L> struct PhaseSurrogate {
     typedef typename L::Real Real;

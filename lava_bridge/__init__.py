@@ -5,7 +5,8 @@
 >>> lava_bridge.export_hdf5(blocks, "digits.net")
 
 The parts: ``slayer`` (as ``lava.lib.dl.slayer``), ``exchange`` (as SpikingJelly's
-``lava_exchange``), ``convert``, ``hdf5``, ``netx`` (runs files with integers), ``verify``;
+``lava_exchange``), ``convert``, ``hdf5``, ``netx`` (runs files with integers), ``proc`` (as
+``lava.proc``), ``chip``, ``verify``;
 ``as_lava`` lets programs written for Lava's slayer import this one. ``backends`` says which kernels
 there are, ``use_backend`` picks one.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from . import convert as convert
     from . import exchange as exchange
     from . import netx as netx
+    from . import proc as proc
     from . import slayer as slayer
     from .as_lava import as_lava as as_lava
     from .convert import to_slayer as to_slayer
@@ -45,6 +47,7 @@ __all__ = [
     "export_hdf5",
     "load_hdf5",
     "netx",
+    "proc",
     "slayer",
     "to_slayer",
     "to_spikingjelly",
@@ -59,6 +62,7 @@ _LAZY = {
     "convert": "convert",
     "exchange": "exchange",
     "netx": "netx",
+    "proc": "proc",
     "slayer": "slayer",
     "to_slayer": "convert",
     "to_spikingjelly": "convert",

@@ -18,6 +18,7 @@ from ..ops.leaky_integrator import leak
 from ..quantize import exact_dtype, quantize_8bit, quantize_down, step_quantize, unquantized
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.cuba import THRESHOLD_EPS
+from .smooth import smooth
 
 __all__ = ["BatchNorm2d", "CubaLIFNode"]
 
@@ -342,7 +343,7 @@ class CubaLIFNode(neuron.BaseNode):
         x = TNX_to_NXT(x_seq)
         decays = step_quantize(self.current_decay), step_quantize(self.voltage_decay)
         threshold = self.quantized_threshold + self.v_threshold_eps
-        firing = self.s_scale, threshold, self.surrogate_function, self.detach_reset
+        firing = self.s_scale, threshold, smooth(self.surrogate_function), self.detach_reset
         keep_held, backend = self.store_v_seq, self._backend_now()
         power_of_two = self.scale & (self.scale - 1) == 0
         if self.norm is None and (power_of_two or not self.requires_grad):

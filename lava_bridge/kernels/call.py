@@ -25,6 +25,7 @@ class Call(ctypes.Structure):
         ("output", ctypes.c_void_p * SEQUENCES),
         ("parameter", ctypes.c_void_p * PARAMETERS),
         ("result", ctypes.c_void_p * RESULTS),
+        ("marks", ctypes.c_void_p),
         ("number", ctypes.c_double * NUMBERS),
         ("outer", ctypes.c_longlong),
         ("steps", ctypes.c_longlong),
@@ -120,7 +121,7 @@ def _same_order(shape: tuple[int, ...], strides: tuple[int, ...], others: tuple[
 
 # All fields of a Call in one go: setting them one by one takes longer than a small layer's step.
 _FIELDS = struct.Struct(
-    f"@{2 * SEQUENCES + PARAMETERS + RESULTS}P{NUMBERS}d3q{PARAMETERS + 2 * SEQUENCES + 2}i0q"
+    f"@{2 * SEQUENCES + PARAMETERS + RESULTS + 1}P{NUMBERS}d3q{PARAMETERS + 2 * SEQUENCES + 2}i0q"
 )
 
 
@@ -131,6 +132,7 @@ def filled(
     parameters: Sequence[Tensor],
     results: Sequence[Tensor | None],
     numbers: Sequence[float],
+    marks: Tensor | None = None,
 ) -> Call:
     """A call on tensors that the caller keeps alive until it has run."""
     values: list[float] = []
@@ -142,6 +144,7 @@ def filled(
     ):
         values += [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         values += [0] * (most - len(tensors))
+    values.append(0 if marks is None else marks.data_ptr())
     values += [*numbers, *[0] * (NUMBERS - len(numbers)), order.outer, order.steps, order.inner]
     values += [parameter.numel() == 1 for parameter in parameters]
     values += [0] * (PARAMETERS - len(parameters))

@@ -28,6 +28,7 @@ def run(
     numbers: Sequence[float] = (),
     outputs: Sequence[torch.dtype | None] = (),
     results: Sequence[bool] = (),
+    marks: Tensor | None = None,
 ) -> Results:
     """Run a kernel of ``cuda/`` over sequences ``[N, *, T]``.
 
@@ -40,6 +41,7 @@ def run(
         numbers: Numbers for all.
         outputs: The dtype of each output sequence; None: not wanted.
         results: Whether each number ``[N, *]`` after the last step is wanted.
+        marks: Words that a kernel leaves its marks in, or takes them from (``cuda/call.h``).
     """
     order = MemoryOrder(like)
     real = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -56,7 +58,7 @@ def run(
     ]
     neurons = [order.result(real) if wanted else None for wanted in results]
     if order.outer * order.inner:  # even without a step: the states after the last are the first
-        call = filled(order, taken, given, flat, neurons, numbers)
+        call = filled(order, taken, given, flat, neurons, numbers, marks)
         backend.launch(kernel, call, like.device, real)
     # Each its own: an operator's outputs share no memory.
     return Results(

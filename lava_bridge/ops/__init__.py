@@ -17,6 +17,7 @@ from . import (
     resonate_and_fire,
     resonator,
     sigma,
+    sigma_delta,
     spike,
 )
 from .leaky_integrator import integrate
@@ -34,5 +35,6 @@ __all__ += [
     "shift",
     "shift_channels",
     "sigma",
+    "sigma_delta",
     "spike",
 ]

@@ -25,6 +25,7 @@ from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .spike import require_width
+from .surrogate import Smooth, derivative, of_any
 
 __all__ = ["Fired", "fire", "fire_and_reset"]
 
@@ -266,6 +267,8 @@ def _cuba_reset(
     keep_voltage: bool,
     keep_current: bool,
     keep_held: bool,
+    kind: int,
+    alpha: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     parameters = current_decay, voltage_decay, current_state, voltage_state
@@ -296,6 +299,8 @@ def _cuba_reset_backward(
     detach_reset: bool,
     is_current: bool,
     wants_sums: bool,
+    kind: int,
+    alpha: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, and per neuron of the decays (times -4096) and of the first states."""
@@ -305,7 +310,7 @@ def _cuba_reset_backward(
     last = [none if g is None else g for g in (grad_last_current, grad_last_held)]
     if compiled is not None:
         sequences = grad, voltage, slope, grad_held, grad_current
-        numbers = scale, threshold, detach_reset, is_current
+        numbers = scale, threshold, detach_reset, is_current, kind, alpha
         wanted = [voltage.dtype], (wants_sums, wants_sums, True, True)
         parameters = (*decays, *states, *last)
         done = kernels.run(
@@ -315,6 +320,8 @@ def _cuba_reset_backward(
     left = [(1 - decay / DECAY_SCALE).to(voltage.dtype) for decay in decays]
     if is_current:
         left[0] = none
+    if kind:
+        slope = derivative(kind, alpha, voltage - threshold)
     fired = voltage >= threshold
     held_by_voltage = (~fired).to(voltage.dtype)
     if slope is not None and not detach_reset:
@@ -354,14 +361,16 @@ def _(*args: Any) -> Any:
 
 def _save_for_reset(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
     x, *parameters, ctx.scale, ctx.threshold, ctx.detach_reset, ctx.is_current = inputs[:9]
-    ctx.backend, ctx.dtype = inputs[-1], x.dtype
+    *ctx.smooth, ctx.backend, ctx.dtype = *inputs[12:], x.dtype
     ctx.save_for_backward(output[1], *parameters)
     ctx.set_materialize_grads(False)
+    if ctx.smooth[0]:  # else the surrogate's derivative comes back through the voltage
+        ctx.mark_non_differentiable(output[1])
 
 
 def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad, slope, grad_current, grad_held, *grad_last = grads
-    if slope is None and not ctx.detach_reset:
+    if slope is None and not ctx.detach_reset and not ctx.smooth[0]:
         raise BridgeError(
             "fire_and_reset: expected a loss that reads the spikes, where it is compiled and the "
             "reset is not detached, found one on states only; add the spikes, or detach the reset"
@@ -379,13 +388,14 @@ def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | 
         *parameters,
         *settings,
         any(wanted[:2]),
+        *ctx.smooth,
         ctx.backend,
     )
     found = [
         reduced(total / -DECAY_SCALE if k < 2 else total, parameters[k]) if wanted[k] else None
         for k, total in enumerate(per_neuron)
     ]
-    return grad_x.to(ctx.dtype), *found, *(None,) * 8
+    return grad_x.to(ctx.dtype), *found, *(None,) * 10
 
 
 torch.library.register_autograd(
@@ -400,7 +410,7 @@ def fire_and_reset(
     states: tuple[Tensor, Tensor],
     scale: int,
     threshold: float,
-    surrogate: Callable[[Tensor], Tensor],
+    surrogate: Callable[[Tensor], Tensor] | Smooth,
     detach_reset: bool,
     is_current: bool = False,
     keep_current: bool = False,
@@ -411,7 +421,8 @@ def fire_and_reset(
 
     Args:
         x, decays, states, scale, threshold: As in :func:`fire`; all get gradients.
-        surrogate: From the voltage over the threshold to spikes; its gradient is the spike's.
+        surrogate: From the voltage over the threshold to spikes; its gradient is the spike's. Or
+            one that the kernels compute.
         detach_reset: Take the spikes of the reset as constants.
         is_current: ``x`` is the current itself: there is one integrator only, the voltage's.
         keep_current, keep_held: Whether the current, and the voltage after the reset, are wanted.
@@ -420,16 +431,17 @@ def fire_and_reset(
     learned = any(tensor.requires_grad for tensor in (x, *decays, *states))
     learns = torch.is_grad_enabled() and learned
     keeps = learns, keep_current, keep_held
-    settings = scale, threshold, detach_reset, is_current, *keeps, backend
-    if learns and not torch.compiler.is_compiling():
+    smooth = surrogate if isinstance(surrogate, Smooth) else Smooth(0, 0.0)
+    settings = scale, threshold, detach_reset, is_current, *keeps, *smooth, backend
+    if not learns or isinstance(surrogate, Smooth):
+        return Fired(*_cuba_reset(x, *decays, *states, *settings))
+    if not torch.compiler.is_compiling():
         return Fired(*_EagerReset.apply(x, *decays, *states, *settings, surrogate))
     fired = Fired(*_cuba_reset(x, *decays, *states, *settings))
-    if not learns:
-        return fired
     # The surrogate may be any function of torch's. What comes back through `voltage` is its
     # derivative alone, the gradient comes back through `spike`: the backward kernel wants both.
-    smooth = surrogate(fired.voltage - threshold)
-    return fired._replace(spike=_Attached.apply(fired.spike, smooth))
+    smooth_spike = surrogate(fired.voltage - threshold)
+    return fired._replace(spike=_Attached.apply(fired.spike, smooth_spike))
 
 
 class _Attached(torch.autograd.Function):
@@ -453,10 +465,9 @@ class _EagerReset(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *args):
-        *inputs, surrogate = args
+        *inputs, ctx.surrogate = args
         output = _cuba_reset(*inputs)
         _save_for_reset(ctx, tuple(inputs), output)
-        ctx.surrogate = surrogate
         return output
 
     @staticmethod
@@ -464,22 +475,5 @@ class _EagerReset(torch.autograd.Function):
         voltage = ctx.saved_tensors[0]
         slope = None
         if grads[0] is not None or not ctx.detach_reset:
-            slope = _slope(ctx.surrogate, voltage, ctx.threshold)
+            slope = of_any(ctx.surrogate, voltage, ctx.threshold)
         return *_gradients_through_reset(ctx, grads[0], slope, *grads[2:]), None
-
-
-# Numbers in a piece: what the surrogate makes of it stays in the cores' caches.
-PIECE = 1 << 17
-
-
-def _slope(surrogate: Callable[[Tensor], Tensor], voltage: Tensor, threshold: float) -> Tensor:
-    """The derivative of an elementwise surrogate at each voltage."""
-    slope = torch.empty_like(voltage)
-    # Both lie densely, in the same order: any piece of the one is a piece of the other.
-    flat = (whole.as_strided((whole.numel(),), (1,)) for whole in (voltage, slope))
-    for piece, target in zip(*(whole.split(PIECE) for whole in flat), strict=True):
-        leaf = (piece - threshold).requires_grad_()
-        with torch.enable_grad():
-            smooth = surrogate(leaf)
-            target.copy_(torch.autograd.grad(smooth, leaf, torch.ones_like(smooth))[0])
-    return slope

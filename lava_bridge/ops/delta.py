@@ -20,10 +20,10 @@ from .. import kernels
 from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
 
-__all__ = ["dynamics"]
+__all__ = ["dynamics", "encoded", "rounded_down", "sent_always", "threshold_slope"]
 
 
-def _encode(
+def encoded(
     x: Tensor, threshold: Tensor, states: tuple[Tensor, ...], cum_error: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The torch reference: changes, messages (not rounded), and the last residual and error."""
@@ -40,6 +40,26 @@ def _encode(
         changes[..., t], output[..., t] = change, sent
     residual, error = (per_neuron(x).copy_(last) for last in (residual, error))
     return changes, output, residual, error
+
+
+def rounded_down(message: Tensor, scale: float) -> Tensor:
+    """Messages, in place, rounded down to multiples of ``1 / scale``; 0: as they are."""
+    return message.div_(1 / scale).floor_().mul_(1 / scale) if scale else message
+
+
+def sent_always(grad: Tensor) -> Tensor:
+    """The gradient of x where all is sent, :math:`g[t] - g[t+1]`."""
+    grad_x = torch.empty_like(grad).copy_(grad)
+    grad_x[..., :-1] -= grad[..., 1:]
+    return grad_x
+
+
+def threshold_slope(changes: Tensor, threshold: Tensor, width: float, height: float) -> Tensor:
+    """What the gradient of a message is times, by the threshold ``[N, *]``."""
+    level = threshold.to(changes.dtype).unsqueeze(-1)
+    above = changes.abs() - level
+    near = height * torch.exp(-above.abs() / width)
+    return torch.where(above > 0, -changes * near / level, -changes.sign())
 
 
 @torch.library.custom_op("lava_bridge::delta", mutates_args=())
@@ -61,10 +81,8 @@ def _delta(
         wanted = [x.dtype], (True, True)
         done = kernels.run(compiled, "delta", x, [x], parameters, numbers, *wanted)
         return (*done.sequences, *done.neurons)  # type: ignore[return-value] # one and two
-    _, output, *last = _encode(x, threshold, (before, residual, error), cum_error)
-    if scale:
-        output = output.div_(1 / scale).floor_().mul_(1 / scale)
-    return (output.to(x.dtype), *last)  # type: ignore[return-value] # two
+    _, output, *last = encoded(x, threshold, (before, residual, error), cum_error)
+    return (rounded_down(output, scale).to(x.dtype), *last)  # type: ignore[return-value] # two
 
 
 @_delta.register_fake
@@ -80,9 +98,7 @@ def _backward(grad: Tensor, backend: str) -> Tensor:
         return kernels.run(
             compiled, "delta_backward", grad, [grad], outputs=[grad.dtype]
         ).sequences[0]
-    grad_x = torch.empty_like(grad).copy_(grad)
-    grad_x[..., :-1] -= grad[..., 1:]
-    return grad_x
+    return sent_always(grad)
 
 
 @_backward.register_fake
@@ -111,11 +127,8 @@ def _threshold_gradient(
         wanted = [None], [True]
         done = kernels.run(compiled, "delta_threshold", x, (x, grad), parameters, numbers, *wanted)
         return done.neurons[0]
-    changes = _encode(x, threshold, states, cum_error)[0]
-    level = threshold.to(changes.dtype).unsqueeze(-1)
-    above = changes.abs() - level
-    near = height * torch.exp(-above.abs() / width)
-    slope = torch.where(above > 0, -changes * near / level, -changes.sign())
+    changes = encoded(x, threshold, states, cum_error)[0]
+    slope = threshold_slope(changes, threshold, width, height)
     return per_neuron(x).copy_((slope * grad).sum(-1))
 
 

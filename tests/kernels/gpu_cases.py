@@ -25,8 +25,10 @@ from lava_bridge.ops import (
     shift,
     shift_channels,
     sigma,
+    sigma_delta,
     spike,
 )
+from lava_bridge.ops.surrogate import ATAN, PIECEWISE_QUADRATIC, SIGMOID, SOFT_SIGN, Smooth
 
 # A power of two: the decays' gradients of slayer are exact for these only.
 SCALE = 64
@@ -92,7 +94,16 @@ def _fire(graded: bool) -> Operator:
     return run
 
 
-def _fire_and_reset(is_current: bool, detach_reset: bool, keep: bool) -> Operator:
+def _sigmoid(above: Tensor) -> Tensor:
+    return torch.sigmoid(4 * above)
+
+
+def _fire_and_reset(
+    is_current: bool,
+    detach_reset: bool,
+    keep: bool,
+    smooth: Callable[[Tensor], Tensor] | Smooth = _sigmoid,
+) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         decays, states = numbers.decays(), numbers.states()
         fired = cuba.fire_and_reset(
@@ -101,7 +112,7 @@ def _fire_and_reset(is_current: bool, detach_reset: bool, keep: bool) -> Operato
             states,
             SCALE,
             THRESHOLD,
-            lambda above: torch.sigmoid(4 * above),
+            smooth,
             detach_reset,
             is_current,
             keep_current=keep,
@@ -173,6 +184,17 @@ def _delta(cumulated: bool, scale: float | None) -> Operator:
 
 def _sigma(x: Tensor, numbers: Parameters) -> list[Tensor]:
     return [sigma.dynamics(x, numbers.between(-1, 1))]
+
+
+def _sigma_delta(rectifies: bool) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        threshold, bias = numbers.between(0.5, 1), numbers.between(-1, 1)
+        states = sigma_delta.States(*numbers.states(), *numbers.states())
+        settings = rectifies, True, (0.7, 1.3), 64, True
+        sent = sigma_delta.dynamics(x, threshold, bias, states, *settings)
+        return [sent.message, *sent.states]
+
+    return run
 
 
 def _spike(graded: bool) -> Operator:
@@ -259,6 +281,12 @@ OPERATORS: dict[str, Operator] = {
     "fire and reset": _fire_and_reset(False, False, True),
     "fire and detached reset": _fire_and_reset(False, True, False),
     "fire and reset of currents": _fire_and_reset(True, False, True),
+    **{
+        f"fire and reset by surrogate {kind}": _fire_and_reset(
+            False, False, True, Smooth(kind, 1.5)
+        )
+        for kind in (SIGMOID, ATAN, SOFT_SIGN, PIECEWISE_QUADRATIC)
+    },
     "alif": _alif,
     "rf": _resonate_and_fire(True, False),
     "rf_iz": _resonate_and_fire(False, False),
@@ -271,6 +299,8 @@ OPERATORS: dict[str, Operator] = {
     "delta": _delta(False, None),
     "delta of the cumulated error, rounded": _delta(True, 64),
     "sigma": _sigma,
+    "sigma-delta": _sigma_delta(True),
+    "sigma-delta of the identity": _sigma_delta(False),
     "spike": _spike(False),
     "graded spike": _spike(True),
     "phase spike": _phase_spike,

@@ -365,11 +365,19 @@ def test_the_operators_are_registered_as_torch_wants():
             ),
             (
                 OPERATORS.cuba_reset,
-                (leaf, *parameters, *states, 4096.0, 1.0, False, False, True, True, True),
+                (leaf, *parameters, *states, 4096.0, 1.0, False, False, True, True, True, 0, 0.0),
+            ),
+            (
+                OPERATORS.cuba_reset,
+                (leaf, *parameters, *states, 4096.0, 1.0, False, False, True, True, True, 1, 4.0),
             ),
             (
                 OPERATORS.cuba_reset_backward,
-                (*grads, *last, x, *decays, *states, 4096.0, 1.0, False, False, True),
+                (*grads, *last, x, *decays, *states, 4096.0, 1.0, False, False, True, 0, 0.0),
+            ),
+            (
+                OPERATORS.cuba_reset_backward,
+                (*grads, *last, x, *decays, *states, 4096.0, 1.0, False, False, True, 1, 4.0),
             ),
         ):
             torch.library.opcheck(op.default, (*args, backend))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BridgeError
+from ...ops import sigma_delta
 from ...quantize import exact_dtype, from_steps
 from ..axon import Delta
 from ..checks import described, require
@@ -22,6 +23,13 @@ def neuron_params(device_params: Mapping[str, Any], scale: int = 1 << 6) -> dict
     A file holds no more of that than its name. ``scale`` is the neuron's.
     """
     return {"threshold": from_steps(device_params["vThMant"], scale)}
+
+
+def _rectifies(activation: Callable[[Tensor], Tensor]) -> bool | None:
+    """Whether an activation is ReLU, or the identity; None: another."""
+    if activation in (torch.relu, torch.nn.functional.relu) or type(activation) is torch.nn.ReLU:
+        return True
+    return False if type(activation) is torch.nn.Identity else None
 
 
 class Neuron(base.Neuron):
@@ -124,14 +132,56 @@ class Neuron(base.Neuron):
     def forward(self, input: Tensor) -> Tensor:
         """Messages ``[N, C, *, T]`` for messages ``[N, C, *, T]``."""
         self.prepare(input)
+        rectifies = _rectifies(self.activation)
+        if rectifies is not None and self._is_whole(exact_dtype(input)):
+            return self._in_one(input, rectifies)
         level = self.sigma(input.to(exact_dtype(input)))
         if self.norm is not None:
             level = self.norm(level)
         if self.bias_is_set:
-            if self.bias.shape != self.shape:  # set before the shape was known
-                self.set_bias(self.bias)
-            level = level + self.bias.unsqueeze(0).unsqueeze(-1)
+            level = level + self._bias_of_layer().unsqueeze(0).unsqueeze(-1)
         return self.dropped(self.delta(self.activation(level))).to(input.dtype)
+
+    def _bias_of_layer(self) -> Tensor:
+        if self.bias.shape != self.shape:  # set before the shape was known
+            self.set_bias(self.bias)
+        return self.bias
+
+    def _is_whole(self, dtype: torch.dtype) -> bool:
+        """Whether the parts can run as one: as they were made, with nobody between them."""
+        parts = self.sigma, self.delta, self.activation
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        heard = any(getattr(part, name, None) for part in parts for name in hooks)
+        own = type(self.sigma) is Sigma and type(self.delta) is Delta
+        same = not self.bias_is_set or torch.promote_types(self.bias.dtype, dtype) == dtype
+        return own and same and self.norm is None and not heard
+
+    def _in_one(self, input: Tensor, rectifies: bool) -> Tensor:
+        """Sigma, bias, activation and delta in one operator."""
+        sigma, delta = self.sigma, self.delta
+        sigma.prepare(input)
+        delta.prepare(input)
+        delta.clamp()
+        none = sigma.pre_state.new_zeros(1)
+        total = sigma.pre_state if sigma.persistent_state else none
+        sent = sigma_delta.dynamics(
+            input,
+            delta.threshold.reshape(-1, *[1] * (input.dim() - 3)),
+            self._bias_of_layer() if self.bias_is_set else none,
+            sigma_delta.States(delta.pre_state, delta.residual_state, delta.error_state, total),
+            rectifies,
+            delta.cum_error,
+            (delta.tau_grad, delta.scale_grad),
+            delta.scale,
+            sigma.persistent_state or delta.persistent_state,
+        )
+        if sigma.persistent_state:
+            sigma.set_states(pre_state=sent.states.total)
+        if delta.persistent_state:
+            delta.set_states(pre_state=sent.states.before, residual_state=sent.states.residual)
+            if delta.cum_error:
+                delta.set_states(error_state=sent.states.error)
+        return self.dropped(sent.message).to(input.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         loaded = state_dict.get(prefix + "bias")
