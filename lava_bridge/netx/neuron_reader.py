@@ -13,7 +13,7 @@ from ..quantize import DECAY_SCALE
 from .neuron import ACTIVATION_BITS, Lif, Neuron, Resonator, Sigma, SigmaDelta
 
 __all__ = ["GRADED_BITS", "Options", "Reading", "lif", "message_bits", "neuron_of", "neuron_type"]
-__all__ += ["values"]
+__all__ += ["refuse_cumulated_errors", "values"]
 
 # A layer without a neuron integrates and never fires, as in Lava's netx.
 SILENT = 1 << 17
@@ -95,7 +95,14 @@ def lif(group: LayerReader, shape: tuple[int, ...], reading: Reading, bias: Tens
     )
 
 
+def refuse_cumulated_errors(group: LayerReader) -> None:
+    """Lava's processes have them, its netx does not."""
+    if group.flag("cum_error", False):
+        raise group.error("", "has neurons that cumulate errors, which Lava's netx has not")
+
+
 def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> Neuron:
+    refuse_cumulated_errors(group)
     bits = message_bits(group, GRADED_BITS)
     if group.has("neuron/sigma_output"):
         if group.has("bias") or group.has("neuron/bias"):
@@ -120,10 +127,11 @@ def _resonator(group: LayerReader, shape: tuple[int, ...], kind: str) -> Neuron:
         if group.has(name):
             raise group.error(name, "is a norm's, which Lava's resonators have not")
     # Lava takes a period from these integers and integers from that again, which comes out one
-    # lower for some, on some processors. Here they are what the file says.
+    # lower for some, on some processors. Here they are what the file says; one that was written for
+    # Lava has half a step more, which Lava then cuts off.
     return Resonator(
-        values(group, "sinDecay", shape),
-        values(group, "cosDecay", shape),
+        _spatial(group, "neuron/sinDecay", group.rounded_down("neuron/sinDecay"), shape),
+        _spatial(group, "neuron/cosDecay", group.rounded_down("neuron/cosDecay"), shape),
         values(group, "vThMant", shape),
         "PHASE" not in kind,
     )

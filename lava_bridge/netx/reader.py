@@ -23,6 +23,7 @@ from .neuron_reader import (
     message_bits,
     neuron_of,
     neuron_type,
+    refuse_cumulated_errors,
     values,
 )
 from .weights import cut, spread
@@ -117,6 +118,7 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
     bias = group.integer("bias") if group.has("bias") else 0
     kind = neuron_type(group)
     if kind == "SDNN":
+        refuse_cumulated_errors(group)
         bits = message_bits(group, GRADED_BITS)
         threshold = values(group, "vThMant", shape)
         neuron: Neuron = Delta(threshold, reading.options.spike_exp, bits)

@@ -43,8 +43,8 @@ def netx(sizes: Sizes, clock: Callable[[Callable[[], Any]], float] = timed) -> d
     rows = []
     for name in (*NAMES, "ntidigits"):
         if name == "ntidigits":
-            path, options, x = ntidigits()
-            target = TARGET_ALONE
+            path, options, recorded, _ = ntidigits(Path())
+            x, target = torch.from_numpy(recorded).float(), TARGET_ALONE
         else:
             path, options, target = DATA / f"{name}.net", {}, TARGET
             with np.load(DATA / f"{name}.npz") as run:
@@ -80,7 +80,7 @@ def seconds_of_lava(sizes: Sizes) -> dict[str, Any]:
             "tests/reference/time_netx.py",
             str(sizes.lava_steps),
             *paths,
-            str(ntidigits()[0]),
+            str(ntidigits(Path())[0]),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lava_bridge
+from lava_bridge.netx import Network
 
 DATA = Path(__file__).parents[1] / "data" / "netx"
 NAMES = ["biased", "conv", "cuba", "dense", "digits", "flatten_first", "recurrent", "rf", "rf_iz"]
@@ -132,6 +133,17 @@ def test_a_lowered_file_that_netx_ran_is_what_the_lowering_writes(
     shape = tuple(run.x.shape[1:-1])
     lava_bridge.export_hdf5(run.blocks, tmp_path / "again.net", input_shape=shape, target="lava")
     assert_same(contents(tmp_path / "again.net"), contents(DATA / "lowered" / f"{name}.net"))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DATA.rglob("*.npz")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_integers_spike_as_netx_from_the_first_step(path: Path) -> None:
+    with np.load(path) as run:
+        x, y = torch.from_numpy(run["x"]), run["y"]
+    net = Network(path.with_suffix(".net"))
+    ours = net.run(F.pad(x, (0, y.shape[-1] - x.shape[-1])))
+    assert np.array_equal(ours.numpy().reshape(y.shape), y)
 
 
 def assert_same_but_for_the_step(run: Run) -> None:
