@@ -58,7 +58,7 @@ class Sizes:
     growth_base: tuple[int, int, int] = (32, 8, 1024)
     # Integer runs: samples at once, and steps of Lava's own.
     netx_batch: int = 64
-    lava_steps: int = 100
+    lava_steps: int = 24
     gpu_batch: int = 1000  # 32 steps of 1000 x 3136 neurons: 100 million neuron-steps
 
 

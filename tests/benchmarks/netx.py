@@ -27,7 +27,7 @@ DATA = ROOT / "tests" / "data" / "netx"
 RECORDED = DATA / "seconds.json"
 VARIABLE = "LAVA_BRIDGE_LAVA_PYTHON"
 NAMES = ("dense", "conv", "cuba", "recurrent", "rf", "digits")
-# How many times as fast as Lava's a step of a batch is to be for each sample; ntidigits: of one.
+# How many times as fast as Lava's a sample of a batch is to be; a step of ntidigits, one sample.
 TARGET, TARGET_ALONE = 1000, 500
 BATCH = 64
 LAVA_STEPS = 100
@@ -37,7 +37,8 @@ TIMEOUT = 900
 def netx(sizes: Sizes, clock: Callable[[Callable[[], Any]], float] = timed) -> dict[str, Any]:
     """Seconds of a time step of a sample, of ours and of Lava's, for each net.
 
-    Lava runs one sample at a time; a step of ours is one of a batch, over its samples.
+    Lava runs one sample at a time, and starts its processes for each; given are both its steps
+    alone and a sample with that start. A step of ours is one of a batch, over its samples.
     """
     lava = seconds_of_lava(sizes)
     rows = []
@@ -54,21 +55,23 @@ def netx(sizes: Sizes, clock: Callable[[Callable[[], Any]], float] = timed) -> d
         for _ in range(2):
             net.run(x)
         seconds = [clock(lambda net=net, x=x: net.run(x)) for _ in range(sizes.rounds)]
-        steps = len(x) * x.shape[-1]
+        places = len(x) * x.shape[-1]
         rows.append(
             {
                 "name": name,
                 "batch": len(x),
-                "seconds": [value / steps for value in seconds],
+                "lava_steps": lava["steps"],
+                "seconds": [value / places for value in seconds],
                 "lava": lava["seconds"][name],
                 "target": target,
+                "of": "step" if name == "ntidigits" else "sample",
             }
         )
     return {"lava": lava["from"], "rows": rows}
 
 
 def seconds_of_lava(sizes: Sizes) -> dict[str, Any]:
-    """Seconds of a step in Lava by name, and where they are from."""
+    """Seconds of a step and of a sample in Lava by name, and where they are from."""
     python = os.environ.get(VARIABLE)
     if python is None:
         recorded = json.loads(RECORDED.read_text())
@@ -90,7 +93,6 @@ def seconds_of_lava(sizes: Sizes) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(f"{python}: {done.stderr.strip()[-500:]}")
-    return {
-        "from": f"{sizes.lava_steps} steps in this run",
-        "seconds": json.loads(done.stdout.splitlines()[-1]),
-    }
+    steps = sizes.lava_steps
+    measured = json.loads(done.stdout.splitlines()[-1])
+    return {"from": f"{steps} steps in this run", "steps": steps, "seconds": measured}
