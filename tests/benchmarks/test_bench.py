@@ -34,6 +34,7 @@ TINY = Sizes(
     layer=(4, 2, 3),
     growth=((2, 4), (1, 2), (3, 5)),
     growth_base=(3, 2, 4),
+    netx_batch=2,
     gpu_batch=2,
 )
 
@@ -70,6 +71,14 @@ def test_the_growth_and_the_memory_are_there(results):
     assert results["memory"]["bytes"][EXCHANGE] >= 0
 
 
+def test_integer_runs_say_where_the_times_of_lava_are_from(results):
+    found = results["netx"]
+    assert found["lava"].startswith("recorded, not this run")
+    assert [row["name"] for row in found["rows"]][-2:] == ["digits", "ntidigits"]
+    assert all(row["lava"]["step"] < row["lava"]["sample"] for row in found["rows"])
+    assert {row["batch"] for row in found["rows"][:-1]} == {TINY.netx_batch}
+
+
 def test_without_a_gpu_the_benchmark_says_so(results, capsys, monkeypatch, lava):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.gpu(lava, TINY) == {"skipped": "no CUDA device, or a torch without CUDA"}
@@ -102,7 +111,7 @@ def test_tables_file_and_picture_are_written(results, tmp_path, capsys):
     table = capsys.readouterr().out
     assert results["machine"]["cpu"] in table
     widths = {line.count(" | ") for line in table.splitlines() if line.startswith("| ")}
-    assert widths == {9, 4, 2}
+    assert widths == {9, 8, 4, 2}
     assert "**slayer, NXT**" in table
 
 
