@@ -64,7 +64,11 @@ class LayerReader:
         return NetFileError(f"{self._file}: {place} {what}; export the net anew")
 
     def has(self, name: str) -> bool:
-        """Whether the layer has such a dataset or group."""
+        """Whether the layer has such a dataset or group; a link to one elsewhere is an error."""
+        first = name.split("/")[0]
+        link = self._group.get(first, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise self.error(first, "is a link to another place")
         return self._find(name) is not None
 
     def text(self, name: str) -> str:

@@ -1,5 +1,6 @@
 """Reading a ``.net`` file: a table of rules, one for each type of layer."""
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,8 @@ def load_hdf5(path: str | os.PathLike[str]) -> nn.Sequential:
         NetFileError: If the file is missing, truncated, not HDF5, or not a net that these blocks
             can hold; it names the place in the file.
     """
-    blocks = []
+    blocks: list[Any] = []
+    before: tuple[int, ...] | None = None
     with open_layers(path) as layers:
         for layer in layers:
             kind = None
@@ -48,13 +50,26 @@ def load_hdf5(path: str | os.PathLike[str]) -> nn.Sequential:
                     raise layer.error(
                         "type", f"is {kind!r}, which is none of {', '.join(_READERS)}"
                     )
-                blocks.append(read(layer))
+                block = read(layer)
+                before = _followed(layer, block, before)
+                blocks.append(block)
             except NetFileError:
                 raise
             except (BridgeError, ValueError, TypeError, RuntimeError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise layer.error("", f"is no valid layer of type {kind!r}: {reason}") from error
     return nn.Sequential(*blocks)
+
+
+def _followed(layer: LayerReader, block: Any, before: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of a block's output, which has to be what it makes of the layer before it."""
+    shape = layer.shape()
+    if before is None:
+        return tuple(block.infer_shape(shape)) if layer.text("type") == "flatten" else shape
+    reached = tuple(block.infer_shape(before))
+    if math.prod(reached) != math.prod(shape):
+        raise layer.error("shape", f"is {shape}, but of {before} the layer makes {reached}")
+    return reached
 
 
 _READERS: dict[str, Callable[[LayerReader], nn.Module]] = {}

@@ -285,6 +285,8 @@ def _windowed(
     inputs: int,
 ) -> Layer:
     """A layer whose synapses slide a window over planes."""
+    if not group.has("neuron"):
+        raise group.error("neuron", "is missing")
     plane, shape = _plane(group, reading), group.shape()
     if plane[0] != inputs:
         raise group.error("weight", f"takes {inputs} channels, but the layer before has {plane}")
