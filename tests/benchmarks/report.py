@@ -150,7 +150,7 @@ def sections(results: Results) -> Iterator[tuple[str, tuple[str, ...], list[tupl
     if results.get("memory"):
         yield "Peak memory, over net and data", MEMORY_HEADER, list(memory_rows(results))
     if results.get("netx"):
-        heading = f"Integer runs of .net files; Lava's own netx: {results['netx']['lava']}"
+        heading = f"Integer runs of .net files: {title(results)}; Lava: {results['netx']['lava']}"
         yield heading, NETX_HEADER, list(netx_rows(results))
     if results.get("gpu", {}).get("cases"):
         yield f"GPU: {gpu_title(results)}", HEADER, list(rows(results["gpu"]["cases"]))
