@@ -254,14 +254,16 @@ static void turn_out(const R *rows, R *to, const long long *offset, int count, l
     }
 }
 
-// A block of time of a pack, whole or not, from rows to rows; `place` is the pack's in them.
-template <bool whole, class L, class Program, class R>
+// A block of time of packs that are stepped together, from rows to rows; `place` is the first one's
+// in them, and only a single pack may be less than whole. The steps of one pack wait for each other,
+// those of two do not.
+template <int packs, bool whole, class L, class Program, class R>
 LB_INLINE void step_block(const Call &call, const Program &shared,
-                          typename Program::Neuron &neuron, int here, const R *in_rows,
+                          typename Program::Neuron *neurons, int here, const R *in_rows,
                           R *out_rows, int place, int steps, typename L::Int &high) {
     // Copies, as in step_row.
     const Program program = shared;
-    typename Program::Neuron state = neuron;
+    typename Program::Neuron one = neurons[0], two = neurons[packs - 1];
     typename L::Int highest = high;
     for (int i = 0; i < steps; ++i) {
         int first = (Program::reversed ? steps - 1 - i : i) * TURNED + place;
@@ -271,9 +273,12 @@ LB_INLINE void step_block(const Call &call, const Program &shared,
             from[k] = call.in[k] ? in_rows + k * BLOCK * TURNED : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             to[k] = call.out[k] ? out_rows + k * BLOCK * TURNED : NULL;
-        step_pack<whole, L>(program, state, here, from, to, first, highest);
+        step_pack<whole, L>(program, one, here, from, to, first, highest);
+        if constexpr (packs == 2)
+            step_pack<whole, L>(program, two, here, from, to, first + L::count, highest);
     }
-    neuron = state;
+    neurons[0] = one;
+    if constexpr (packs == 2) neurons[1] = two;
     high = highest;
 }
 
@@ -297,15 +302,21 @@ static void turned(const Call &call, const Program &program, typename Program::N
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k])
                 turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
-        // Pack by pack: its state stays in registers over the block.
+        // A pack or two at a time: their states stay in registers over the block. Two for what runs
+        // forward, in 32 bits: adjoints do not gain by it, and integers of 64 bits fill the registers.
         int place = 0;
+        if constexpr (L::narrow && !Program::reversed)
+            for (; place + 2 * L::count <= count; place += 2 * L::count)
+                step_block<2, true, L, Program, R>(call, program, neurons + place / L::count,
+                                                   L::count, in_rows[0], out_rows[0], place, steps,
+                                                   high);
         for (; place + L::count <= count; place += L::count)
-            step_block<true, L, Program, R>(call, program, neurons[place / L::count], L::count,
-                                            in_rows[0], out_rows[0], place, steps, high);
+            step_block<1, true, L, Program, R>(call, program, neurons + place / L::count, L::count,
+                                               in_rows[0], out_rows[0], place, steps, high);
         if (place < count)
-            step_block<false, L, Program, R>(call, program, neurons[place / L::count],
-                                             count - place, in_rows[0], out_rows[0], place, steps,
-                                             high);
+            step_block<1, false, L, Program, R>(call, program, neurons + place / L::count,
+                                                count - place, in_rows[0], out_rows[0], place,
+                                                steps, high);
         for (int k = 0; k < Program::outputs; ++k)
             if (call.out[k])
                 turn_out(out_rows[k], (R *)call.out[k] + start, offset, count, call.inner, steps);
