@@ -18,6 +18,7 @@ OTHER_SETS = {"baseline": []}
 FLAGS = [
     "-std=c++17",
     "-O3",
+    "-g0",  # Python's own flags may ask for debug information: six times the size
     "-fvisibility=hidden",
     # Bit for bit the reference: no fused multiply-add, and integers that wrap.
     "-ffp-contract=off",
