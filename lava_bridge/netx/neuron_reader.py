@@ -13,7 +13,7 @@ from ..quantize import DECAY_SCALE
 from .neuron import ACTIVATION_BITS, Lif, Neuron, Resonator, Sigma, SigmaDelta
 
 __all__ = ["GRADED_BITS", "Options", "Reading", "lif", "message_bits", "neuron_of", "neuron_type"]
-__all__ += ["refuse_cumulated_errors", "values"]
+__all__ += ["leave_out", "values"]
 
 # A layer without a neuron integrates and never fires, as in Lava's netx.
 SILENT = 1 << 17
@@ -71,7 +71,7 @@ def neuron_of(group: LayerReader, shape: tuple[int, ...], reading: Reading) -> N
     if kind == "CUBA":
         return lif(group, shape, reading, _bias(group, shape))
     if reading.options.reset_interval is not None:
-        warnings.warn(f"{group.name}: {kind} neurons are not reset, as in Lava", stacklevel=2)
+        leave_out(group, f"{kind} neurons are not reset")
     if kind == "SDNN":
         return _sigma_delta(group, shape, reading.options.spike_exp)
     return _resonator(group, shape, kind)
@@ -79,13 +79,9 @@ def neuron_of(group: LayerReader, shape: tuple[int, ...], reading: Reading) -> N
 
 def lif(group: LayerReader, shape: tuple[int, ...], reading: Reading, bias: Tensor | None) -> Lif:
     if group.has("neuron/weight_exp") and group.integer("neuron/weight_exp"):
-        raise group.error(
-            "neuron/weight_exp",
-            "shifts the current of a norm, which the chip has no place for; scale the weights and "
-            "use MeanOnlyBatchNorm",
-        )
+        leave_out(group, "the shift of its norm (neuron/weight_exp) is left out")
     if group.has("neuron/gradedSpike") and group.integer("neuron/gradedSpike"):
-        warnings.warn(f"{group.name}: its spikes are not graded here, as in Lava", stacklevel=2)
+        leave_out(group, "its spikes are not graded")
     return Lif(
         _decay(group, "iDecay", shape),
         _decay(group, "vDecay", shape),
@@ -95,14 +91,14 @@ def lif(group: LayerReader, shape: tuple[int, ...], reading: Reading, bias: Tens
     )
 
 
-def refuse_cumulated_errors(group: LayerReader) -> None:
-    """Lava's processes have them, its netx does not."""
-    if group.flag("cum_error", False):
-        raise group.error("", "has neurons that cumulate errors, which Lava's netx has not")
+def leave_out(group: LayerReader, what: str) -> None:
+    """Say what of a layer Lava's netx does not run, and so this does not either."""
+    warnings.warn(f"{group.name}: {what}, as in Lava; its blocks do otherwise", stacklevel=3)
 
 
 def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> Neuron:
-    refuse_cumulated_errors(group)
+    if group.flag("cum_error", False):
+        leave_out(group, "errors are not cumulated")
     bits = message_bits(group, GRADED_BITS)
     if group.has("neuron/sigma_output"):
         if group.has("bias") or group.has("neuron/bias"):
@@ -110,7 +106,7 @@ def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> 
         return Sigma(spike_exp, bits)
     activation = group.text("neuron/activation") if group.has("neuron/activation") else "relu"
     if activation != "relu":
-        raise group.error("neuron/activation", f"is {activation!r}; the chip's models have 'relu'")
+        leave_out(group, f"its activation {activation!r} is run as 'relu'")
     bias = _bias(group, shape).double() * (1 << (spike_exp + ACTIVATION_BITS))
     if group.has("neuron/bias"):
         # This library's own: of each neuron, over 4096.
@@ -125,7 +121,7 @@ def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> 
 def _resonator(group: LayerReader, shape: tuple[int, ...], kind: str) -> Neuron:
     for name in ("bias", "bias_real", "bias_imag", "neuron/weight_exp_real"):
         if group.has(name):
-            raise group.error(name, "is a norm's, which Lava's resonators have not")
+            leave_out(group, f"its norm ({name}) is left out")
     # Lava takes a period from these integers and integers from that again, which comes out one
     # lower for some, on some processors. Here they are what the file says; one that was written for
     # Lava has half a step more, which Lava then cuts off.

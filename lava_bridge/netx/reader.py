@@ -19,11 +19,11 @@ from .neuron_reader import (
     GRADED_BITS,
     Options,
     Reading,
+    leave_out,
     lif,
     message_bits,
     neuron_of,
     neuron_type,
-    refuse_cumulated_errors,
     values,
 )
 from .weights import cut, spread
@@ -118,7 +118,8 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
     bias = group.integer("bias") if group.has("bias") else 0
     kind = neuron_type(group)
     if kind == "SDNN":
-        refuse_cumulated_errors(group)
+        if group.flag("cum_error", False):
+            leave_out(group, "errors are not cumulated")
         bits = message_bits(group, GRADED_BITS)
         threshold = values(group, "vThMant", shape)
         neuron: Neuron = Delta(threshold, reading.options.spike_exp, bits)

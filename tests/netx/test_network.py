@@ -236,11 +236,19 @@ def test_a_bias_runs_ahead_of_the_spikes_unless_the_layers_are_aligned(tmp_path)
     assert not torch.equal(Network(DATA / "biased.net").run(x)[..., 2:], expected)
 
 
-def test_a_norm_that_shifts_the_current_is_refused(tmp_path) -> None:
+def test_what_lava_leaves_out_is_left_out_with_a_warning(tmp_path) -> None:
     block = dense(3, 4, norm=slayer.neuron.norm.WgtScaleBatchNorm)
     block.neuron.norm.running_var = torch.tensor([9.0])
     path = written(tmp_path, block, shape=(3,))
-    with pytest.raises(lava_bridge.NetFileError, match="layer/0/neuron/weight_exp"):
+    x = torch.ones(1, 3, 9)
+    with pytest.warns(UserWarning, match=r"layer/0: the shift of its norm .* as in Lava"):
+        shifted = Network(path).run(x)
+    with h5py.File(path, "r+") as file:
+        del file["layer/0/neuron/weight_exp"]
+    assert torch.equal(Network(path).run(x), shifted)
+    block = slayer.block.sigma_delta.Dense({"threshold": 0.1, "activation": torch.tanh}, 3, 4)
+    path = written(tmp_path, block, shape=(3,))
+    with pytest.warns(UserWarning, match=r"layer/0: its activation 'tanh' is run as 'relu'"):
         Network(path)
 
 
