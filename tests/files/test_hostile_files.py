@@ -56,6 +56,7 @@ HARMLESS = {
         "number: layer/7/inFeatures 2147483647",
         "number: layer/7/outFeatures 2147483647",
         "number: layer/1/neuron/vThMant 2147483647",
+        "number: layer/2/neuron/weight_exp [2147483647]",
         "number: layer/1/delay [1.e+30 1.e+30 1.e+30 1.e+30]",
     },
 }
