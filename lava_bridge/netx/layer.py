@@ -1,5 +1,6 @@
 """A layer of an integer run: its synapses, its delays, its neurons; run over many steps at once."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ class Delays:
         return arrived, line[len(x) :]
 
 
-class Layer:
+class Layer(ABC):
     """What the layers share.
 
     Attributes:
@@ -98,9 +99,9 @@ class Layer:
         """Bits of a spike that leaves; 0: spikes are 0 or 1."""
         return 0 if self.neuron is None else self.neuron.message_bits
 
+    @abstractmethod
     def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
         """Run over spikes ``[T, N, *]``, ``time`` steps in; ``keep``: give traces."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         neuron = "" if self.neuron is None else f", {type(self.neuron).__name__}"
