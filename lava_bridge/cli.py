@@ -379,7 +379,7 @@ def _load_input(path: str) -> "np.ndarray":
 
     try:
         x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # whatever a foreign file makes of NumPy's reader
         raise BridgeError(
             f"{path}: can't be read as a NumPy array ({_one_line(error)}); save it with numpy.save"
         ) from error

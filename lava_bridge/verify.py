@@ -24,6 +24,7 @@ from .exchange import BlockContainer, CubaLIFNode
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .netx import Network
+from .netx.network import as_dense
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
 
@@ -79,7 +80,8 @@ def check_equivalence(
     x_nxt = _as_nxt(x, layout)
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
-    side_a, side_b = _side(a, "a", integers), _side(b, "b", integers)
+    shape = tuple(x_nxt.shape[1:-1])
+    side_a, side_b = (_side(net, letter, integers, shape) for net, letter in ((a, "a"), (b, "b")))
     comparisons: list[LayerComparison] = []
     starts = range(0, x_nxt.shape[0], batch_size)
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
@@ -118,11 +120,13 @@ def _as_nxt(x: Tensor | np.ndarray, layout: str) -> Tensor:
     if layout not in ("TNX", "NXT"):
         raise BridgeError(f"check_equivalence: layout must be 'TNX' or 'NXT', found {layout!r}")
     try:
-        x = torch.as_tensor(x)
-    except (TypeError, ValueError) as error:
+        x = as_dense(x)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise BridgeError(
             f"check_equivalence: the input is no array of numbers: {error}"
         ) from error
+    if x.is_complex():
+        raise BridgeError("check_equivalence: the input is complex; give spikes, real numbers")
     if not x.is_floating_point():
         x = x.float()
     if x.dim() < 3:
@@ -160,10 +164,12 @@ class _Side:
             ) from error
 
 
-def _side(net: Any, letter: str, integers: bool) -> _Side:
+def _side(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> _Side:
     if isinstance(net, str | os.PathLike):
         if integers:
-            return _integer_side(Network(net, aligned=True))
+            # A file that does not have the input's shape takes that of this input, as blocks do.
+            whc = None if len(shape) == 2 else shape[::-1]
+            return _integer_side(Network(net, aligned=True, input_shape=whc))
         return _slayer_side(os.fspath(net), load_hdf5(net))
     if isinstance(net, Network):
         return _integer_side(net)
@@ -180,6 +186,12 @@ def _side(net: Any, letter: str, integers: bool) -> _Side:
         f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
         f"{type(net).__name__} without any neuron"
     )
+
+
+def _dtype(parts: Any, x: Tensor) -> torch.dtype:
+    """The floating dtype that a net computes in; that of ``x`` if it has no parameters."""
+    found = (p.dtype for part in parts for p in part.parameters() if p.is_floating_point())
+    return next(found, x.dtype)
 
 
 def as_module(net: Any) -> Any:
@@ -212,6 +224,7 @@ def _match_layers(
 def _slayer_side(name: str, blocks: Any) -> _Side:
     def run(x: Tensor) -> list[LayerOutput]:
         outputs, delay = [], 0
+        x = x.to(_dtype(blocks, x))
         with _untouched(blocks):
             for i, block in enumerate(blocks):
                 x = block(x)
@@ -292,7 +305,7 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
         hooks = [node.register_forward_hook(keep) for node in nodes]
         try:
             with _from_reset(net):
-                x_seq = NXT_to_TNX(x)
+                x_seq = NXT_to_TNX(x.to(_dtype([net], x)))
                 if multi_step:
                     net(x_seq)
                 else:

@@ -1,15 +1,17 @@
 """A layer of an integer run: its synapses, its delays, its neurons; run over many steps at once."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..errors import BridgeError
 from ..ops import shift_channels
 from ..quantize import quantize_8bit
-from .neuron import Fired, Lif, Neuron, State
-from .synapse import Synapse
+from .neuron import BIAS_BITS, Fired, Lif, Neuron, State
+from .synapse import Synapse, wrapped
 
 __all__ = ["Average", "Delays", "InputLayer", "Layer", "LayerState", "Ran", "SynapticLayer"]
 __all__ += ["UNIT"]
@@ -62,7 +64,7 @@ class Delays:
         if self._steps is not None:
             steps = self._steps.to(x.device).unsqueeze(0)
             arrived = shift_channels(line.movedim(0, -1), steps).movedim(-1, 0)[self.longest :]
-        return arrived, line[len(x) :]
+        return arrived, line[len(x) :].clone()  # not a view of all of the line
 
 
 class Layer(ABC):
@@ -93,6 +95,11 @@ class Layer(ABC):
     def __init__(self, name: str, shape: tuple[int, ...]) -> None:
         self.name = name
         self.shape = shape
+
+    @property
+    def width(self) -> int:
+        """How many values a step has at most, of a sample."""
+        return math.prod(self.shape)
 
     @property
     def message_bits(self) -> int:
@@ -128,13 +135,15 @@ class InputLayer(Layer):
     def encoded(self, x: Tensor) -> Tensor:
         """What the layer takes for an input ``x`` to the blocks, which round it to 8 bits."""
         x = quantize_8bit(x, UNIT)
-        return x if isinstance(self.neuron, Lif) else x * self._weight + self._bias
+        if isinstance(self.neuron, Lif):
+            return x
+        return torch.trunc(x.double() * self._weight + self._bias).to(x.dtype)
 
     def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
         x = spikes.movedim(0, -1)
         before = state.neuron or self.neuron.fresh(x)
         if isinstance(self.neuron, Lif):
-            mantissa = torch.trunc(x.double() * self._weight + self._bias)
+            mantissa = wrapped(torch.trunc(x.double() * self._weight + self._bias), BIAS_BITS)
             fired = self.neuron.drive(mantissa.to(x.dtype), before, time, keep)
         else:
             fired = self.neuron.run((x,), before, time, keep)
@@ -147,7 +156,13 @@ class Average(Layer):
     kind = "Average"
 
     def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
-        groups = spikes.reshape(*spikes.shape[:2], self.shape[0], -1)
+        neurons = math.prod(spikes.shape[2:])
+        if neurons % self.shape[0]:
+            raise BridgeError(
+                f"run: {self.name} averages groups for {self.shape[0]} outputs, which does not "
+                f"divide {neurons} neurons"
+            )
+        groups = spikes.reshape(*spikes.shape[:2], *self.shape, neurons // self.shape[0])
         return Ran(groups.mean(dim=-1), {}, state)
 
 
@@ -196,6 +211,10 @@ class SynapticLayer(Layer):
             self._outputs = tuple(synaptic.shape)
         self._synaptic = Delays(1 if synaptic is None else synaptic + 1)
         self._leaving = None if leaving is None else Delays(leaving)
+
+    @property
+    def width(self) -> int:
+        return math.prod(self._outputs)
 
     def run(self, spikes: Tensor, state: LayerState, time: int, keep: bool) -> Ran:
         lines: list[Tensor] = []

@@ -11,10 +11,12 @@ from torch import Tensor
 from ..errors import BridgeError
 from ..progress import progress_bar
 from .layer import InputLayer, Layer, LayerState, SynapticLayer
+from .neuron import Lif
 from .neuron_reader import Options
 from .reader import read_layers
+from .synapse import PORT_BITS
 
-__all__ = ["LayerRun", "NetRun", "Network"]
+__all__ = ["LayerRun", "NetRun", "Network", "as_dense"]
 
 LAYOUTS = ("NXT", "TNX")
 # Steps are run in chunks whose largest layer has about so many values: they stay in the caches, and
@@ -116,7 +118,7 @@ class Network:
         self.output_shape = read.output_shape
         self.latency = sum(layer.steps for layer in self.layers)
         if aligned:
-            later = 0  # than the blocks
+            later = -int(read.shifted_input)  # than the blocks
             for layer in self.layers:
                 layer.begins = later + layer.steps
                 later += layer.steps - layer.delay_shift
@@ -130,14 +132,15 @@ class Network:
         self._time = 0
         self._batch: int | None = None
 
-    def encoded(self, x: Tensor) -> Tensor:
+    def encoded(self, x: Tensor | np.ndarray) -> Tensor:
         """What :meth:`run` takes for an input ``x`` to the blocks that the file was made of.
 
         That is ``x`` itself, but for an input layer of neurons, whose block rounds it to 8 bits;
         for sigma-delta neurons it is ``weight * x + bias`` then, with the integers of the file (64
-        and 0 where it has none).
+        and 0 where it has none), without what is beyond whole numbers.
         """
         first = self.layers[0]
+        x = as_dense(x)
         return first.encoded(x) if isinstance(first, InputLayer) else x
 
     def __len__(self) -> int:
@@ -198,10 +201,12 @@ class Network:
         Raises:
             BridgeError: If the input does not fit the net.
         """
-        if not resume:
-            self.reset()
         x = self._prepared(x, layout)
-        if self._batch is not None and x.shape[1] != self._batch:
+        # Only at the end is the state replaced: a run that fails leaves it as it was.
+        before, time = list(self._states), self._time
+        if not resume:
+            before, time = [LayerState() for _ in self.layers], 0
+        elif self._batch is not None and x.shape[1] != self._batch:
             raise BridgeError(
                 f"run: {self._batch} samples can't go on as {x.shape[1]}; give as many, or take "
                 "resume=False"
@@ -209,11 +214,10 @@ class Network:
         outputs: list[Tensor] = []
         layers: list[list[Tensor]] = [[] for _ in self.layers]
         states: list[dict[str, list[Tensor]]] = [{} for _ in self.layers]
-        widest = max(math.prod(layer.shape) for layer in self.layers)
+        widest = max(math.prod(x.shape[2:]), *(layer.width for layer in self.layers))
         steps = max(1, CHUNK // max(1, widest * x.shape[1]))
         chunks = x.split(steps)
         shown = len(chunks) if len(chunks) >= LONG_RUN else 1
-        before, time = list(self._states), self._time
         with torch.no_grad(), progress_bar("running", shown) as advance:
             for chunk in chunks:
                 spikes = self._taken(chunk)
@@ -227,7 +231,6 @@ class Network:
                 outputs.append(spikes.reshape(*spikes.shape[:2], *self.output_shape))
                 time += len(chunk)
                 advance()
-        # Only now: a run that fails leaves the state as it was.
         self._states, self._time, self._batch = before, time, x.shape[1]
 
         def given(parts: list[Tensor]) -> Tensor:
@@ -254,11 +257,9 @@ class Network:
         if layout not in LAYOUTS:
             raise BridgeError(f"run: layout must be 'NXT' or 'TNX', found {layout!r}")
         try:
-            x = torch.as_tensor(x)
+            x = as_dense(x)
         except (TypeError, ValueError, RuntimeError) as error:
             raise BridgeError(f"run: the input is no array of numbers: {error}") from error
-        if x.layout != torch.strided:
-            x = x.to_dense()
         if x.dim() < 3 or not x.shape[0 if layout == "TNX" else -1]:
             axes = "[N, *, T]" if layout == "NXT" else "[T, N, *]"
             raise BridgeError(
@@ -285,30 +286,53 @@ class Network:
         if chunk.is_floating_point():
             if not bool(torch.isfinite(chunk).all()):
                 raise BridgeError("run: the input has values that are NaN or infinite")
-            if self.layers[0].steps and bool((chunk != chunk.trunc()).any()):
+            takes_any = isinstance(self.layers[0].neuron, Lif) and not self.layers[0].steps
+            if not takes_any and bool((chunk != chunk.trunc()).any()):
                 raise BridgeError(
-                    "run: the input has values that are not whole, as spikes are; round them first"
+                    "run: the input has values that are not whole, as spikes are; round them, or "
+                    "give net.encoded(x) where x is what the blocks take"
                 )
         if not self._graded_input:
             return spikes
-        wide = chunk.dtype in (torch.float64, torch.int64, torch.int32)
-        return chunk.to(torch.float64 if wide else torch.float32).contiguous()
+        narrow = chunk.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.uint8)
+        taken = chunk.to(torch.float32 if narrow else torch.float64).contiguous()
+        if bool((taken.abs() >= 1 << PORT_BITS - 1).any()):
+            raise BridgeError(
+                f"run: the input has values beyond {PORT_BITS} bits, which Lava's ports have"
+            )
+        return taken
+
+
+def as_dense(x: Tensor | np.ndarray) -> Tensor:
+    """An array of any order of bytes and strides, or a sparse tensor, as a dense tensor."""
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")))
+    x = torch.as_tensor(x)
+    return x if x.layout == torch.strided else x.to_dense()
 
 
 def _check(options: Options) -> None:
-    for name, least in (("num_layers", 1), ("skip_layers", 0), ("input_message_bits", 0)):
+    for name, least, most in (
+        ("num_layers", 1, None),
+        ("skip_layers", 0, None),
+        ("input_message_bits", 0, PORT_BITS),
+        ("reset_interval", 1, None),
+        ("reset_offset", None, None),
+        ("spike_exp", 0, 7),  # three bits on the chip
+    ):
         value = getattr(options, name)
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise BridgeError(f"Network: {name} must be {least} or more, found {value!r}")
-    if options.reset_interval is not None and options.reset_interval < 1:
-        raise BridgeError(
-            f"Network: reset_interval must be 1 or more, or None, found {options.reset_interval!r}"
-        )
-    if not 0 <= options.spike_exp <= 7:  # three bits on the chip
-        raise BridgeError(f"Network: spike_exp must be in 0 ... 7, found {options.spike_exp!r}")
+        if value is None and name in ("num_layers", "reset_interval"):
+            continue
+        low, high = -math.inf if least is None else least, math.inf if most is None else most
+        if not isinstance(value, int | np.integer) or not low <= value <= high:
+            asked = "an integer" if least is None else f"{least} or more"
+            asked = asked if most is None else f"in {least} ... {most}"
+            raise BridgeError(f"Network: {name} must be {asked}, found {value!r}")
     shape = options.input_shape
-    if shape is not None and (
-        not 1 <= len(shape) <= 3 or not all(isinstance(n, int) and n > 0 for n in shape)
+    if shape is not None and not (
+        isinstance(shape, tuple | list)
+        and 1 <= len(shape) <= 3
+        and all(isinstance(size, int | np.integer) and size > 0 for size in shape)
     ):
         raise BridgeError(f"Network: input_shape must be (W, H, C), found {shape!r}")
 

@@ -16,7 +16,17 @@ from ..ops import loihi
 from ..quantize import DECAY_SCALE
 from .synapse import wrapped
 
-__all__ = ["ACTIVATION_BITS", "Delta", "Fired", "Lif", "Neuron", "Resonator", "Sigma", "SigmaDelta"]
+__all__ = [
+    "ACTIVATION_BITS",
+    "BIAS_BITS",
+    "Delta",
+    "Fired",
+    "Lif",
+    "Neuron",
+    "Resonator",
+    "Sigma",
+    "SigmaDelta",
+]
 
 # Activations, thresholds and biases are aligned with the states by six bits.
 ACTIVATION_BITS = 6
@@ -104,8 +114,8 @@ class Lif(Neuron):
         return self._fire(inputs[0], None, state, time, keep)
 
     def drive(self, bias: Tensor, state: State, time: int, keep: bool) -> Fired:
-        """Run without activations on a bias ``[N, *, T]`` that changes with time, a mantissa."""
-        scaled = wrapped(bias, BIAS_BITS) * (1 << ACTIVATION_BITS)
+        """Run without activations on a bias ``[N, *, T]`` that changes with time: a mantissa."""
+        scaled = bias * (1 << ACTIVATION_BITS)
         return self._fire(torch.zeros_like(bias), scaled, state, time, keep)
 
     def _fire(

@@ -40,6 +40,7 @@ class Reading:
         shape: Of what comes in, ``(C, H, W)`` or ``(C,)``; None: not known.
         message_bits: Of the spikes that come in.
         reset_offset: The step, counted from 1, of the next layer's first reset.
+        shifted_input: Whether the block of the input delays it by a step.
     """
 
     def __init__(self, options: Options) -> None:
@@ -48,6 +49,7 @@ class Reading:
         # Lava's order is (W, H, C).
         self.shape = None if shape is None else tuple(shape)[::-1]
         self.message_bits = options.input_message_bits
+        self.shifted_input = False
         # Time starts from 1 in hardware.
         self.reset_offset = options.reset_offset + 1
 
@@ -109,12 +111,11 @@ def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> 
         leave_out(group, f"its activation {activation!r} is run as 'relu'")
     bias = _bias(group, shape).double() * (1 << (spike_exp + ACTIVATION_BITS))
     if group.has("neuron/bias"):
-        # This library's own: of each neuron, over 4096.
+        # This library's own: of each neuron, over 4096, where a state is over 2^(12 + spike_exp).
         own = torch.from_numpy(group.integers("neuron/bias").astype(np.float64))
         if own.numel() != math.prod(shape):
             raise group.error("neuron/bias", f"has {own.numel()} values for {shape}")
-        scaled = own.reshape(shape) * 2.0 ** (spike_exp - ACTIVATION_BITS)
-        bias = bias + torch.floor(scaled)
+        bias = bias + own.reshape(shape) * (1 << spike_exp)
     return SigmaDelta(values(group, "vThMant", shape), bias, spike_exp, bits)
 
 

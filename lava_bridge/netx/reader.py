@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers
+from ..quantize import DECAY_SCALE
 from . import synapse
 from .layer import UNIT, Average, InputLayer, Layer, SynapticLayer
 from .neuron import Delta, Neuron
@@ -35,11 +36,15 @@ MAX_DELAY = 62
 
 
 class Read(NamedTuple):
-    """What reading gives: the layers, and shapes ``(C, H, W)`` or ``(C,)``; None: not known."""
+    """What reading gives: the layers, and shapes ``(C, H, W)`` or ``(C,)``; None: not known.
+
+    ``shifted_input``: whether the block of the input delays it by a step.
+    """
 
     layers: list[Layer]
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...]
+    shifted_input: bool
 
 
 def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
@@ -90,7 +95,7 @@ def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
     if input_shape is None:
         input_shape = getattr(layers[0], "inputs", None)
     assert reading.shape is not None
-    return Read(layers, input_shape, reading.shape)
+    return Read(layers, input_shape, reading.shape, reading.shifted_input)
 
 
 _RULES: dict[str, Callable[[LayerReader, Reading], Layer | None]] = {}
@@ -112,11 +117,14 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
     shape = group.shape() if group.has("shape") else reading.shape
     if not group.has("neuron"):
         reading.shape = shape
+        reading.shifted_input = group.flag("delay_shift", False)
         return None
-    assert shape is not None
+    if shape is None:
+        raise group.error("shape", "is missing")
     weight = group.integer("weight") if group.has("weight") else UNIT
     bias = group.integer("bias") if group.has("bias") else 0
     kind = neuron_type(group)
+    reading.shifted_input = group.flag("delay_shift", kind != "SDNN")
     if kind == "SDNN":
         if group.flag("cum_error", False):
             leave_out(group, "errors are not cumulated")
@@ -124,7 +132,10 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
         threshold = values(group, "vThMant", shape)
         neuron: Neuron = Delta(threshold, reading.options.spike_exp, bits)
     elif kind == "CUBA":
-        neuron = lif(group, shape, reading, None)
+        made = lif(group, shape, reading, None)
+        if bool((made.current_decay != DECAY_SCALE).any()):
+            leave_out(group, "the input goes to the voltage, past the current")
+        neuron = made
     else:
         raise group.error("neuron/type", f"is {kind!r}, which an input has not in Lava")
     return InputLayer(group.name, shape, neuron, weight, bias)
@@ -172,6 +183,8 @@ def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = Non
         (forward, again), shift = _spread(group, name, weight, back)
         if group.has("delay"):
             forward, delays = _dense_delays(group, forward, fed_back)
+            if fed_back is None and (group.has("bias") or group.has("neuron/bias")):
+                leave_out(group, "delays hold back the input, and not what the bias does")
         synapses.append(_dense_synapse(forward, shift))
         if fed_back is not None:
             recurrent.append(_dense_synapse(again, shift))

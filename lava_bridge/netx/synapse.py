@@ -6,6 +6,7 @@ convolutions, in float32 where no partial sum can reach 2^24, else in float64. T
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..layout import plain_channel
 
-__all__ = ["Synapse", "conv", "conv_transpose", "dense", "pool", "unpool", "wrapped"]
+__all__ = ["PORT_BITS", "Synapse", "conv", "conv_transpose", "dense", "pool", "unpool", "wrapped"]
 
 # Below these every whole number is a float's.
 EXACT_FLOAT32 = 1 << 24
@@ -82,10 +83,7 @@ def wrapped(x: Tensor, bits: int) -> Tensor:
 def dense(weight: np.ndarray, exponent: int = 0) -> Synapse:
     """All to all: ``[M, *]`` of I neurons to ``[M, O]`` by a weight ``[O, I]``."""
 
-    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(spikes.flatten(1), weight)
-
-    return Synapse(weight, apply, _largest_sum(weight, 1), exponent=exponent)
+    return Synapse(weight, _matrix_product, _largest_sum(weight, 1), exponent=exponent)
 
 
 def conv(
@@ -97,10 +95,8 @@ def conv(
 ) -> Synapse:
     """``[M, C, H, W]`` by a weight ``[O, C / groups, height, width]``, as torch convolves."""
 
-    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(plain_channel(spikes), weight, None, stride, padding, dilation, groups)
-
-    return Synapse(weight, apply, _largest_sum(weight, 1), CONV_BITS)
+    window = partial(_convolved, window=(stride, padding, dilation), groups=groups)
+    return Synapse(weight, window, _largest_sum(weight, 1), CONV_BITS)
 
 
 def conv_transpose(
@@ -112,14 +108,10 @@ def conv_transpose(
 ) -> Synapse:
     """``[M, C, H, W]`` by a weight ``[C, O / groups, height, width]``, transposed."""
 
-    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
-        return F.conv_transpose2d(
-            plain_channel(spikes), weight, None, stride, padding, 0, groups, dilation
-        )
-
+    window = partial(_transposed, window=(stride, padding, dilation), groups=groups)
     each_group = weight.reshape(groups, -1, *weight.shape[1:])
     fan_in = int(np.abs(each_group).sum(axis=(1, 3, 4)).max(initial=0))
-    return Synapse(weight, apply, fan_in, CONV_BITS)
+    return Synapse(weight, window, fan_in, CONV_BITS)
 
 
 def pool(
@@ -136,12 +128,8 @@ def pool(
     """
     each = np.broadcast_to(weight, (channels, *weight.shape[1:]))
 
-    def apply(spikes: Tensor, weight: Tensor) -> Tensor:
-        if any(fill):
-            spikes = F.pad(spikes, (0, fill[1], 0, fill[0]))
-        return F.conv2d(plain_channel(spikes), weight, None, stride, padding, dilation, channels)
-
-    return Synapse(each, apply, _largest_sum(weight, 1), CONV_BITS)
+    window = partial(_convolved, window=(stride, padding, dilation), groups=channels, fill=fill)
+    return Synapse(each, window, _largest_sum(weight, 1), CONV_BITS)
 
 
 def unpool(
@@ -154,6 +142,34 @@ def unpool(
     """The transpose of :func:`pool`."""
     each = np.broadcast_to(weight, (channels, *weight.shape[1:]))
     return conv_transpose(each, stride, padding, dilation, channels)
+
+
+Pair = tuple[int, int]
+
+
+def _matrix_product(spikes: Tensor, weight: Tensor) -> Tensor:
+    return F.linear(spikes.flatten(1), weight)
+
+
+def _convolved(
+    spikes: Tensor,
+    weight: Tensor,
+    window: tuple[Pair, Pair, Pair],
+    groups: int,
+    fill: Pair = (0, 0),
+) -> Tensor:
+    stride, padding, dilation = window
+    if any(fill):
+        spikes = F.pad(spikes, (0, fill[1], 0, fill[0]))
+    return F.conv2d(plain_channel(spikes), weight, None, stride, padding, dilation, groups)
+
+
+def _transposed(
+    spikes: Tensor, weight: Tensor, window: tuple[Pair, Pair, Pair], groups: int
+) -> Tensor:
+    stride, padding, dilation = window
+    frames = plain_channel(spikes)
+    return F.conv_transpose2d(frames, weight, None, stride, padding, 0, groups, dilation)
 
 
 def _largest_sum(weight: np.ndarray, first: int) -> int:

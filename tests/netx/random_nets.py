@@ -147,7 +147,7 @@ def random_sigma_delta_net(seed: int) -> Net:
 
     shape: tuple[int, ...] = tuple(int(size) for size in random.integers(1, 6, 3))
     first = shape
-    scaled = {"weight": 0.75, "bias": -0.25} if random.random() < 0.3 else {}
+    scaled = {"weight": 0.5, "bias": -0.25} if random.random() < 0.3 else {}
     blocks = [block.Input(neuron(10), **scaled)]
     shape = blocks[0].infer_shape(shape)
     if random.random() < 0.6:

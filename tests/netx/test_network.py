@@ -1,6 +1,8 @@
 """The integer run's own ways: layouts, chunks, arguments, traces, and what it refuses."""
 
+import copy
 import os
+import pickle
 import pty
 import re
 import subprocess
@@ -351,3 +353,73 @@ def test_a_file_is_read_without_a_warning() -> None:
         warnings.simplefilter("error")
         for path in sorted(DATA.glob("*.net")):
             Network(path)
+
+
+# What a review by probes found --------------------------------------------------------------------
+
+
+def test_an_input_block_that_delays_is_aligned_too(tmp_path) -> None:
+    norm = slayer.neuron.norm.MeanOnlyBatchNorm
+    for params in (None, {**CUBA, "current_decay": 1}):
+        blocks = [slayer.block.cuba.Input(params), dense(3, 6, norm=norm), dense(6, 5, norm=norm)]
+        blocks[0].infer_shape((3,))
+        for block in blocks[1:]:
+            block.neuron.norm.running_mean = -torch.arange(block.shape[0]) * 2.0 / 64
+        path = written(tmp_path, *blocks, shape=(3,))
+        x = (torch.rand(20, 4, 3) < 0.5).float()
+        report = lava_bridge.check_equivalence(blocks, path, x, integers=True)
+        assert report.ok, str(report)
+
+
+def test_the_bias_of_each_sigma_delta_neuron_is_run(tmp_path) -> None:
+    block = slayer.block.sigma_delta.Dense({"threshold": 0.1, "activation": F.relu}, 3, 4)
+    block.infer_shape((3,))
+    block.neuron.set_bias(torch.tensor([0.25, -0.5, 1.0, 0.0]))
+    path = written(tmp_path, block, shape=(3,))
+    messages = torch.randint(-9, 9, (2, 3, 12)) * 2.0 / 64
+    net = Network(path, input_message_bits=16, aligned=True)
+    ours = net.run(messages * 4096)[..., 1:] / 4096
+    with torch.no_grad():
+        assert torch.equal(ours, block(messages)[..., :-1].double())
+
+
+def test_a_run_that_can_not_begin_leaves_the_state() -> None:
+    net, x, y = recorded("dense")
+    first = net.run(x[..., :10])
+    with pytest.raises(lava_bridge.BridgeError):
+        net.run(x[:, :5])
+    assert np.array_equal(torch.cat([first, net.run(x[..., 10:], resume=True)], -1).numpy(), y)
+
+
+def test_a_network_can_be_pickled_and_copied() -> None:
+    net, x, y = recorded("conv")
+    for twin in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert np.array_equal(twin.run(x).numpy(), y)
+
+
+def test_arrays_of_other_byte_orders_and_strides_give_the_same_spikes() -> None:
+    net, x, y = recorded("conv")
+    assert np.array_equal(net.run(x.numpy().astype(">f4")).numpy(), y)
+    assert np.array_equal(net.run(x.numpy()[::-1]).numpy(), y[::-1])
+
+
+def test_what_the_blocks_take_is_not_taken_for_a_sigma_delta_input(tmp_path) -> None:
+    block = slayer.block.sigma_delta.Input({"threshold": 0.1, "activation": F.relu})
+    net = Network(written(tmp_path, block, shape=(3,)))
+    with pytest.raises(lava_bridge.BridgeError, match=r"give net.encoded\(x\)"):
+        net.run(torch.rand(1, 3, 5))
+    assert net.run(net.encoded(np.random.default_rng(0).random((1, 3, 5)))).any()
+
+
+def test_values_beyond_the_ports_are_refused(tmp_path) -> None:
+    net = Network(written(tmp_path, dense(3, 4), shape=(3,)), input_message_bits=24)
+    with pytest.raises(lava_bridge.BridgeError, match="beyond 32 bits"):
+        net.run(torch.full((1, 3, 5), 2.0**31))
+
+
+def test_delays_and_a_bias_together_are_said_to_differ_from_the_blocks(tmp_path) -> None:
+    norm = slayer.neuron.norm.MeanOnlyBatchNorm
+    block = slayer.block.cuba.Dense({**CUBA, "norm": norm}, 3, 4, delay=True, delay_shift=False)
+    path = written(tmp_path, block, shape=(3,))
+    with pytest.warns(UserWarning, match="layer/0: delays hold back the input"):
+        Network(path)
