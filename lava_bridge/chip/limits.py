@@ -53,10 +53,11 @@ class Chip:
 
 
 # Sources. NengoLoihi's and lava-nc's figures were read in their code; Davies's and the brief's are
-# cited at second hand, not checked in the originals. Davies: M. Davies et al., "Loihi: A Neuromorphic Manycore Processor with On-Chip
-# Learning", IEEE Micro 38(1), 2018. Brief: Intel Labs, "Taking Neuromorphic Computing to the Next
-# Level with Loihi 2", technology brief, 2021, its table of both chips' features. NengoLoihi:
-# nengo_loihi/block.py. lava-nc: its bit-accurate models, lava/proc/{lif,dense}/models.py, 0.10.0.
+# cited at second hand, not checked in the originals.
+# Davies: M. Davies et al., "Loihi: A Neuromorphic Manycore Processor with On-Chip Learning", IEEE
+# Micro 38(1), 2018. Brief: Intel Labs, "Taking Neuromorphic Computing to the Next Level with Loihi
+# 2", technology brief, 2021, its table of both chips' features. NengoLoihi: nengo_loihi/block.py.
+# lava-nc: its bit-accurate models, lava/proc/{lif,dense}/models.py, 0.10.0.
 LOIHI1 = Chip(
     name="loihi1",
     cores=128,  # Davies
