@@ -5,6 +5,7 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer
 
@@ -80,8 +81,10 @@ def rewrite(
     """
     chain = rewritten(net, input_shape, encoding)
     modules: list[nn.Module] = []
+    parameters = (p for _, module in _leaves(net, "") for p in module.parameters())
+    dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
     for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
-        synapse = copy.deepcopy(part.synapse)
+        synapse = copy.deepcopy(part.synapse).to(dtype)
         if isinstance(synapse, layer.VotingLayer):
             modules.append(synapse)
         else:

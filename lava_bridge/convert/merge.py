@@ -109,8 +109,8 @@ def affine_as_conv(affine: ChannelAffine) -> nn.Conv2d:
     """A norm that stands alone before its neuron: a convolution by 1, each channel on its own."""
     channels = len(affine.scale)
     conv = nn.Conv2d(channels, channels, 1, groups=channels, device="meta")
-    conv.weight = nn.Parameter(affine.scale.float().reshape(channels, 1, 1, 1))
-    conv.bias = nn.Parameter(affine.shift.float())
+    conv.weight = nn.Parameter(affine.scale.reshape(channels, 1, 1, 1))
+    conv.bias = nn.Parameter(affine.shift)
     return conv
 
 

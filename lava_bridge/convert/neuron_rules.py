@@ -87,6 +87,12 @@ def _threshold(node: Any, chain: Chain) -> float:
             "has a soft reset (v_reset=None), but the chip sets the voltage to 0 after a spike; "
             "train with v_reset=0."
         )
+    start = node._memories_rv["v"]
+    if start != node.v_reset:
+        raise ConversionError(
+            f"begins at {start} but resets to v_reset={node.v_reset}, where the chip has 0 for "
+            "both; use v_reset=0."
+        )
     if node.v_reset == 0:
         return node.v_threshold
     if not node.v_threshold > node.v_reset:

@@ -33,6 +33,12 @@ def out_of_range_decay() -> CubaLIFNode:
     return node
 
 
+def started_at(reset: float) -> neuron.IFNode:
+    node = IF()
+    node.v_reset = reset
+    return node
+
+
 def shifted_norm(features: int, mean: float = 1.0, kind: type = nn.BatchNorm2d) -> nn.Module:
     norm = kind(features)
     norm.running_mean.fill_(mean)
@@ -50,6 +56,15 @@ BAD_NETS = {
         lambda: [linear(), IF(v_reset=1.5)],
         (4,),
         ["1 (IFNode)", "v_reset=1.5", "v_reset=0."],
+    ),
+    "start other than the reset": (
+        lambda: (
+            [linear(), neuron.SimpleLIFNode(2.0, True, v_reset=0.5)]
+            if hasattr(neuron, "SimpleLIFNode")
+            else [linear(), started_at(0.5)]
+        ),
+        (4,),
+        ["1 (", "begins at 0", "v_reset=0.5"],
     ),
     "soft reset": (
         lambda: [linear(), IF(v_reset=None)],
