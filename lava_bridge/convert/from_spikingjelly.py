@@ -1,7 +1,6 @@
 """From a SpikingJelly net to slayer blocks."""
 
 import operator
-from collections.abc import Iterator
 from typing import Any
 
 import torch.nn as nn
@@ -9,7 +8,8 @@ import torch.nn as nn
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from .chain import Chain
-from .rules import is_container, rule_of
+from .rules import rule_of
+from .trace import leaves
 
 __all__ = ["to_slayer"]
 
@@ -50,7 +50,7 @@ def to_slayer(
         If weights lie outside the 8-bit range and are clipped.
     """
     chain = Chain(_checked_shape(input_shape), slayer, delay_shift)
-    for place, module in _leaves(net, ""):
+    for place, module in leaves(net):
         chain.place = f"{place or 'net'} ({type(module).__name__})"
         try:
             rule_of(module)(module, chain)
@@ -60,17 +60,6 @@ def to_slayer(
         return nn.Sequential(*chain.finish())
     except BridgeError as error:
         raise ConversionError(f"{chain.place}: {error}") from error
-
-
-def _leaves(module: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The modules in order, with their paths, containers opened."""
-    if not is_container(module):
-        yield path, module
-        return
-    # Not named_children(): it leaves out a module that stands in the net a second time.
-    children = module._modules.items() if isinstance(module, nn.Module) else enumerate(module)
-    for name, child in children:
-        yield from _leaves(child, f"{path}.{name}" if path else str(name))
 
 
 def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:

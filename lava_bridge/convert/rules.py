@@ -103,7 +103,7 @@ def rule_of(module: Any) -> Rule:
     known = [base.__name__ for base in type(module).__mro__[1:] if base in RULES]
     near = f"; it is a kind of {known[0]} but may compute something else" if known else ""
     if isinstance(module, nn.Module) and next(module.children(), None) is not None and not near:
-        near = " (a module of its own forward: pass its layers as an nn.Sequential)"
+        near = " (it has parts, but forwards of libraries are not traced)"
     raise ConversionError(
         f"no rule converts this type{near}; replace the module, or register a rule with "
         "lava_bridge.convert.rule"
