@@ -96,10 +96,8 @@ def _max_pool(layer: type[nn.Module]) -> Builder:
         padding: Any = 0,
         dilation: Any = 1,
         ceil_mode: bool = False,
-        return_indices: bool = False,
+        return_indices: bool = False,  # never True here: torch has another function for it
     ) -> nn.Module:
-        if return_indices:
-            raise ConversionError("returns a max pooling's indices; use return_indices=False")
         return layer(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
 
     return build
