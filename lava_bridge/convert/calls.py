@@ -33,6 +33,8 @@ class Time(enum.Enum):
     DIVIDE = "divides"
 
 
+_FLOATS = (torch.float32, torch.float64)
+
 Made = nn.Module | Time | None
 
 # Each takes whether the signal is [T, N, *] (else [N, *]), and the call's arguments but the signal.
@@ -79,8 +81,16 @@ def _plain(layer: type[nn.Module]) -> Builder:
     return lambda _, *args, **kwargs: layer(*args, **kwargs)
 
 
-def _identity(*_: Any) -> None:
+def _identity(*_: Any, **options: Any) -> None:
     """Gives what it takes."""
+
+
+def _to(_: bool, *targets: Any, **options: Any) -> None:
+    """To a device, or to a type that holds every float; it may be read from a tensor."""
+    types = [*targets, *options.values()]
+    wrong = [t for t in types if isinstance(t, torch.dtype) and t not in _FLOATS]
+    if wrong:
+        raise ConversionError(f"turns a signal into {wrong[0]}; convert a net of float32")
 
 
 def _attribute(_: bool, name: str) -> None:
@@ -363,6 +373,9 @@ BUILDERS: dict[Any, Builder] = {
     "clone": _identity,
     "detach": _identity,
     "float": _identity,
+    "to": _to,
+    "cpu": _identity,
+    "cuda": _identity,
     "flatten": _flatten,
     "reshape": _reshape,
     "view": _reshape,

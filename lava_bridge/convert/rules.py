@@ -87,6 +87,7 @@ def is_container(module: Any) -> bool:
     return any(
         isinstance(module, kind)
         and getattr(type(module), "forward", None) is getattr(kind, "forward", None)
+        and "forward" not in getattr(module, "__dict__", ())
         for kind in CONTAINERS
     )
 

@@ -90,12 +90,13 @@ def _chain(graph: fx.Graph, net: str) -> list[fx.Node]:
             raise _join_error(node, inputs)
         signals[node] = None
     returned = output.args[0]
-    if not isinstance(returned, fx.Node):
+    outputs = [node for node in output.all_input_nodes if node in signals]
+    if outputs and not isinstance(returned, fx.Node):
         raise ConversionError(
-            f"{net}: returns {len(output.all_input_nodes)} outputs, packed, and not one signal; "
+            f"{net}: returns {len(outputs)} output(s) in a tuple, list or dict, not one signal; "
             f"{ONLY_CHAINS}"
         )
-    if returned not in signals:
+    if not isinstance(returned, fx.Node) or returned not in signals:
         raise ConversionError(f"{net}: returns what is not computed from its input")
     for node in signals:
         if node is not returned and not any(user in signals for user in node.users):

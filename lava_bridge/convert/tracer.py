@@ -58,6 +58,8 @@ def is_leaf(module: Any) -> bool:
         return True  # a state, which a trace would not see
     if any(kind in RULES for kind in type(module).__mro__):
         return True  # a subclass too: the rules refuse it by name
+    if isinstance(module, nn.Sequential) and "forward" in vars(module):
+        return False  # its owner has given it another
     home = type(module).__module__
     return _is_in(home, _OPAQUE) and not _is_in(home, _NETS)
 

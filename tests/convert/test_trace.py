@@ -104,6 +104,7 @@ CALLS = {
     "dropout2d": (lambda net, x: F.dropout2d(x, training=net.training), IMAGE, None),
     "torch.dropout": (lambda net, x: torch.dropout(x, 0.5, net.training), IMAGE, None),
     "nothing": (lambda net, x: x.contiguous().clone().detach().float().data, IMAGE, None),
+    "to": (lambda net, x: x.to("cpu").to(net.conv.weight.device, torch.float32), IMAGE, None),
 }
 
 
@@ -277,6 +278,12 @@ def test_a_sequential_with_a_forward_of_its_own_is_traced():
     net = Reversed(nn.Linear(2, 2), IF())
     net.add_module("first", nn.Linear(2, 2))
     assert [path for path, _ in leaves(net)] == ["first", "0", "1", "first"]
+
+
+def test_a_forward_that_is_set_on_a_module_is_the_one_that_is_traced():
+    net = nn.Sequential(nn.Linear(2, 2), IF())
+    net.forward = lambda x: net[1](net[0](net[0](x)))
+    assert [path for path, _ in leaves([net])] == ["0.0", "0.0", "0.1"]
 
 
 def test_the_graph_module_of_a_trace_by_torch_gives_the_same_chain():

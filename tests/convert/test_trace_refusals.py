@@ -113,6 +113,7 @@ NO_CHAINS = {
     "other weights": (replace, None),
     "no signal": (lambda net, x: net.mask, None),
     # Functions that are no layers.
+    "half precision": (lambda net, x: net.a(x.to(torch.float16)), "into torch.float16"),
     "relu": (lambda net, x: F.relu(net.a(x)), "calls relu"),
     "scaling": (lambda net, x: 2 * x, "calls mul"),
     "doubling": (lambda net, x: x + x, "calls add"),
@@ -192,10 +193,11 @@ def test_a_repeat_without_an_axis_for_time_is_refused():
 
 def test_two_outputs_are_refused_by_the_net_that_returns_them():
     net = Block(lambda net, x: [x, net.a(x)])
-    with pytest.raises(ConversionError, match=r"^net \(Block\): returns 2 outputs"):
+    with pytest.raises(ConversionError, match=r"^net \(Block\): returns 2 output\(s\)"):
         leaves(net)
-    with pytest.raises(ConversionError, match=r"^net \(Block\): returns what is not computed"):
-        leaves(Block(lambda net, x: net.mask))
+    for nothing in (lambda net, x: net.mask, lambda net, x: None, lambda net, x: (3, net.mask)):
+        with pytest.raises(ConversionError, match=r"^net \(Block\): returns what is not computed"):
+            leaves(Block(nothing))
 
 
 def test_modules_of_libraries_and_kinds_of_known_ones_are_left_to_the_rules():
