@@ -104,7 +104,7 @@ def rule_of(module: Any) -> Rule:
     known = [base.__name__ for base in type(module).__mro__[1:] if base in RULES]
     near = f"; it is a kind of {known[0]} but may compute something else" if known else ""
     if isinstance(module, nn.Module) and next(module.children(), None) is not None and not near:
-        near = " (it has parts, but forwards of libraries are not traced)"
+        near = " (its forward is not traced: it keeps a state, or is a library's)"
     raise ConversionError(
         f"no rule converts this type{near}; replace the module, or register a rule with "
         "lava_bridge.convert.rule"

@@ -47,13 +47,15 @@ _SIZE_METHODS = ("size", "dim", "ndimension", "numel", "nelement", "get_device",
 
 
 def children_of(container: Any) -> Iterable[tuple[str, Any]]:
+    """The parts of a module, list or tuple, with their names in it."""
     if isinstance(container, nn.Module):
-        # Not namedchildren_of(): it leaves out a module that stands in the net a second time.
+        # Not named_children(): it leaves out a module that stands in the net a second time.
         return container._modules.items()
     return ((str(index), child) for index, child in enumerate(container))
 
 
 def is_leaf(module: Any) -> bool:
+    """Whether a module that is no container is taken whole, for its rule, rather than traced."""
     if not isinstance(module, nn.Module) or isinstance(module, base.MemoryModule):
         return True  # a state, which a trace would not see
     if any(kind in RULES for kind in type(module).__mro__):
@@ -73,10 +75,12 @@ def join_path(path: str, name: str) -> str:
 
 
 def place_of(module: Any, path: str) -> str:
+    """A module's path and type, as errors name it."""
     return f"{path or 'net'} ({type(module).__name__})"
 
 
 def is_size(node: fx.Node) -> bool:
+    """Whether a node reads something of a tensor that is no tensor."""
     if node.op == "call_function" and node.target is getattr:
         return node.args[1] in _SIZE_ATTRIBUTES
     return node.op == "call_method" and node.target in _SIZE_METHODS
@@ -314,7 +318,7 @@ def _scratch_copy(value: Any) -> Any:
 
 def _line(frames: traceback.StackSummary) -> str:
     """Where the user's code was, of frames from the outermost to the innermost."""
-    not_users = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+    not_users = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
     for frame in reversed(frames):
         if not frame.filename.startswith(not_users):
             return f" ({os.path.basename(frame.filename)}, line {frame.lineno})"

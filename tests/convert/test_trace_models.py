@@ -120,12 +120,12 @@ STEPS = {
 
 
 class Stage(nn.Module):
-    """Runs its parts, each a module or a function, in order."""
+    """Runs its parts, each a module or a function, in order; owns the modules of functions."""
 
-    def __init__(self, parts):
+    def __init__(self, parts, owned=()):
         super().__init__()
         self.parts = parts
-        self.modules_of_parts = nn.ModuleList(p for p in parts if isinstance(p, nn.Module))
+        self.owned = nn.ModuleList([*(p for p in parts if isinstance(p, nn.Module)), *owned])
 
     def forward(self, x):
         for part in self.parts:
@@ -141,12 +141,21 @@ def as_function(step: str, module: nn.Module):
 
 
 @st.composite
-def chains(draw: st.DrawFn) -> tuple[list[nn.Module], nn.Module]:
-    """Modules in order, and a net that runs them: nested, some of them as functions."""
+def chains(draw: st.DrawFn) -> tuple[list[nn.Module], nn.Module, str]:
+    """Modules in order, a net that runs them (nested, some as functions), and its step mode."""
     modules: list[nn.Module] = []
+    step_mode = draw(st.sampled_from("sm"))
+
+    def over_time(part):
+        """In step mode m, what is of torch.nn takes all steps as one batch."""
+        if step_mode == "s" or isinstance(part, IF):
+            return part
+        if isinstance(part, nn.Module) and draw(st.booleans()):
+            return layer.SeqToANNContainer(part)
+        return lambda x: functional.seq_to_ann_forward(x, part)
 
     def level(depth: int) -> nn.Module:
-        parts = []
+        parts, first = [], len(modules)
         for _ in range(draw(st.integers(0, 4))):
             if depth and draw(st.booleans()):
                 parts.append(level(depth - 1))
@@ -155,22 +164,28 @@ def chains(draw: st.DrawFn) -> tuple[list[nn.Module], nn.Module]:
             module = STEPS[step][0]()
             modules.append(module)
             function = as_function(step, module)
-            parts.append(function if function and draw(st.booleans()) else module)
+            parts.append(over_time(function if function and draw(st.booleans()) else module))
         if all(isinstance(part, nn.Module) for part in parts) and draw(st.booleans()):
             return nn.Sequential(*parts)
-        return Stage(parts)
+        return Stage(parts, modules[first:])
 
-    net = level(2)
-    flatten = nn.Flatten()
+    # A neuron first, which says the step mode.
+    modules.append(IF())
+    parts, flatten = [modules[0], level(2)], nn.Flatten()
     modules.append(flatten)
     if draw(st.booleans()):
-        return modules, Stage([net, lambda x: x.view(x.size(0), -1)])
-    return modules, Stage([net, flatten])
+        net = Stage([*parts, over_time(flatten)], [flatten])
+    elif step_mode == "s":
+        net = Stage([*parts, lambda x: x.view(x.size(0), -1)])
+    else:
+        net = Stage([*parts, lambda x: x.view(*x.shape[:2], -1)])
+    functional.set_step_mode(net, step_mode)
+    return modules, net, step_mode
 
 
 @given(chains())
 def test_any_chain_gives_the_list_of_its_modules_and_computes_what_they_compute(chain):
-    modules, net = chain
+    modules, net, step_mode = chain
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = list(leaves(net))
@@ -179,7 +194,7 @@ def test_any_chain_gives_the_list_of_its_modules_and_computes_what_they_compute(
         assert module is expected or ":" in path
         assert getattr(module, "weight", None) is getattr(expected, "weight", None)
     net.eval()
-    x = torch.randn(2, 2, 4, 4)
+    x = torch.randn(*([3] if step_mode == "m" else []), 2, 2, 4, 4)
     expected_output = net(x)
     functional.reset_net(net)
-    assert torch.equal(run(found, x), expected_output)
+    assert torch.equal(run(found, x, step_mode), expected_output)
