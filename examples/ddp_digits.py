@@ -139,6 +139,7 @@ def main(epochs: int, batch: int, steps: int | None, out: Path) -> None:
         click.echo(f"{ranks} ranks with equal weights, {right:.1%} of 450 test digits right")
         click.echo(f"Written: {out}")
     if ranks > 1:
+        dist.barrier()  # the others wait for rank 0's report
         dist.destroy_process_group()
 
 

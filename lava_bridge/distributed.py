@@ -80,8 +80,9 @@ def joined() -> Iterator[bool]:
     try:
         if is_first_rank():
             yield True
-            return
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            yield True
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                yield True
+        dist.barrier()  # nobody closes the connection while another still speaks
     finally:
         dist.destroy_process_group()
