@@ -34,6 +34,8 @@ CONTAINERS: tuple[type, ...] = (
     layer.SeqToANNContainer,
     layer.MultiStepContainer,
     layer.StepModeContainer,
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
 )
 
 
