@@ -35,6 +35,8 @@ class ChannelBias(LazyChannels):
     """
 
     lazy_channels = ("value",)
+    # It adds and does nothing else; a file says so.
+    is_bias = True
 
     def __init__(self, num_features: int | None = None, scale: int = 1 << 6) -> None:
         super().__init__()
