@@ -95,6 +95,11 @@ class BlockContainer(nn.Module, base.StepModule):
         self.step_mode = step_mode
 
     @property
+    def gives_sums(self) -> bool:
+        """Whether it has no neuron and gives sums: a Linear at the end of a net."""
+        return self.neuron is None and isinstance(self.synapse, nn.Linear)
+
+    @property
     def scale(self) -> int:
         """What a weight of 1 is on the chip."""
         return self._scale if self.neuron is None else self.neuron.scale
