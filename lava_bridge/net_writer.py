@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import BridgeError
+from .quantize import all_finite
 
 __all__ = [
     "ACTIVATIONS",
@@ -26,6 +27,9 @@ __all__ = [
 
 # The largest threshold mantissa: how lava-dl writes a neuron that never fires.
 NEVER_FIRES = (1 << 18) - 1
+
+# Weights that are quantised and written at a time.
+SLICE = 1 << 21
 
 # A file has no more of a sigma-delta neuron's activation than its name. A module has its class's.
 ACTIVATIONS: dict[str, Any] = {
@@ -59,7 +63,7 @@ def write_header(handle: Any, block: torch.nn.Module, kind: str) -> None:
         if draw is not None:
             draw(shape[0])
     for name, tensor in block.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise BridgeError(
                 f"{_name(block)}: {name} has values that are NaN or infinite; check the training "
                 "or the checkpoint"
@@ -73,12 +77,26 @@ def write_weight(
 ) -> None:
     """The weights as the chip's integers; the first ``dimensions`` of the five.
 
-    A Dense synapse that sees height and width keeps its kernel: four dimensions.
+    A Dense synapse that sees height and width keeps its kernel: four dimensions. Many weights are
+    quantised and written some rows at a time, so that they are not held a second time.
     """
     for place, part in synapse.parts(name):
-        integers = integer_weight(part, mask)
-        shape = integers.shape[: 4 if max(integers.shape[2:4]) > 1 else dimensions]
-        handle.create_dataset(place, data=integers.reshape(shape).cpu().numpy())
+        weight = part.weight.detach()
+        shape = weight.shape[: 4 if max(weight.shape[2:4]) > 1 else dimensions]
+        row = max(1, weight[0].numel()) if len(weight) else 1
+        rows = max(1, SLICE // row) if getattr(part.pre_hook_fx, "elementwise", False) else 0
+        if not rows or len(weight) <= rows:
+            integers = _integers(part, weight, mask)
+            handle.create_dataset(place, data=integers.reshape(shape).cpu().numpy())
+            continue
+        dataset = None
+        for start in range(0, len(weight), rows):
+            some = slice(start, start + rows)
+            integers = _integers(part, weight[some], None if mask is None else mask[some])
+            values = integers.reshape(-1, *shape[1:]).cpu().numpy()
+            if dataset is None:
+                dataset = handle.create_dataset(place, tuple(shape), values.dtype)
+            dataset[some] = values
 
 
 def integer_weight(part: Any, mask: Any = None) -> torch.Tensor:
@@ -86,15 +104,19 @@ def integer_weight(part: Any, mask: Any = None) -> torch.Tensor:
 
     A BridgeError is raised if the synapse has no quantiser, or weights that are no numbers.
     """
+    return _integers(part, part.weight.detach(), mask)
+
+
+def _integers(part: Any, weight: torch.Tensor, mask: Any) -> torch.Tensor:
     if part.pre_hook_fx is None:
         raise BridgeError(
             f"synapse.{type(part).__name__}: has no pre_hook_fx, so its weights are not the "
             "chip's 8-bit integers; set synapse.pre_hook_fx = neuron.quantize_8bit"
         )
     with torch.no_grad():
-        weight = part.weight if mask is None else part.weight * mask
+        weight = weight if mask is None else weight * mask
         integers: torch.Tensor = part.pre_hook_fx(weight, descale=True)
-    if not bool(torch.isfinite(integers).all()):
+    if not all_finite(integers):
         raise BridgeError(
             f"synapse.{type(part).__name__}: has weights that are NaN or infinite; check the "
             "training or the checkpoint"
@@ -112,10 +134,15 @@ def norms_of(neuron: Any) -> dict[str, Any]:
 
 
 def write_norm(handle: Any, neuron: Any) -> None:
-    """A norm as the chip has it: a bias and an exponent of the weights."""
+    """A norm as the chip has it: a bias and an exponent of the weights.
+
+    An attribute says that it is a ``ChannelBias``.
+    """
     for suffix, norm in norms_of(neuron).items():
         with torch.no_grad():
             handle.create_dataset(f"bias{suffix}", data=norm.bias.cpu().numpy().flatten())
+            if getattr(norm, "is_bias", False):
+                handle.attrs[f"channel_bias{suffix}"] = True
             if hasattr(norm, "weight_exp"):
                 exponent = norm.weight_exp.cpu().numpy()
                 handle.create_dataset(f"neuron/weight_exp{suffix}", data=exponent)

@@ -1,7 +1,8 @@
 """Quantisers: onto a grid and onto 8-bit weights; and the chip's arithmetic with decays."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,21 +11,27 @@ from torch import Tensor
 from .errors import BridgeError
 
 __all__ = [
+    "BIAS_MAX",
+    "BIAS_MIN",
     "DECAY_BITS",
     "DECAY_SCALE",
     "WEIGHT_MAX",
     "WEIGHT_MIN",
+    "all_finite",
     "decayed",
+    "elementwise",
     "exact_dtype",
     "from_steps",
     "inside_circle",
     "integers",
     "kept",
     "quantize_8bit",
+    "quantize_bias",
     "quantize_down",
     "right_shift_to_zero",
     "step_quantize",
     "step_quantize_atgf",
+    "truncate",
     "unquantized",
 ]
 
@@ -33,9 +40,30 @@ __all__ = [
 WEIGHT_MIN = -256
 WEIGHT_MAX = 254
 
+# A bias mantissa has 13 bits, one of them its sign (lava-nc, lava.proc.lif.models: bias_mant).
+BIAS_MIN = -(1 << 12)
+BIAS_MAX = (1 << 12) - 1
+
 # Loihi's compartment decays are 12-bit fractions: 4096 forgets everything in one step.
 DECAY_BITS = 12
 DECAY_SCALE = 1 << DECAY_BITS
+
+
+_Quantiser = TypeVar("_Quantiser", bound=Callable[..., Tensor])
+
+
+def elementwise(quantiser: _Quantiser) -> _Quantiser:
+    """Mark a quantiser that takes each element by itself: rows can be quantised one by one."""
+    quantiser.elementwise = True  # type: ignore[attr-defined]
+    return quantiser
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no element is NaN or infinite; holds no second tensor, however large ``x`` is."""
+    if not x.numel() or not x.is_floating_point():
+        return True
+    low, high = torch.aminmax(x.detach())
+    return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
 
 
 class step_quantize_atgf(torch.autograd.Function):
@@ -62,6 +90,7 @@ def step_quantize(x: Tensor, step: float = 1.0) -> Tensor:
     return step_quantize_atgf.apply(x, step)
 
 
+@elementwise
 def quantize_8bit(x: Tensor, scale: float, descale: bool = False) -> Tensor:
     """Round weights to what 8 bits hold: ``2k / scale`` with k in -128 ... 127.
 
@@ -79,6 +108,25 @@ def quantize_8bit(x: Tensor, scale: float, descale: bool = False) -> Tensor:
     return quantized * scale if descale else quantized
 
 
+def quantize_bias(x: Tensor, scale: float, descale: bool = False) -> Tensor:
+    """Round biases to what 13 bits hold: ``k / scale`` with k in -4096 ... 4095.
+
+    .. math:: y = \\mathrm{clamp}(\\mathrm{round}(x\\,s),\\; -4096,\\; 4095) / s
+
+    The gradient passes straight through, but not where the bias is clamped.
+
+    Args:
+        x: Biases, of any shape.
+        scale: The integer that stands for a weight of 1.
+        descale: Give the integers k themselves.
+
+    Source: ``bias_mant`` of ``lava.proc.lif`` (lava-nc 0.10.0).
+    """
+    steps = step_quantize(x * scale).clamp(BIAS_MIN, BIAS_MAX)
+    return steps if descale else steps / scale
+
+
+@elementwise
 def unquantized(x: Tensor, descale: bool = False) -> Tensor:
     """``x`` itself: the hook of a layer that has no quantiser."""
     return x
@@ -123,6 +171,15 @@ def integers(x: Tensor, scale: float = 1) -> Tensor:
     """``trunc(scale * x)`` as integers of 64 bits; no gradient."""
     x = x.detach()
     return (scale * x.to(exact_dtype(x))).to(torch.int64)
+
+
+def truncate(x: Tensor, scale: float) -> Tensor:
+    """``trunc(scale * x) / scale``, as a neuron takes its input.
+
+    The gradient passes straight through. float16 and bfloat16 are truncated in float32.
+    """
+    x = x.to(exact_dtype(x))
+    return x + (integers(x, scale).to(x.dtype) / scale - x).detach()
 
 
 def kept(decay: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from .netx import Network
 from .netx.network import as_dense
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
+from .slayer.neuron.base import STATE_OVER_WEIGHT
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
 
@@ -38,14 +39,17 @@ class LayerOutput(NamedTuple):
     Attributes:
         name: The layer.
         delay: Steps that its spikes come later.
-        spikes: ``[N, *, T]``.
+        spikes: ``[N, *, T]``; of a layer that never fires (an Affine block) the voltages, as the
+            chip's integers.
         beyond: Where its states left the chip's 24 bits, likewise; None: it has no such limits.
+        is_voltage: Whether these are voltages.
     """
 
     name: str
     delay: int
     spikes: Tensor
     beyond: Tensor | None = None
+    is_voltage: bool = False
 
 
 def check_equivalence(
@@ -58,6 +62,9 @@ def check_equivalence(
     distributed: bool = False,
 ) -> EquivalenceReport:
     """Run two nets on ``x`` and compare the spikes of every layer that has neurons.
+
+    Of a layer that never fires, an Affine block's, the voltages are compared. A float SpikingJelly
+    net has no such layer: it is left out there.
 
     The nets run from a fresh state, in evaluation mode and without gradients, and are left as they
     were. Where a side delays its spikes by a step a layer, as the chip does, its spikes are
@@ -96,6 +103,8 @@ def check_equivalence(
         for start in starts:
             batch = x_nxt[start : start + batch_size]
             outputs_a, outputs_b = side_a.run(batch), side_b.run(batch)
+            if not (side_a.quantised and side_b.quantised):
+                outputs_a, outputs_b = _without_sums(outputs_a), _without_sums(outputs_b)
             _match_layers(side_a, outputs_a, side_b, outputs_b)
             if not comparisons:
                 comparisons = [
@@ -213,7 +222,9 @@ def _side(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> _Sid
     ):
         return _slayer_side(f"{letter} (slayer blocks)", net)
     net = as_module(net)
-    if isinstance(net, nn.Module) and any(isinstance(m, neuron.BaseNode) for m in net.modules()):
+    if isinstance(net, nn.Module) and any(
+        isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
+    ):
         return _spikingjelly_side(letter, net)
     raise BridgeError(
         f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
@@ -232,6 +243,11 @@ def as_module(net: Any) -> Any:
     if isinstance(net, list | tuple):
         return nn.Sequential(*(as_module(part) for part in net))
     return net
+
+
+def _without_sums(outputs: list[LayerOutput]) -> list[LayerOutput]:
+    """The layers that spike: all that a float net can be compared in."""
+    return [output for output in outputs if not output.is_voltage]
 
 
 def _match_layers(
@@ -265,10 +281,18 @@ def _slayer_side(name: str, blocks: Any) -> _Side:
                     x = x[0]
                 delay += bool(getattr(block, "delay_shift", False))
                 if getattr(block, "neuron", None) is not None:
-                    outputs.append(LayerOutput(f"{i} {type(block).__name__}", delay, x))
+                    name, sums = f"{i} {type(block).__name__}", _gives_voltage(block)
+                    spikes = x * block.neuron.s_scale if sums else x
+                    outputs.append(LayerOutput(name, delay, spikes, None, sums))
         return outputs
 
     return _Side(name, True, run)
+
+
+def _gives_voltage(block: Any) -> bool:
+    """Whether a block gives its neurons' voltage, as an Affine of integrating neurons does."""
+    integrates = block.neuron.threshold is None and hasattr(block.neuron, "voltage_decay")
+    return integrates and getattr(block, "dynamics", False)
 
 
 @contextmanager
@@ -313,8 +337,11 @@ def _integer_side(net: Network) -> _Side:
             delay += layer.steps
             if layer.neuron is not None:
                 spikes = ran.spike.to(x.dtype) / layer.neuron.spike_scale
-                beyond = ran.traces.get("beyond")
-                outputs.append(LayerOutput(f"{layer.name} {layer.kind}", delay, spikes, beyond))
+                beyond, sums = ran.traces.get("beyond"), layer.neuron.never_fires
+                if sums:
+                    spikes = ran.traces["voltage"].to(x.dtype)
+                name = f"{layer.name} {layer.kind}"
+                outputs.append(LayerOutput(name, delay, spikes, beyond, sums))
         return outputs
 
     return _Side(f"{net.filename} (integers)", True, run)
@@ -324,16 +351,26 @@ def _integer_side(net: Network) -> _Side:
 
 
 def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
-    nodes = {m: name for name, m in net.named_modules() if isinstance(m, neuron.BaseNode)}
-    held = {m.neuron for m in net.modules() if isinstance(m, BlockContainer)}
-    quantised = all(isinstance(node, CubaLIFNode) and node in held for node in nodes)
+    modules = dict(net.named_modules())
+    # Of a container without a neuron the sums are compared.
+    sums = [m for m in modules.values() if isinstance(m, BlockContainer) and m.gives_sums]
+    nodes: dict[Any, str] = {
+        m: name for name, m in modules.items() if isinstance(m, neuron.BaseNode) or m in sums
+    }
+    held = {m.neuron for m in modules.values() if isinstance(m, BlockContainer)}
+    quantised = all(
+        node in sums or (isinstance(node, CubaLIFNode) and node in held) for node in nodes
+    )
     multi_step = any(node.step_mode == "m" for node in nodes)
 
     def run(x: Tensor) -> list[LayerOutput]:
         spikes: dict[nn.Module, list[Tensor]] = {}
 
-        def keep(node: nn.Module, inputs: Any, output: Tensor) -> None:
-            spikes.setdefault(node, []).append(output.detach())
+        def keep(node: Any, inputs: Any, output: Tensor) -> None:
+            output = output.detach()
+            if node in sums:
+                output = output * (node.scale * STATE_OVER_WEIGHT)
+            spikes.setdefault(node, []).append(output)
 
         hooks = [node.register_forward_hook(keep) for node in nodes]
         try:
@@ -356,7 +393,10 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
                 )
         return [
             LayerOutput(
-                _short(nodes[node]), 0, TNX_to_NXT(steps[0] if multi_step else torch.stack(steps))
+                _short(nodes[node]),
+                0,
+                TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)),
+                is_voltage=node in sums,
             )
             for node, steps in spikes.items()
         ]

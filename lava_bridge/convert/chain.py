@@ -11,8 +11,8 @@ from spikingjelly.activation_based import layer
 from ..errors import ConversionError
 from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
-from ..exchange.to_lava import check_pool_scale, conv_padding
-from .layers import ChannelAffine, FloatLayer
+from ..exchange.synapses import check_pool_scale, conv_padding
+from .layers import SCALE, ChannelAffine, FloatLayer
 from .merge import MERGES, affine_as_conv, as_linear, into_linear, pool_as_conv
 
 __all__ = ["ENCODINGS", "GRADED_LEVELS", "Chain"]
@@ -71,6 +71,8 @@ class Chain:
         # Of what the first of the layers takes.
         self.input_shape = input_shape
         self.place = ""
+        # What a weight of 1 is on the chip, in a last synapse without a neuron.
+        self.sum_scale = SCALE
         self._encoding = encoding
         self._waiting: list[Waiting] = []
         self._notes: list[str] = []
@@ -259,6 +261,7 @@ class Chain:
                 divided.bias = nn.Parameter(module.bias.detach() / self._factor)
             module = divided
         self._append(module, self.place, None)
+        self.layers[-1].scale = self.sum_scale
 
     def _reduce(self) -> bool:
         """Make what waits one layer, if it can be; whether a Flatten is left over at its end."""

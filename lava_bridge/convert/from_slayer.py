@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from spikingjelly.activation_based import layer
 from torch import Tensor
 
 from ..errors import BridgeError, ConversionError
 from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
+from ..exchange.synapses import no_drawing
 from ..slayer.block import cuba
-from ..slayer.neuron.norm import WgtScaleBatchNorm
+from ..slayer.neuron.norm import ChannelBias, MeanOnlyBatchNorm, WgtScaleBatchNorm
 
 __all__ = ["TWINS", "to_spikingjelly", "twin"]
 
@@ -36,7 +38,9 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
 
     Args:
         blocks: Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten,
-            Dense, Conv and Pool, without delays.
+            Dense, Conv, ConvT, Pool, Unpool (without overlap), Affine (whose neuron forgets at
+            once) and Average, without delays. A MeanOnlyBatchNorm becomes the bias that it is in
+            evaluation.
 
     Returns:
         Of containers in step mode ``"m"``, for inputs ``[T, N, *]``.
@@ -82,32 +86,74 @@ def _dense(block: cuba.Dense) -> BlockContainer:
     if height * width > 1:
         conv = nn.Conv2d(inputs, outputs, (height, width), bias=False)
         return _container(block, conv, weight)
-    return _container(block, nn.Linear(inputs, outputs, bias=False), weight)
+    with no_drawing():
+        linear = nn.Linear(inputs, outputs, bias=False)
+    return _container(block, linear, weight)
+
+
+@twin(cuba.Affine)
+def _affine(block: cuba.Affine) -> BlockContainer:
+    neuron = block.neuron
+    decays = torch.cat([neuron.current_decay.detach(), neuron.voltage_decay.detach()])
+    if not block.dynamics or bool((torch.round(decays) != neuron.p_scale).any()):
+        raise ConversionError(
+            "no SpikingJelly module equals this block: its twin gives the sums of each step; use "
+            "dynamics=True, and decays of 1"
+        )
+    weight = _weight(block)
+    if max(weight.shape[2:]) > 1:
+        raise ConversionError("sees height and width, but a Linear does not; put a Flatten first")
+    _require_quantiser(block)
+    norm = _norm(neuron.norm, neuron.scale)
+    if norm is not None and not isinstance(norm, ChannelBias):
+        raise ConversionError("has a norm that divides, which a Linear has not")
+    with no_drawing():
+        linear: Any = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    linear.weight = _parameter(weight, linear)
+    linear.bias = None if norm is None else norm.value
+    return BlockContainer(linear, None, "m", neuron.scale)
+
+
+@twin(cuba.Average)
+def _average(block: cuba.Average) -> layer.VotingLayer:
+    if block.in_neurons is None:
+        raise ConversionError(
+            "does not know how many neurons it averages; run the blocks once, or call "
+            "infer_shape((C,))"
+        )
+    return layer.VotingLayer(block.in_neurons // block.num_outputs, step_mode="m")
 
 
 @twin(cuba.Conv)
 def _conv(block: cuba.Conv) -> BlockContainer:
+    return _convolution(block, nn.Conv2d)
+
+
+@twin(cuba.ConvT)
+def _conv_transpose(block: cuba.ConvT) -> BlockContainer:
+    return _convolution(block, nn.ConvTranspose2d)
+
+
+def _convolution(block: Any, kind: Any) -> BlockContainer:
     synapse = block.synapse
-    conv = nn.Conv2d(
-        synapse.in_channels,
-        synapse.out_channels,
-        synapse.kernel_size[:2],
-        synapse.stride[:2],
-        synapse.padding[:2],
-        synapse.dilation[:2],
-        synapse.groups,
-        bias=False,
-    )
+    with no_drawing():
+        conv = kind(
+            synapse.in_channels,
+            synapse.out_channels,
+            synapse.kernel_size[:2],
+            synapse.stride[:2],
+            synapse.padding[:2],
+            dilation=synapse.dilation[:2],
+            groups=synapse.groups,
+            bias=False,
+        )
     return _container(block, conv, _weight(block))
 
 
 @twin(cuba.Pool)
 def _pool(block: cuba.Pool) -> BlockContainer:
     synapse = block.synapse
-    if not bool((_weight(block) == 1).all()):
-        raise ConversionError(
-            "has a weight other than 1, which SumPool2d has not; use weight_scale=1"
-        )
+    _require_ones(block)
     pool = SumPool2d(
         synapse.kernel_size[:2], synapse.stride[:2], synapse.padding[:2], synapse.dilation[:2]
     )
@@ -115,19 +161,49 @@ def _pool(block: cuba.Pool) -> BlockContainer:
     return _container(block, pool)
 
 
-def _container(block: Any, layer: Any, weight: Tensor | None = None) -> BlockContainer:
+@twin(cuba.Unpool)
+def _unpool(block: cuba.Unpool) -> BlockContainer:
+    synapse = block.synapse
+    _require_ones(block)
+    kernel, stride = synapse.kernel_size[:2], synapse.stride[:2]
+    if kernel != stride or any(synapse.padding) or max(synapse.dilation) > 1:
+        raise ConversionError(
+            f"unpools by {kernel} with stride {stride}, padding {synapse.padding[:2]} and dilation "
+            f"{synapse.dilation[:2]}, but nn.Upsample repeats side by side; use stride=kernel_size "
+            "and padding=0"
+        )
+    return _container(block, nn.Upsample(scale_factor=tuple(map(float, kernel))))
+
+
+def _container(block: Any, synapse: Any, weight: Tensor | None = None) -> BlockContainer:
     if block.delay_shift or block.delay is not None:
         _refuse_delay()
+    _require_quantiser(block)
+    if weight is not None:
+        synapse.weight = _parameter(weight, synapse)
+    # Decays per channel broadcast with [N, C] or [N, C, H, W].
+    spatial = 0 if isinstance(synapse, nn.Linear) else 2
+    return BlockContainer(synapse, _neuron(block.neuron, spatial), step_mode="m")
+
+
+def _parameter(weight: Tensor, layer: Any) -> nn.Parameter:
+    """A copy of a weight in the shape of the layer's."""
+    return nn.Parameter(weight.reshape(layer.weight.shape).clone())
+
+
+def _require_quantiser(block: Any) -> None:
     if block.synapse.pre_hook_fx is None:
         raise ConversionError(
             "does not quantise its weights (pre_hook_fx=None), but its twin does; set "
             "synapse.pre_hook_fx = neuron.quantize_8bit"
         )
-    if weight is not None:
-        layer.weight = nn.Parameter(weight.reshape(layer.weight.shape).clone())
-    # Decays per channel broadcast with [N, C] or [N, C, H, W].
-    spatial = 0 if isinstance(layer, nn.Linear) else 2
-    return BlockContainer(layer, _neuron(block.neuron, spatial), step_mode="m")
+
+
+def _require_ones(block: Any) -> None:
+    if not bool((_weight(block) == 1).all()):
+        raise ConversionError(
+            "has a weight other than 1, which its twin has not; use weight_scale=1"
+        )
 
 
 def _weight(block: Any) -> Tensor:
@@ -152,25 +228,32 @@ def _neuron(neuron: Any, spatial: int) -> CubaLIFNode:
         v_threshold=neuron.threshold,
         scale=neuron.scale,
         requires_grad=neuron.requires_grad,
-        norm=_norm(neuron.norm),
+        norm=_norm(neuron.norm, neuron.scale),
         step_mode="m",
     )
 
 
-def _norm(norm: Any) -> BatchNorm2d | None:
+def _norm(norm: Any, scale: int) -> BatchNorm2d | ChannelBias | None:
+    """The twin's norm; one that only adds is a bias, of a parameter of its own."""
     if norm is None:
         return None
+    if type(norm) in (ChannelBias, MeanOnlyBatchNorm):
+        made = ChannelBias(norm.bias.numel(), scale)
+        value = norm.value if isinstance(norm, ChannelBias) else norm.bias / scale
+        made.value.data = value.detach().clone()
+        return made
     if not isinstance(norm, WgtScaleBatchNorm):
         raise ConversionError(
-            f"has the norm {type(norm).__name__}, but CubaLIFNode has WgtScaleBatchNorm's only"
+            f"has the norm {type(norm).__name__}, but CubaLIFNode has WgtScaleBatchNorm's and "
+            "ChannelBias' only"
         )
-    made = BatchNorm2d(
+    batch_norm = BatchNorm2d(
         norm.running_mean.numel(), norm.eps, norm.momentum, norm.update, norm.weight_exp_bits
     )
-    made.running_mean = norm.running_mean.detach().clone()
-    made.running_var = torch.as_tensor(norm.running_var).detach().clone()
-    made.train(norm.training)
-    return made
+    batch_norm.running_mean = norm.running_mean.detach().clone()
+    batch_norm.running_var = torch.as_tensor(norm.running_var).detach().clone()
+    batch_norm.train(norm.training)
+    return batch_norm
 
 
 def _refuse_delay() -> None:

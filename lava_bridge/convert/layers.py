@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 import torch.nn as nn
 from torch import Tensor
 
-__all__ = ["ChannelAffine", "FloatLayer"]
+__all__ = ["SCALE", "ChannelAffine", "FloatLayer"]
+
+# What a weight of 1 is on the chip, unless a neuron has a scale of its own.
+SCALE = 1 << 6
 
 
 @dataclass
@@ -21,6 +24,7 @@ class FloatLayer:
             None: the last synapse of a net, whose sums are its output.
         rewrites: What was rewritten to come here, a phrase for each.
         neuron_place: The neuron's path in the net, and its type.
+        scale: What a weight of 1 is on the chip, where no neuron says it.
         outputs: The number of groups that a VotingLayer averages.
     """
 
@@ -29,6 +33,7 @@ class FloatLayer:
     neuron: nn.Module | None
     rewrites: list[str] = field(default_factory=list)
     neuron_place: str = ""
+    scale: int = SCALE
     outputs: int = 0
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ConversionError
 from ..exchange.pool import SumPool2d
-from ..exchange.to_lava import conv_padding
+from ..exchange.synapses import conv_padding
 from .layers import ChannelAffine
 
 __all__ = ["MERGES", "affine_as_conv", "as_linear", "into_linear", "pool_as_conv"]

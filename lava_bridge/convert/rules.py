@@ -16,7 +16,7 @@ from spikingjelly.activation_based import layer
 
 from ..errors import ConversionError
 from ..exchange import BlockContainer, SumPool2d
-from ..exchange.to_lava import check_flatten, check_synapse, sum_pool_of
+from ..exchange.synapses import check_flatten, check_synapse, sum_pool_of
 from .chain import Chain
 
 __all__ = ["RULES", "is_container", "rule", "rule_of"]
@@ -60,9 +60,12 @@ def _of(*names: str) -> list[type]:
 @rule(*_of("Linear", "Conv2d", "ConvTranspose2d"))
 def _synapse(module: Any, chain: Chain) -> None:
     """``W x + b``: the layer itself. The bias becomes the neuron's."""
-    check_synapse(module)
     if isinstance(module, nn.ConvTranspose2d) and any(module.output_padding):
+        cropped: Any = copy.copy(module)
+        cropped.output_padding = (0, 0)
+        check_synapse(cropped)
         module = _without_output_padding(module)
+    check_synapse(module)
     chain.synapse(module)
 
 
@@ -346,10 +349,16 @@ def _nothing(module: nn.Module, chain: Chain) -> None:
 
 @rule(BlockContainer)
 def _block_container(module: BlockContainer, chain: Chain) -> None:
-    part: Any
-    for part in (module.synapse, module.neuron):
-        if part is not None:
-            rule_of(part)(part, chain)
+    """Its synapse, then its neuron. One without a neuron is a net's last, and has its own bias."""
+    synapse: Any = module.synapse
+    if module.bias is not None:
+        synapse = copy.copy(synapse)
+        synapse._parameters = {"weight": synapse.weight, "bias": module.bias.value}
+    rule_of(synapse)(synapse, chain)
+    if module.neuron is not None:
+        rule_of(module.neuron)(module.neuron, chain)
+    elif module.gives_sums:
+        chain.sum_scale = module.scale
 
 
 def _one_dimension(chain: Chain) -> None:

@@ -1,5 +1,6 @@
 """A synapse and its quantised neuron as one SpikingJelly module: the twin of a slayer block."""
 
+import copy
 from typing import Any
 
 import torch.nn as nn
@@ -9,17 +10,17 @@ from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
+from ..quantize import quantize_8bit, truncate
+from ..slayer.neuron.base import STATE_OVER_WEIGHT
+from ..slayer.neuron.norm import ChannelBias
 from .cuba_lif import CubaLIFNode
+from .neurons import check_bias, check_takes_bias, set_bias, to_lava_neuron_param_dict
 from .pool import SumPool2d
-from .to_lava import (
-    block_of,
-    check_flatten,
-    check_synapse,
-    to_lava_block_flatten,
-    to_lava_neuron_param_dict,
-)
+from .to_lava import block_of, check_flatten, check_synapse, to_lava_block_flatten
 
 __all__ = ["BlockContainer", "to_cuba_lif"]
+
+SYNAPSES = nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Upsample, SumPool2d
 
 
 class BlockContainer(nn.Module, base.StepModule):
@@ -30,37 +31,78 @@ class BlockContainer(nn.Module, base.StepModule):
     The weights stay floats and are quantised in every forward, with a straight-through gradient, so
     that a net of these containers can be trained on (quantisation-aware).
 
+    A synapse's bias becomes the neuron's, a
+    :class:`~lava_bridge.slayer.neuron.norm.ChannelBias` of 13 bits. The container then holds a
+    synapse and a neuron of its own, which share their parameters with those given; these are left
+    as they are.
+
     Args:
-        synapse: Without bias.
+        synapse: A Linear, Conv2d or ConvTranspose2d, a :class:`SumPool2d`, an Upsample by whole
+            factors, or a Flatten.
         neu: SpikingJelly's neurons become a :class:`CubaLIFNode` with their surrogate function;
-            None for a Flatten.
+            None for a Flatten, and for a Linear whose sums are the net's output:
+            :math:`y = \\mathrm{trunc}(s\\,q(W)\\,x) / s + q(b)`, where s is ``64 * scale``, as the
+            voltage of an Affine block.
         step_mode: ``"s"``: ``[N, *]``; ``"m"``: ``[T, N, *]``.
+        scale: What a weight of 1 is on the chip, where no neuron says it.
+
+    Attributes:
+        bias: The ``ChannelBias`` of a Linear without a neuron; None: it has none.
 
     Raises:
-        ConversionError: If slayer has no such synapse or neuron: bias, soft reset,
-            ``decay_input=True``, ...
+        ConversionError: If slayer has no such synapse or neuron: soft reset, ``decay_input=True``,
+            a bias in front of a neuron whose current decay is not 1, ...
     """
 
-    def __init__(self, synapse: nn.Module, neu: nn.Module | None, step_mode: str = "s") -> None:
+    def __init__(
+        self,
+        synapse: nn.Module,
+        neu: nn.Module | None,
+        step_mode: str = "s",
+        scale: int = 1 << 6,
+    ) -> None:
         super().__init__()
+        node: Any = neu
+        if neu is not None and not isinstance(neu, CubaLIFNode):
+            node = to_cuba_lif(neu)
         if isinstance(synapse, nn.Flatten):
             check_flatten(synapse)
             if neu is not None:
                 raise ConversionError("a Flatten has no neuron; put None in its place")
-        elif isinstance(synapse, nn.Linear | nn.Conv2d | SumPool2d):
+        elif isinstance(synapse, SYNAPSES):
             check_synapse(synapse)
-            if neu is None:
+            if neu is None and not isinstance(synapse, nn.Linear):
                 raise ConversionError(f"a {type(synapse).__name__} needs a neuron; found None")
-            if not isinstance(neu, CubaLIFNode):
-                neu = to_cuba_lif(neu)
         else:
             raise ConversionError(
                 f"no block has a {type(synapse).__name__} for its synapse; use Linear, Conv2d, "
-                "SumPool2d or Flatten"
+                "ConvTranspose2d, SumPool2d, Upsample or Flatten"
             )
+        self._scale = int(scale)
+        own: Any = None
+        bias = getattr(synapse, "bias", None)
+        if bias is not None:
+            own = ChannelBias(bias.numel(), self._scale if node is None else node.scale)
+            check_bias(bias, own.scale)
+            own.value = bias
+            synapse = _sharing(synapse, bias=None)
+            if node is not None:
+                check_takes_bias(node, to_lava_neuron_param_dict(node))
+                node = _sharing(node, norm=own)
         self.synapse: Any = synapse
-        self.neuron: CubaLIFNode | None = neu
+        self.neuron: CubaLIFNode | None = node
+        self.bias: ChannelBias | None = own if node is None else None
         self.step_mode = step_mode
+
+    @property
+    def gives_sums(self) -> bool:
+        """Whether it has no neuron and gives sums: a Linear at the end of a net."""
+        return self.neuron is None and isinstance(self.synapse, nn.Linear)
+
+    @property
+    def scale(self) -> int:
+        """What a weight of 1 is on the chip."""
+        return self._scale if self.neuron is None else self.neuron.scale
 
     @property
     def step_mode(self) -> str:
@@ -85,23 +127,22 @@ class BlockContainer(nn.Module, base.StepModule):
         return z if self.neuron is None else self.neuron(z)
 
     def _apply_synapse(self, x: Tensor) -> Tensor:
-        synapse = self.synapse
-        if self.neuron is None:
+        synapse: Any = self.synapse
+        if isinstance(synapse, nn.Flatten):
             return x.flatten(1)
-        if isinstance(synapse, nn.Conv2d):
-            weight = self.neuron.quantize_8bit(synapse.weight)
-            return F.conv2d(
-                x,
-                weight,
-                None,
-                synapse.stride,
-                synapse.padding,
-                synapse.dilation,
-                synapse.groups,
-            )
+        if not isinstance(synapse, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            return synapse(x) * quantize_8bit(x.new_ones(()), self.scale)
+        weight = quantize_8bit(synapse.weight, self.scale)
         if isinstance(synapse, nn.Linear):
-            return F.linear(x, self.neuron.quantize_8bit(synapse.weight))
-        return synapse(x) * self.neuron.quantize_8bit(x.new_ones(()))
+            z = F.linear(x, weight)
+            return z if self.neuron is not None else self._sum(z).to(z.dtype)
+        window = {name: getattr(synapse, name) for name in ("stride", "padding", "dilation")}
+        kind = F.conv2d if isinstance(synapse, nn.Conv2d) else F.conv_transpose2d
+        return kind(x, weight, **window, groups=synapse.groups)
+
+    def _sum(self, z: Tensor) -> Tensor:
+        z = truncate(z, self.scale * STATE_OVER_WEIGHT)
+        return z if self.bias is None else self.bias(z)
 
     def to_lava_block(self, slayer: Any = native_slayer) -> nn.Module:
         """The slayer block that gives the same spikes, with copies of the weights.
@@ -109,9 +150,20 @@ class BlockContainer(nn.Module, base.StepModule):
         Args:
             slayer: ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
         """
-        if self.neuron is None:
+        if isinstance(self.synapse, nn.Flatten):
             return to_lava_block_flatten(self.synapse, slayer=slayer)
-        return block_of(self.synapse, self.neuron, slayer=slayer)
+        block = block_of(self.synapse, self.neuron, slayer=slayer, scale=self.scale)
+        if self.bias is not None:
+            set_bias(block.neuron, self.bias.value, slayer)
+        return block
+
+
+def _sharing(module: nn.Module, **changed: Any) -> Any:
+    """A copy of a module that shares its parameters, but for the attributes that are given."""
+    own = copy.deepcopy(module, {id(p): p for p in module.parameters()})
+    for name, value in changed.items():
+        setattr(own, name, value)
+    return own
 
 
 def to_cuba_lif(neu: nn.Module) -> CubaLIFNode:

@@ -18,6 +18,7 @@ from ..ops.leaky_integrator import leak
 from ..quantize import exact_dtype, quantize_8bit, quantize_down, step_quantize, unquantized
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.cuba import THRESHOLD_EPS
+from ..slayer.neuron.norm import ChannelBias
 from .smooth import smooth
 
 __all__ = ["BatchNorm2d", "CubaLIFNode"]
@@ -93,7 +94,8 @@ class CubaLIFNode(neuron.BaseNode):
         scale: What a weight of 1 is on the chip; ``s_scale = 64 * scale``.
         requires_grad: Whether the decays are learned.
         surrogate_function: Any of SpikingJelly's surrogate functions (with ``spiking=True``).
-        norm: Applied to the current on its way to the voltage, as in slayer.
+        norm: Applied to the current on its way to the voltage, as in slayer: a
+            :class:`BatchNorm2d`, or a :class:`~lava_bridge.slayer.neuron.norm.ChannelBias`.
         detach_reset: Take the spikes of the reset as constants in backward.
         step_mode: ``"s"``: inputs ``[N, *]``; ``"m"``: inputs ``[T, N, *]``.
         backend: ``"torch"``, as in SpikingJelly: torch operators, on the backend that
@@ -129,7 +131,7 @@ class CubaLIFNode(neuron.BaseNode):
         scale: int = 1 << 6,
         requires_grad: bool = False,
         surrogate_function: Callable[[Tensor], Tensor] = _SIGMOID,
-        norm: BatchNorm2d | None = None,
+        norm: BatchNorm2d | ChannelBias | None = None,
         detach_reset: bool = False,
         step_mode: str = "s",
         backend: str = "torch",
@@ -144,10 +146,10 @@ class CubaLIFNode(neuron.BaseNode):
             raise BridgeError(f"CubaLIFNode: v_threshold must be above 0, found {v_threshold}")
         if int(scale) < 1:
             raise BridgeError(f"CubaLIFNode: scale must be 1 or more, found {scale}")
-        if norm is not None and not isinstance(norm, BatchNorm2d):
+        if norm is not None and not isinstance(norm, BatchNorm2d | ChannelBias):
             raise BridgeError(
-                f"CubaLIFNode: norm must be a lava_bridge.exchange.BatchNorm2d, found "
-                f"{type(norm).__name__}"
+                "CubaLIFNode: norm must be a lava_bridge.exchange.BatchNorm2d or a "
+                f"slayer.neuron.norm.ChannelBias, found {type(norm).__name__}"
             )
         if surrogate_function is _SIGMOID:
             surrogate_function = copy.deepcopy(_SIGMOID)
@@ -178,7 +180,9 @@ class CubaLIFNode(neuron.BaseNode):
         self.register_memory("current_state", 0.0)
         self.register_memory("voltage_state", 0.0)
         self.norm = norm
-        if norm is not None:
+        if isinstance(norm, ChannelBias):
+            norm.scale = self._scale
+        elif norm is not None:
             norm.pre_hook_fx = self.quantize_8bit
 
     # Scales and parameters ----------------------------------------------------------------------

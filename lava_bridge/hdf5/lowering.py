@@ -53,9 +53,14 @@ class Layer:
 
     def create_dataset(
         self, name: str, shape: Any = None, dtype: Any = None, data: Any = None
-    ) -> None:
-        """As :meth:`h5py.Group.create_dataset`; what was there is replaced."""
+    ) -> Any:
+        """As :meth:`h5py.Group.create_dataset`; what was there is replaced.
+
+        Without ``data`` it gives an array to fill.
+        """
+        data = np.empty(shape, dtype) if data is None else data
         self._written[name] = {"shape": shape, "dtype": dtype, "data": data}
+        return data
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a dataset, or a group of datasets."""

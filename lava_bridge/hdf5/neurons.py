@@ -10,7 +10,7 @@ from .. import slayer
 from ..net_reader import LayerReader
 from ..net_writer import ACTIVATIONS, NEVER_FIRES
 from ..ops import DECAY_SCALE
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN, inside_circle
+from ..quantize import BIAS_MAX, BIAS_MIN, WEIGHT_MAX, WEIGHT_MIN, inside_circle
 
 __all__ = ["block_of", "family_of", "neuron_params", "no_neuron", "restore_neuron", "scale_of"]
 
@@ -103,12 +103,10 @@ def neuron_params(layer: LayerReader) -> dict[str, Any]:
     else:
         graded = layer.has("neuron/gradedSpike") and bool(layer.integer("neuron/gradedSpike"))
         params["graded_spike"] = graded
-    norm = slayer.neuron.norm
     for suffix in _norm_suffixes(family):
-        if layer.has(f"neuron/weight_exp{suffix}"):
-            params["norm"] = norm.WgtScaleBatchNorm
-        elif _is_norm(layer, f"bias{suffix}"):
-            params["norm"] = norm.MeanOnlyBatchNorm
+        norm = _norm_of(layer, suffix)
+        if norm is not None:
+            params["norm"] = norm
     return params
 
 
@@ -161,16 +159,25 @@ def _integers(layer: LayerReader, key: str) -> np.ndarray:
     return read(f"neuron/{key}").reshape(-1)
 
 
-def _is_norm(layer: LayerReader, name: str) -> bool:
-    """Whether a bias is a norm's; one of a sigma-delta neuron may be finer than a norm's 8 bits."""
+def _norm_of(layer: LayerReader, suffix: str) -> Any:
+    """The class of a layer's norm, which a bias may stand for; None if it has none."""
+    norm, name = slayer.neuron.norm, f"bias{suffix}"
+    if layer.has(f"neuron/weight_exp{suffix}"):
+        return norm.WgtScaleBatchNorm
     if not layer.has(name) or layer.text("type") == "input":
-        return False
+        return None
     bias = layer.integers(name)
-    if not (bias % 2).any() and bias.min() >= -WEIGHT_MAX and bias.max() <= -WEIGHT_MIN:
-        return True
-    if family_of(layer).block is slayer.block.sigma_delta and not layer.has("neuron/bias"):
-        return False
-    raise layer.error(name, f"is not minus what 8 bits hold: {bias.reshape(-1)[:4].tolist()}")
+    if not layer.flag(f"channel_bias{suffix}", False):
+        if not (bias % 2).any() and bias.min() >= -WEIGHT_MAX and bias.max() <= -WEIGHT_MIN:
+            return norm.MeanOnlyBatchNorm
+        if family_of(layer).block is slayer.block.sigma_delta and not layer.has("neuron/bias"):
+            return None  # the neuron's own bias, which may be finer
+    if bias.min() < BIAS_MIN or bias.max() > BIAS_MAX:
+        raise layer.error(
+            name,
+            f"is outside its 13 bits, {BIAS_MIN} ... {BIAS_MAX}: {bias.reshape(-1)[:4].tolist()}",
+        )
+    return norm.ChannelBias
 
 
 def _check_turn(layer: LayerReader) -> None:
@@ -219,8 +226,12 @@ def _per_channel_bias(layer: LayerReader, name: str, neuron: Any) -> torch.Tenso
 
 def _restore_norm(layer: LayerReader, neuron: Any, norm: Any, suffix: str) -> None:
     channels = neuron.shape[0]
-    norm.running_mean = -_per_channel_bias(layer, f"bias{suffix}", neuron) / neuron.scale
+    bias = _per_channel_bias(layer, f"bias{suffix}", neuron) / neuron.scale
     norm.num_features = channels
+    if isinstance(norm, slayer.neuron.norm.ChannelBias):
+        norm.value.data = bias.expand(channels).clone()
+        return
+    norm.running_mean = -bias
     norm.eval()
     place = f"neuron/weight_exp{suffix}"
     if layer.has(place):

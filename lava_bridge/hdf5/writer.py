@@ -1,12 +1,11 @@
 """Writing a ``.net`` file: the blocks write themselves, the file appears whole or not at all."""
 
-import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import h5py
 import torch.nn as nn
@@ -14,7 +13,7 @@ import torch.nn as nn
 from ..errors import BridgeError, NetFileError
 from .lowering import Layer, lower
 
-__all__ = ["TARGETS", "export_hdf5", "write_whole"]
+__all__ = ["TARGETS", "export_hdf5", "whole_file", "write_whole"]
 
 TARGETS = ("lava",)
 
@@ -49,8 +48,7 @@ def export_hdf5(
     if target is not None and target not in TARGETS:
         raise BridgeError(f"expected target as None or {TARGETS[0]!r}, found {target!r}")
     given = Path(path)
-    image = io.BytesIO()
-    with h5py.File(image, "w") as file:
+    with whole_file(given) as image, h5py.File(image, "w") as file:
         layers = file.create_group("layer")
         if target is None:
             for i, (place, block) in enumerate(_shaped(blocks, input_shape)):
@@ -61,7 +59,6 @@ def export_hdf5(
                 layer.write(layers.create_group(str(i)))
         if not len(layers):
             raise NetFileError(f"{given}: there are no blocks to write; give at least one")
-    write_whole(given, image.getbuffer())
 
 
 def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Any]]:
@@ -102,7 +99,18 @@ def _named(place: str) -> Iterator[None]:
 
 
 def write_whole(target: Path, content: memoryview) -> None:
-    """Write a file beside the target, then put it in the target's place."""
+    """Write a file that appears whole or not at all."""
+    with whole_file(target) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file beside the target to write to; if nothing fails it takes the target's place then.
+
+    Raises:
+        NetFileError: If it can't be written.
+    """
     target = target.resolve()  # a link stays a link
     if target.exists() and not target.is_file():
         raise NetFileError(f"{target}: is a directory or a device, not a file; choose another path")
@@ -111,8 +119,8 @@ def write_whole(target: Path, content: memoryview) -> None:
         handle, temporary = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.name}.", suffix=".part"
         )
-        with open(handle, "wb") as file:
-            file.write(content)
+        with open(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, _mode_of(target))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import current_backend
+from ..net_writer import NEVER_FIRES
 from ..ops import loihi
 from ..quantize import DECAY_SCALE
 from .synapse import wrapped
@@ -59,10 +60,12 @@ class Neuron(ABC):
         message_bits: Bits of a spike; 0: spikes are 0 or 1.
         traces: The names of the states that a run can give.
         spike_scale: What a spike of 1 in the blocks is here.
+        never_fires: Whether it was written as a neuron of which the voltage is the output.
     """
 
     message_bits = 0
     spike_scale = 1
+    never_fires = False
     traces: tuple[str, ...]
     # How many states there are.
     states: int
@@ -106,6 +109,7 @@ class Lif(Neuron):
         self.current_decay = current_decay
         self.voltage_decay = voltage_decay
         self.threshold = threshold
+        self.never_fires = bool((threshold == NEVER_FIRES).all())
         self.bias = bias
         self.reset_interval = reset_interval
         self.reset_offset = reset_offset
@@ -273,6 +277,7 @@ class SigmaDelta(Neuron):
 
     def __init__(self, threshold: Tensor, bias: Tensor, spike_exp: int, message_bits: int) -> None:
         self.threshold = threshold
+        self.never_fires = bool((threshold == NEVER_FIRES).all())
         self.bias = bias
         self.spike_exp = spike_exp
         self.message_bits = message_bits

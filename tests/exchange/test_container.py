@@ -308,8 +308,6 @@ def nan_weight():
 
 
 REFUSED = {
-    "a linear's bias": (lambda: linear(bias=True), neuron.IFNode, "bias"),
-    "a convolution's bias": (lambda: nn.Conv2d(1, 1, 1), neuron.IFNode, "bias"),
     "an average pooling": (lambda: nn.AvgPool2d(2), neuron.IFNode, "AvgPool2d"),
     "a soft reset": (linear, lambda: neuron.IFNode(v_reset=None), "v_reset=None"),
     "a reset elsewhere": (linear, lambda: neuron.IFNode(v_reset=0.5), "v_reset=0.5"),
@@ -317,7 +315,7 @@ REFUSED = {
     "a flatten of the batch": (lambda: nn.Flatten(0), lambda: None, "start_dim"),
     "a flatten of channels": (lambda: nn.Flatten(1, 2), lambda: None, "end_dim"),
     "a flatten with a neuron": (nn.Flatten, neuron.IFNode, "no neuron"),
-    "a synapse without a neuron": (linear, lambda: None, "None"),
+    "a pooling without a neuron": (lambda: SumPool2d(2), lambda: None, "None"),
     "padding by reflection": (
         lambda: nn.Conv2d(1, 1, 3, padding=1, bias=False, padding_mode="reflect"),
         neuron.IFNode,

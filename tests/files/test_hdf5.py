@@ -15,7 +15,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import neuron
 
 import lava_bridge
-from lava_bridge import NetFileError, export_hdf5, load_hdf5
+from lava_bridge import NetFileError, export_hdf5, load_hdf5, net_writer
 from lava_bridge import slayer as native
 from lava_bridge.slayer.block import cuba
 
@@ -95,7 +95,22 @@ def five_bit_norm() -> native.neuron.norm.WgtScaleBatchNorm:
     return norm
 
 
+def bias_of_13_bits() -> native.neuron.norm.ChannelBias:
+    """Odd, and at both ends of 13 bits."""
+    bias = native.neuron.norm.ChannelBias(3)
+    bias.value.data = torch.tensor([-4096.0, 4095.0, 3.0]) / 64
+    return bias
+
+
 ALL_BLOCKS = {
+    "dense with a bias": (
+        lambda: cuba.Dense({**PARAMS, "norm": bias_of_13_bits}, 12, 3),
+        (12,),
+    ),
+    "affine with a bias": (
+        lambda: cuba.Affine({**PARAMS, "norm": bias_of_13_bits}, 12, 3),
+        (12,),
+    ),
     "input": (lambda: cuba.Input(dict(PARAMS), weight=1.5, bias=0.25), (3,)),
     "plain input": (lambda: cuba.Input(), (2, 5, 4)),
     "flatten": (lambda: cuba.Flatten(), (2, 5, 4)),
@@ -163,6 +178,48 @@ def test_exporting_changes_nothing_and_twice_gives_the_same_bytes(name, tmp_path
     for key, value in block.state_dict().items():
         assert torch.equal(value, before[key])
     assert (tmp_path / "a.net").read_bytes() == (tmp_path / "b.net").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [[2, 4, -6], [2, 4, -7], [2, 4, 600]])
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_bias_is_read_as_the_norm_that_can_hold_it(steps, marked, tmp_path):
+    bias = bias_of_13_bits()
+    bias.value.data = torch.tensor(steps) / 64
+    block = cuba.Dense({**PARAMS, "norm": lambda: bias}, 12, 3)
+    export_hdf5([block], tmp_path / "net.net")
+    if not marked:  # as a file of lava-dl
+        with h5py.File(tmp_path / "net.net", "r+") as file:
+            del file["layer/0"].attrs["channel_bias"]
+    read = load_hdf5(tmp_path / "net.net")[0].neuron.norm
+    is_mean = not marked and steps == [2, 4, -6]
+    norms = native.neuron.norm
+    assert type(read) is (norms.MeanOnlyBatchNorm if is_mean else norms.ChannelBias)
+    assert read.bias.tolist() == steps
+
+
+@pytest.mark.parametrize("steps", [4096, -4097])
+def test_a_bias_beyond_13_bits_is_refused(steps, tmp_path):
+    export_hdf5([cuba.Dense({**PARAMS, "norm": bias_of_13_bits}, 12, 3)], tmp_path / "net.net")
+    with h5py.File(tmp_path / "net.net", "r+") as file:
+        file["layer/0/bias"][1] = steps
+    with pytest.raises(NetFileError, match=rf"layer/0/bias is outside its 13 bits.*{steps}"):
+        load_hdf5(tmp_path / "net.net")
+
+
+def test_many_weights_are_written_in_parts_and_are_the_same(tmp_path, monkeypatch):
+    blocks = [
+        cuba.Dense({**PARAMS, "scale": 100}, (4, 5, 2), 7, mask=torch.arange(14).reshape(7, 2) % 3),
+        cuba.Dense(dict(PARAMS), 7, 9, weight_norm=True),
+    ]
+    export_hdf5(blocks, tmp_path / "whole.net", input_shape=(2, 5, 4))
+    monkeypatch.setattr(net_writer, "SLICE", 100)
+    export_hdf5(blocks, tmp_path / "parts.net", input_shape=(2, 5, 4))
+    assert datasets(tmp_path / "parts.net") == datasets(tmp_path / "whole.net")
+    # A quantiser of one's own may look at all weights at once.
+    seen = []
+    blocks[1].synapse.pre_hook_fx = lambda x, descale=False: seen.append(len(x)) or x.mul(0)
+    export_hdf5(blocks[1:], tmp_path / "own.net", input_shape=(7,))
+    assert seen == [9]
 
 
 def test_a_whole_net_reads_back_to_the_same_spikes_in_every_layer(tmp_path):
@@ -272,6 +329,25 @@ def test_a_full_disk_leaves_the_former_file_whole_and_nothing_beside_it(former):
     assert former.read_bytes() == content
     assert os.listdir(former.parent) == [former.name]
     load_hdf5(former)
+
+
+def test_an_export_holds_no_second_copy_of_the_weights(tmp_path):
+    done = in_child(
+        """
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+        lava_bridge.net_writer.SLICE = 1 << 18
+        hdf5.export_hdf5([block], target)
+        block = cuba.Dense({"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 4_000, 4_000)
+        before = peak()
+        hdf5.export_hdf5([block], target)
+        print(peak() - before)
+        """,
+        tmp_path / "net.net",
+    )
+    # The weights have 61 MiB.
+    assert float(done.stdout) < 30, done.stderr
 
 
 @pytest.mark.parametrize("moment", ["os.fsync", "os.replace"])

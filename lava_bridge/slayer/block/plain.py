@@ -139,6 +139,9 @@ class Average(_NoNeuron):
     """Averages neighbouring neurons: ``[N, num_outputs * k, T]`` to ``[N, num_outputs, T]``.
 
     ``num_outputs`` is the number of groups; the number of neurons must be a multiple of it.
+
+    Attributes:
+        in_neurons: The number of neurons, from the first input or ``infer_shape``; None before.
     """
 
     kind = "average"
@@ -149,6 +152,7 @@ class Average(_NoNeuron):
             found = f"found {num_outputs!r}"
             raise BridgeError(f"Average: expected num_outputs to be a positive int, {found}")
         self.num_outputs = num_outputs
+        self.in_neurons: int | None = None
         self._shape = torch.Size([num_outputs, 1, 1])
 
     def _reduced(self, x: Tensor) -> Tensor:
@@ -160,6 +164,7 @@ class Average(_NoNeuron):
                 f"Average: can't form {self.num_outputs} groups of equal size from an input of "
                 f"shape {tuple(input_shape)}; choose num_outputs to divide {math.prod(input_shape)}"
             )
+        self.in_neurons = math.prod(input_shape)
         return (self.num_outputs,)
 
 

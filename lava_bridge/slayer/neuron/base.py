@@ -11,11 +11,12 @@ from torch import Tensor
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
 from ...ops.resonate_and_fire import Fired
-from ...quantize import quantize_8bit, quantize_down
+from ...quantize import elementwise, quantize_8bit, quantize_down
 from ..lazy import LazyChannels
 from ..spike import Spike
 from ..stateful import Stateful
 from ..utils import quantize
+from .norm import ChannelBias
 
 __all__ = ["CHANNEL_JITTER", "NEVER_FIRES", "STATE_OVER_WEIGHT", "Neuron", "on_chip"]
 
@@ -48,7 +49,8 @@ class Neuron(Stateful):
         threshold: Where the neuron fires, in units of weights.
         tau_grad, scale_grad: Width (in thresholds) and height of the spike's surrogate gradient.
         p_scale, w_scale, s_scale: The scales above, with ``w_scale <= s_scale``.
-        norm: Makes a norm of the dendritic input, e.g. ``neuron.norm.MeanOnlyBatchNorm``.
+        norm: Makes a norm of the dendritic input, e.g. ``neuron.norm.MeanOnlyBatchNorm``, or a
+            ``neuron.norm.ChannelBias``.
         dropout: Applied to the spikes.
         persistent_state: Go on from the state at the end of the last forward of this batch size.
         shared_param: One value of each parameter for all neurons; else one for each channel.
@@ -99,9 +101,12 @@ class Neuron(Stateful):
         self._fractions: list[str] = []
         self._ranges: dict[str, tuple[float, float]] = {}
         for name in ("real_norm", "imag_norm") if complex else ("norm",):
-            setattr(self, name, None if norm is None else norm())
-            if hasattr(getattr(self, name), "pre_hook_fx"):
-                getattr(self, name).pre_hook_fx = self.quantize_8bit
+            made: Any = None if norm is None else norm()
+            setattr(self, name, made)
+            if isinstance(made, ChannelBias):
+                made.scale = self.w_scale
+            elif hasattr(made, "pre_hook_fx"):
+                made.pre_hook_fx = self.quantize_8bit
         self.drop = dropout
 
     # Parameters ---------------------------------------------------------------------------------
@@ -231,6 +236,7 @@ class Neuron(Stateful):
         """The neuron's parameters as the chip's integers."""
         raise NotImplementedError
 
+    @elementwise
     def quantize_8bit(self, weight: Tensor, descale: bool = False) -> Tensor:
         """Weights as 8 bits hold them (:func:`lava_bridge.quantize.quantize_8bit`).
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...ops import DECAY_SCALE, cuba, leaky_integrator
 from ...quantize import exact_dtype, from_steps
 from . import base
+from .norm import ChannelBias
 
 __all__ = ["Neuron", "neuron_params"]
 
@@ -116,8 +117,12 @@ class Neuron(base.Neuron):
         current = leaky_integrator.dynamics(
             input, self.per_neuron(self.current_decay, input), self.current_state, self.s_scale
         )
+        held = current
         if self.norm is not None:
             current = self.norm(current)
+            # With a norm, what goes on is the normalised current, as in slayer; a bias is, as on
+            # the chip, no part of it.
+            held = held if isinstance(self.norm, ChannelBias) else current
         voltage = leaky_integrator.dynamics(
             current,
             self.per_neuron(self.voltage_decay, input),
@@ -125,8 +130,7 @@ class Neuron(base.Neuron):
             self.s_scale,
             None if self.threshold is None else self.threshold + self.threshold_eps,
         )
-        # With a norm, what goes on is the normalised current, as in slayer.
-        self.keep(current_state=current, voltage_state=voltage)
+        self.keep(current_state=held, voltage_state=voltage)
         return current, voltage
 
     def spike(self, voltage: Tensor) -> Tensor:
