@@ -40,8 +40,8 @@ __all__ = ["CLIP_POINTS", "Calibration", "LayerChoice", "calibrate"]
 
 # Shares of the largest weight's magnitude that are tried as the largest that 8 bits hold.
 CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
-# Weights that the squared error is measured on, of a layer that has more.
-MOST_SAMPLED = 1 << 20
+# Where weights are counted, so many, drawn by chance, stand for those of a layer that has more.
+MOST_COUNTED = 1 << 20
 # Share of the 24 bits that measured states may take: other data reach further.
 HEADROOM = 7 / 8
 # Where only weights are known, inputs are taken to spike at random, half of the time; sums then
@@ -65,7 +65,8 @@ class LayerChoice:
         place: The layer's place in the net.
         factor: By what weight, bias and threshold are multiplied before they are rounded.
         clip: The share of the largest weight's magnitude that 8 bits hold with it; 1: all of it.
-        clipped: Share of the weights that are clipped.
+        clipped: Share of the weights that are clipped (of a large layer, among a million of them;
+            so are the levels).
         levels_before, levels: How many of the 256 levels of 8 bits the weights are rounded to with
             a factor of 1, and with this one. 0: no weights.
         threshold: The threshold's mantissa on the chip, 1 ... 131071; None: there is no neuron.
@@ -191,7 +192,12 @@ def calibrate(
 def _check(layer: FloatLayer) -> None:
     for name in ("weight", "bias"):
         value = getattr(layer.synapse, name, None)
-        if isinstance(value, Tensor) and value.numel() and not bool(torch.isfinite(value).all()):
+        # A NaN is the least and the largest of all.
+        if (
+            isinstance(value, Tensor)
+            and value.numel()
+            and not all(math.isfinite(x) for x in torch.aminmax(value.detach()))
+        ):
             raise ConversionError(
                 f"{layer.place}: has a {name} that is NaN or infinite; check the training or the "
                 "checkpoint"
@@ -378,9 +384,7 @@ def _by_weights(layer: FloatLayer, clip: str) -> LayerChoice:
     candidates = _candidates(layer, points, _expected_reach(layer))
     if len(candidates) == 1:
         return _choice(layer, candidates[0])
-    synapse: Any = layer.synapse
-    weight, scale = synapse.weight.flatten(), scale_of(layer)
-    weight = weight[:: -(-weight.numel() // MOST_SAMPLED)]
+    weight, scale = _counted(layer.synapse), scale_of(layer)
 
     def squared_error(candidate: _Candidate) -> float:
         rounded = quantize_8bit(weight * candidate.factor, scale) / candidate.factor
@@ -443,32 +447,39 @@ def _choice(layer: FloatLayer, candidate: _Candidate, error: float | None = None
     scale, factor = scale_of(layer), candidate.factor
     node: Any = layer.neuron
     threshold = None if node is None else int(node.v_threshold * factor * scale)
-    described = LayerChoice(
-        layer.place, factor, threshold=threshold, limit=candidate.limit, error=error
-    )
-    weight = getattr(layer.synapse, "weight", None)
+    weight: Any = getattr(layer.synapse, "weight", None)
     if not isinstance(weight, Tensor) or not weight.numel():
-        return described
-    # Clipped: what 8 bits hold is nearer to the range's end than by half a level.
+        return LayerChoice(
+            layer.place, factor, threshold=threshold, limit=candidate.limit, error=error
+        )
+    counted = _counted(layer.synapse)
+    # Clipped is what is moved by more than rounding would.
     low, high = (WEIGHT_MIN - 1) / (scale * factor), (WEIGHT_MAX + 1) / (scale * factor)
-    clipped = int((weight < low).sum()) + int((weight > high).sum())
+    clipped = int(((counted < low) | (counted > high)).sum())
     largest = _largest(weight, WEIGHT_MIN, WEIGHT_MAX) * scale * factor
     return LayerChoice(
         layer.place,
         factor,
         1 / max(largest, 1.0),
-        clipped / weight.numel(),
-        _levels(weight, scale),
-        _levels(weight * factor, scale),
+        clipped / counted.numel(),
+        _levels(counted, scale),
+        _levels(counted * factor, scale),
         threshold,
         candidate.limit,
         error,
     )
 
 
+def _counted(synapse: Any) -> Tensor:
+    """A layer's weights, or those that stand for them."""
+    weight = synapse.weight.flatten()
+    if weight.numel() <= MOST_COUNTED:
+        return weight
+    chance = torch.Generator().manual_seed(0)
+    drawn = torch.randint(weight.numel(), (MOST_COUNTED,), generator=chance)
+    return weight[drawn.to(weight.device)]
+
+
 def _levels(weight: Tensor, scale: int) -> int:
     """How many of the 256 levels weights are rounded to."""
-    levels = torch.zeros(WEIGHT_MAX - WEIGHT_MIN + 1, dtype=torch.bool)
-    for part in weight.flatten().split(MOST_SAMPLED):
-        levels[(quantize_8bit(part, scale, descale=True) - WEIGHT_MIN).long().cpu()] = True
-    return int(levels.sum())
+    return quantize_8bit(weight, scale, descale=True).unique().numel()
