@@ -55,6 +55,8 @@ LEAST_MOVED = 16
 HAIR = 2.0**-20
 # No sum is finite in 32 bits with more.
 LARGEST_FACTOR = 2.0**64
+# What a layer without freedom is fixed by.
+ONES, NO_WEIGHTS = "weights of 1", "no weights"
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,8 @@ def _fixed(layer: FloatLayer) -> str:
     if isinstance(layer.neuron, CubaLIFNode):
         return "quantised neuron"
     if isinstance(layer.synapse, SumPool2d | nn.Upsample):
-        return "weights of 1"
-    return "" if isinstance(getattr(layer.synapse, "weight", None), Tensor) else "no weights"
+        return ONES
+    return "" if isinstance(getattr(layer.synapse, "weight", None), Tensor) else NO_WEIGHTS
 
 
 def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> list[_Candidate]:
@@ -252,7 +254,7 @@ def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> lis
     """
     fixed, scale = _fixed(layer), scale_of(layer)
     if fixed:
-        return [_Candidate(1.0 if isinstance(layer.neuron, CubaLIFNode) else 1 - HAIR, fixed)]
+        return [_Candidate(1 - HAIR if fixed == ONES else 1.0, fixed)]
     synapse: Any = layer.synapse
     threshold = getattr(layer.neuron, "v_threshold", None)
     lowest = 0.0
@@ -360,19 +362,21 @@ def _expected_reach(layer: FloatLayer) -> float:
     synapse: Any = layer.synapse
     if _fixed(layer) or not synapse.weight.numel():
         return 0.0
+    threshold: float = getattr(layer.neuron, "v_threshold", 0.0)
     weight = synapse.weight
     if isinstance(synapse, nn.ConvTranspose2d):  # [C_in, C_out / groups, H, W]
         weight = weight.unflatten(0, (synapse.groups, -1)).transpose(1, 2).flatten(0, 1)
     rows = weight.flatten(1)
-    total, spread = rows.sum(1), torch.linalg.vector_norm(rows, dim=1)
-    size = torch.linalg.vector_norm(rows, ord=1, dim=1)
+    # Squares of what is larger overflow; in 64 bits all the others would only be copied.
+    wide = torch.float64 if max(abs(x) for x in torch.aminmax(rows)) > 1e15 else rows.dtype
+    total = rows.sum(1, dtype=wide)
+    size, spread = (torch.linalg.vector_norm(rows, order, dim=1, dtype=wide) for order in (1, 2))
     bias = 0 if synapse.bias is None else synapse.bias
     up, down = (
         torch.minimum((size + sign * total) / 2, (sign * total + DEVIATIONS * spread) / 2)
         + sign * bias
         for sign in (1, -1)
     )
-    threshold: float = getattr(layer.neuron, "v_threshold", 0.0)
     return max(threshold + max(up.max().item(), 0.0), down.max().item())
 
 
@@ -398,7 +402,7 @@ def _by_data(layers: Sequence[FloatLayer], inputs: Sequence[Tensor]) -> Iterator
     truth = found = list(inputs)
     with progress_bar("calibrating", len(layers)) as advance:
         for layer in layers:
-            if layer is layers[-1] and _fixed(layer) == "no weights":
+            if layer is layers[-1] and _fixed(layer) == NO_WEIGHTS:
                 yield _choice(layer, _candidates(layer, (), 0.0)[0])
                 advance()
                 return
@@ -412,16 +416,21 @@ def _by_data(layers: Sequence[FloatLayer], inputs: Sequence[Tensor]) -> Iterator
                     best = error, candidate, outputs
             assert best is not None
             error, candidate, found = best
-            yield _choice(layer, candidate, None if _fixed(layer) == "no weights" else error)
+            yield _choice(layer, candidate, None if _fixed(layer) == NO_WEIGHTS else error)
             advance()
 
 
 def _ran(layer: FloatLayer, run: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
-    weight = next(layer.synapse.parameters(), torch.zeros(()))
+    weight = next(layer.synapse.parameters(), None)
     outputs = []
     for x_seq in inputs:
+        x = x_seq
+        if weight is not None:
+            x = x.to(weight.device, weight.dtype)
+        elif layer.neuron is not None:
+            x = x.float()
         try:
-            y = run(x_seq.to(weight.device, weight.dtype))
+            y = run(x)
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConversionError(

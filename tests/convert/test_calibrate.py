@@ -331,7 +331,7 @@ def test_layers_without_freedom_keep_their_weights_and_the_table_says_why():
     for data in (None, spikes(5, 2, 2, 6, 6)):
         found = calibrate(layers, data)
         assert [choice.limit for choice in found.layers] == expected
-        assert found.factors[:3] == [1, 1, 1]
+        assert [found.factors[i] for i in (0, 1, 2, 3, 5)] == [1] * 5
         assert [row[0] for row in found.rows] == [part.place for part in layers]
         assert all(len(row) == len(found.columns) for row in found.rows)
         assert "8-bit weights" in str(found)
@@ -381,7 +381,7 @@ def norm_node():
 
 
 @pytest.mark.parametrize("node", [if_node(), lif_node(), None], ids=["IF", "LIF", "none"])
-@pytest.mark.parametrize("weight", [0.0, 1.0, 1e-40, 1e30, -1e-6])
+@pytest.mark.parametrize("weight", [0.0, 1.0, 1e-40, 3e38, -1e-6])
 def test_a_layer_of_one_weight_and_one_step_is_calibrated(weight, node):
     layers = single(linear(torch.full((1, 1), weight)), node)
     for data in (None, torch.ones(1, 1, 1), torch.zeros(1, 1, 1)):
