@@ -14,7 +14,8 @@ from ..errors import BridgeError, ConversionError
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
 from .chain import ENCODINGS, Chain
-from .rules import is_container, rule_of
+from .rules import rule_of
+from .trace import leaves
 
 __all__ = ["rewrite", "to_slayer"]
 
@@ -81,8 +82,7 @@ def rewrite(
     """
     chain = rewritten(net, input_shape, encoding)
     modules: list[nn.Module] = []
-    parameters = (p for _, module in _leaves(net, "") for p in module.parameters())
-    dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+    dtype = next((p.dtype for p in _parameters(net) if p.is_floating_point()), torch.float32)
     for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
         synapse = copy.deepcopy(part.synapse).to(dtype)
         if isinstance(synapse, layer.VotingLayer):
@@ -101,7 +101,7 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     if encoding is not None and encoding not in ENCODINGS:
         raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
     chain = Chain(_checked_shape(input_shape), encoding)
-    for place, module in _leaves(net, ""):
+    for place, module in leaves(net):
         chain.place = f"{place or 'net'} ({type(module).__name__})"
         try:
             rule_of(module)(module, chain)
@@ -114,22 +114,19 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     return chain
 
 
+def _parameters(net: Any) -> Iterator[torch.Tensor]:
+    if isinstance(net, list | tuple):
+        for part in net:
+            yield from _parameters(part)
+    else:
+        yield from net.parameters()
+
+
 def _fresh(node: Any) -> nn.Module:
     """A copy of a neuron without the state of a run."""
     made = copy.copy(node)
     made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv)}
     return copy.deepcopy(made)
-
-
-def _leaves(module: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The modules in order, with their paths, containers opened."""
-    if not is_container(module):
-        yield path, module
-        return
-    # Not named_children(): it leaves out a module that stands in the net a second time.
-    children = module._modules.items() if isinstance(module, nn.Module) else enumerate(module)
-    for name, child in children:
-        yield from _leaves(child, f"{path}.{name}" if path else str(name))
 
 
 def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:

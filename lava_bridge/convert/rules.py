@@ -34,6 +34,8 @@ CONTAINERS: tuple[type, ...] = (
     layer.SeqToANNContainer,
     layer.MultiStepContainer,
     layer.StepModeContainer,
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
 )
 
 
@@ -375,6 +377,7 @@ def is_container(module: Any) -> bool:
     return any(
         isinstance(module, kind)
         and getattr(type(module), "forward", None) is getattr(kind, "forward", None)
+        and "forward" not in getattr(module, "__dict__", ())
         for kind in CONTAINERS
     )
 
@@ -394,7 +397,7 @@ def rule_of(module: Any) -> Rule:
     known = [base.__name__ for base in type(module).__mro__[1:] if base in RULES]
     near = f"; it is a kind of {known[0]} but may compute something else" if known else ""
     if isinstance(module, nn.Module) and next(module.children(), None) is not None and not near:
-        near = " (a module of its own forward: pass its layers as an nn.Sequential)"
+        near = " (its forward is not traced: it keeps a state, or is a library's)"
     raise ConversionError(
         f"no rule converts this type{near}; replace the module, or register a rule with "
         "lava_bridge.convert.rule"
