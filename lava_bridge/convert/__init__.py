@@ -8,8 +8,9 @@ for a type of one's own is a function::
         chain.synapse(module.as_conv2d())
 """
 
-from .calibration import Calibration, LayerChoice, calibrate
+from .calibration import calibrate
 from .chain import Chain
+from .choices import Calibration, LayerChoice
 from .from_slayer import TWINS, to_spikingjelly, twin
 from .from_spikingjelly import rewrite, to_slayer
 from .layers import FloatLayer
