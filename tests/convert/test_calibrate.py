@@ -131,7 +131,7 @@ def test_a_run_of_a_calibrated_layer_is_its_slayer_block(node, size, seed):
 # Bounds -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     size=st.floats(-9, 4),
     bias_size=st.none() | st.floats(-9, 4),
