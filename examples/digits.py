@@ -53,10 +53,12 @@ def spikes_of(images: np.ndarray, seed: int) -> torch.Tensor:
     return torch.stack([encoder(brightness) for _ in range(STEPS)])  # [T, N, 1, 8, 8]
 
 
-def train(net: nn.Sequential, images: np.ndarray, labels: torch.Tensor) -> None:
+def train(
+    net: nn.Sequential, images: np.ndarray, labels: torch.Tensor, epochs: int = EPOCHS
+) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-    for epoch in track(range(EPOCHS), "training"):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for epoch in track(range(epochs), "training"):
         x = spikes_of(images, seed=epoch)
         for batch in torch.randperm(len(labels)).split(64):
             rate = net(x[:, batch]).mean(0)

@@ -8,11 +8,13 @@ for a type of one's own is a function::
         chain.synapse(module.as_conv2d())
 """
 
+from .calibration import calibrate
 from .chain import Chain
+from .choices import Calibration, LayerChoice
 from .from_slayer import TWINS, to_spikingjelly, twin
 from .from_spikingjelly import rewrite, to_slayer
 from .layers import FloatLayer
 from .rules import RULES, rule
 
-__all__ = ["RULES", "TWINS", "Chain", "FloatLayer", "rewrite", "rule", "to_slayer"]
-__all__ += ["to_spikingjelly", "twin"]
+__all__ = ["RULES", "TWINS", "Calibration", "Chain", "FloatLayer", "LayerChoice", "calibrate"]
+__all__ += ["rewrite", "rule", "to_slayer", "to_spikingjelly", "twin"]

@@ -71,7 +71,9 @@ def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: floa
         return slayer.block.cuba.Flatten()
     if isinstance(synapse, layer.VotingLayer):
         return slayer.block.cuba.Average(float_layer.outputs)
-    options: Any = {"delay_shift": delay_shift, "weight_factor": factor, "slayer": slayer}
+    # Weights of 1 stay: a factor a hair below 1 is for the threshold, which sums meet exactly.
+    name = "weight_factor" if hasattr(synapse, "weight") else "threshold_factor"
+    options: Any = {"delay_shift": delay_shift, name: factor, "slayer": slayer}
     return block_of(synapse, node, **options)
 
 

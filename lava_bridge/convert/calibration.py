@@ -1,0 +1,408 @@
+r"""Calibration: by what each layer is multiplied before it is rounded to 8 bits.
+
+An IFNode's or LIFNode's state is linear in what comes in, and a comparison with the threshold
+and a reset to 0 don't see a common factor:
+
+.. math::
+    v[t] = (1 - \alpha)\,v[t-1] + W x[t] + b \;\Rightarrow\;
+    s v[t] = (1 - \alpha)\,s v[t-1] + s W x[t] + s b, \qquad
+    v[t] \ge \vartheta \iff s v[t] \ge s \vartheta
+
+so that weights, bias and threshold of a layer may be multiplied by any factor s > 0 without a
+change of its spikes. Rounded to the chip's integers they do depend on s: the calibration chooses
+it, layer by layer.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+from spikingjelly.activation_based import neuron
+from torch import Tensor
+
+from ..errors import ConversionError
+from ..exchange import CubaLIFNode, SumPool2d
+from ..exchange.cuba_lif import THRESHOLD_MAX
+from ..ops.loihi.register import STATE_MAX
+from ..progress import progress_bar
+from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
+from ..slayer.neuron.base import STATE_OVER_WEIGHT
+from .choices import Calibration, LayerChoice
+from .layer_run import BIAS_MAX, BIAS_MIN, FloatRun, QuantisedRun, scale_of
+from .layers import FloatLayer
+
+__all__ = ["CLIP_POINTS", "calibrate"]
+
+# Shares of the largest weight's magnitude that are tried as the largest that 8 bits hold.
+CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
+# Where weights are counted, so many, drawn by chance, stand for those of a layer that has more.
+MOST_COUNTED = 1 << 18
+# Share of the 24 bits that measured states may take: other data reach further.
+HEADROOM = 7 / 8
+# Where only weights are known, inputs are taken to spike at random, half of the time; sums then
+# stay within so many standard deviations of their mean.
+DEVIATIONS = 6
+# A threshold of so many steps of its grid is moved to where its rounding loses nothing: that
+# costs no more than an eighth of the range. A smaller one stays.
+LEAST_MOVED = 16
+# The hair's breadth by which a factor is less than it is meant to be, so that a sum that meets the
+# threshold fires, as in SpikingJelly; no weight is rounded to another level by it.
+HAIR = 2.0**-20
+# No sum is finite in 32 bits with more.
+LARGEST_FACTOR = 2.0**64
+# What a layer without freedom is fixed by.
+ONES, NO_WEIGHTS = "weights of 1", "no weights"
+
+
+def calibrate(
+    layers: Sequence[FloatLayer],
+    data: Tensor | np.ndarray | None = None,
+    clip: str = "mse",
+    batch_size: int = 64,
+) -> Calibration:
+    """Choose by what each layer is multiplied before it is rounded to 8 bits.
+
+    The factor is as large as the 8 bits of the weights (-256 ... 254 on the chip), the 17 bits of
+    the threshold, the 13 bits of the bias and the 24 bits of the states allow. It may clip the
+    largest weights so that the others are rounded finer: without data where the mean squared error
+    of the weights is least; with data where the layer's spikes, on the spikes of the quantised
+    layers before it, are nearest to those of the float net. It is moved down to where the
+    threshold, rounded, parts the same sums as before.
+
+    Poolings, neurons that are quantised already (CubaLIFNode) and layers without weights have no
+    freedom and keep 1.
+
+    Args:
+        layers: Layers of a net, rewritten. They are not changed.
+        data: Input of the first of them, ``[T, N, *]``, for instance a batch of the training set.
+            None: by weights alone.
+        clip: Without data: ``"mse"``, or ``"none"`` to clip nothing.
+        batch_size: Samples run at once.
+
+    Raises:
+        ConversionError: If weights are NaN or infinite, a layer fits within no chip's integers, or
+            the data do not fit; it names the place.
+    """
+    if clip not in ("mse", "none"):
+        raise ConversionError(f"calibrate: clip must be 'mse' or 'none', found {clip!r}")
+    if batch_size < 1:
+        raise ConversionError(f"calibrate: batch_size must be 1 or more, found {batch_size}")
+    for layer in layers:
+        _check(layer)
+    with torch.no_grad():
+        if data is None:
+            choices = [_by_weights(layer, clip) for layer in layers]
+            return Calibration("weights", tuple(choices))
+        batches = _checked(data).split(batch_size, dim=1)
+        return Calibration("data", tuple(_by_data(layers, batches)))
+
+
+def _check(layer: FloatLayer) -> None:
+    for name in ("weight", "bias"):
+        value = getattr(layer.synapse, name, None)
+        # A NaN is the least and the largest of all.
+        if (
+            isinstance(value, Tensor)
+            and value.numel()
+            and not all(math.isfinite(x) for x in torch.aminmax(value.detach()))
+        ):
+            raise ConversionError(
+                f"{layer.place}: has a {name} that is NaN or infinite; check the training or the "
+                "checkpoint"
+            )
+    threshold = getattr(layer.neuron, "v_threshold", 1.0)
+    if not (math.isfinite(threshold) and threshold > 0):
+        raise ConversionError(
+            f"{layer.neuron_place or layer.place}: has v_threshold={threshold}, but the chip's are "
+            "above 0; check the checkpoint"
+        )
+
+
+def _checked(data: Tensor | np.ndarray) -> Tensor:
+    try:
+        x = torch.as_tensor(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversionError(f"calibrate: the data are no array of numbers: {error}") from error
+    if x.is_complex() or x.dim() < 3 or not x.numel():
+        raise ConversionError(
+            f"calibrate: expected real data [T, N, *] of at least one sample and one step, found "
+            f"shape {tuple(x.shape)} of {x.dtype}"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise ConversionError("calibrate: the data have values that are NaN or infinite")
+    return x.detach()
+
+
+# What may be chosen -------------------------------------------------------------------------------
+
+
+class _Candidate(NamedTuple):
+    factor: float
+    limit: str
+
+
+def _fixed(layer: FloatLayer) -> str:
+    """Why a layer has no freedom; empty if it has."""
+    if isinstance(layer.neuron, CubaLIFNode):
+        return "quantised neuron"
+    if isinstance(layer.synapse, SumPool2d | nn.Upsample):
+        return ONES
+    return "" if isinstance(getattr(layer.synapse, "weight", None), Tensor) else NO_WEIGHTS
+
+
+def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> list[_Candidate]:
+    """What may be chosen for a layer, the largest range of weights first.
+
+    Args:
+        layer: The layer.
+        points: The clip points.
+        reach: The largest magnitude of its states.
+    """
+    fixed, scale = _fixed(layer), scale_of(layer)
+    if fixed:
+        return [_Candidate(1 - HAIR if fixed == ONES else 1.0, fixed)]
+    synapse: Any = layer.synapse
+    threshold = getattr(layer.neuron, "v_threshold", None)
+    lowest = 0.0
+    bounds: list[tuple[float, str]] = [(LARGEST_FACTOR, "32-bit floats")]
+    if threshold is not None:
+        lowest = (1 + HAIR) / (scale * threshold)
+        bounds.append(((THRESHOLD_MAX + 0.99) / (scale * threshold), "17-bit threshold"))
+    if synapse.bias is not None:
+        bias = _largest(synapse.bias, BIAS_MIN, BIAS_MAX)
+        bounds.append((_over(1, bias * scale), "13-bit bias"))
+        if lowest > bounds[-1][0]:
+            raise ConversionError(
+                f"{layer.place}: no factor brings its threshold of {threshold} to at least "
+                f"1/{scale} and keeps its bias within the chip's 13 bits; scale its bias down"
+            )
+    # At the lowest factor it is the clipped weights that keep states small.
+    state = _over(STATE_MAX / (STATE_OVER_WEIGHT * scale), reach)
+    bounds.append((max(state, lowest), "24-bit state"))
+    bound, limit = min(bounds)
+    largest = _largest(synapse.weight, WEIGHT_MIN, WEIGHT_MAX)
+    if not largest and (synapse.bias is None or not synapse.bias.any()):
+        return [_Candidate(min(max(1 - HAIR, lowest), bound), "weights of 0")]
+    exact = _exact_factor(layer, bound)
+    if exact is not None:
+        return [_Candidate(exact, "exact")]
+    found = []
+    for point in points:
+        wanted = _over(1, largest * scale) / point
+        if wanted > bound:
+            found.append(_Candidate(bound, limit))
+        elif wanted < lowest:
+            found.append(_Candidate(lowest, "threshold of 1"))
+        else:
+            found.append(_Candidate(wanted, "8-bit weights"))
+    settled = [choice._replace(factor=_settled(layer, choice.factor)) for choice in found]
+    return list({choice.factor: choice for choice in reversed(settled)}.values())[::-1]
+
+
+def _largest(x: Tensor, least: int, most: int) -> float:
+    """The largest share of a range ``least ... most`` that a factor of 1 would take."""
+    if not x.numel():
+        return 0.0
+    low, high = (value.item() for value in torch.aminmax(x))
+    return max(low / least, high / most)
+
+
+def _over(bound: float, value: float) -> float:
+    return bound / value if value > bound / LARGEST_FACTOR else LARGEST_FACTOR
+
+
+def _exact_factor(layer: FloatLayer, bound: float) -> float | None:
+    """The largest factor that brings all weights and the bias onto the grid as they are, if any."""
+    synapse: Any = layer.synapse
+    scale = scale_of(layer)
+    largest = _largest(synapse.weight, WEIGHT_MIN, WEIGHT_MAX) * scale
+    for finer in (2.0**i for i in range(WEIGHT_MAX.bit_length())):
+        if finer * largest > 1 or finer > bound:
+            return None
+        if _whole(synapse.weight, finer * scale / 2) and (
+            synapse.bias is None or _whole(synapse.bias, finer * scale)
+        ):
+            times = min(_over(1, largest * finer), bound / finer)
+            factor = finer * math.floor(times) * (1 - HAIR)
+            threshold = getattr(layer.neuron, "v_threshold", 1.0)
+            return factor if int(factor * threshold * scale) >= 1 else None
+    return None
+
+
+def _whole(x: Tensor, factor: float) -> bool:
+    """Whether ``factor * x`` are whole numbers."""
+    flat = x.flatten()
+    # Most layers are refused by their first few weights.
+    for part in (flat[:64], flat):
+        steps = part * factor
+        if not torch.equal(steps, steps.round()):
+            return False
+    return True
+
+
+def _settled(layer: FloatLayer, factor: float) -> float:
+    """The largest factor up to this one at which rounding the threshold loses nothing.
+
+    The chip fires above the mantissa m, SpikingJelly from the threshold on. Sums of 8-bit weights
+    are even integers, so an IFNode's threshold belongs half-way between two of them; with a bias
+    half-way between two integers; a LIFNode's state is in 64ths of them.
+    """
+    node: Any = layer.neuron
+    if node is None:
+        return factor
+    unit = scale_of(layer) * node.v_threshold
+    steps = factor * unit
+    if steps < LEAST_MOVED:
+        return factor * (1 - HAIR) if int(steps * (1 - HAIR)) >= 1 else factor
+    if isinstance(node, neuron.LIFNode):
+        period, offset = 1, 0.5 / STATE_OVER_WEIGHT
+    elif layer.synapse.bias is None:
+        period, offset = 2, 1 + HAIR
+    else:
+        period, offset = 1, 0.5
+    return (math.floor((steps - offset) / period) * period + offset) / unit
+
+
+def _expected_reach(layer: FloatLayer) -> float:
+    """The largest state of one step, if inputs spike at random half of the time."""
+    synapse: Any = layer.synapse
+    if _fixed(layer) or not synapse.weight.numel():
+        return 0.0
+    threshold: float = getattr(layer.neuron, "v_threshold", 0.0)
+    weight = synapse.weight
+    if isinstance(synapse, nn.ConvTranspose2d):  # [C_in, C_out / groups, H, W]
+        weight = weight.unflatten(0, (synapse.groups, -1)).transpose(1, 2).flatten(0, 1)
+    rows = weight.flatten(1)
+    # Squares of what is larger overflow; in 64 bits all the others would only be copied.
+    wide = torch.float64 if max(abs(x) for x in torch.aminmax(rows)) > 1e15 else rows.dtype
+    total = rows.sum(1, dtype=wide)
+    size, spread = (torch.linalg.vector_norm(rows, order, dim=1, dtype=wide) for order in (1, 2))
+    bias = 0 if synapse.bias is None else synapse.bias
+    up, down = (
+        torch.minimum((size + sign * total) / 2, (sign * total + DEVIATIONS * spread) / 2)
+        + sign * bias
+        for sign in (1, -1)
+    )
+    return max(threshold + max(up.max().item(), 0.0), down.max().item())
+
+
+# The choice ---------------------------------------------------------------------------------------
+
+
+def _by_weights(layer: FloatLayer, clip: str) -> LayerChoice:
+    points = CLIP_POINTS if clip == "mse" else CLIP_POINTS[:1]
+    candidates = _candidates(layer, points, _expected_reach(layer))
+    if len(candidates) == 1:
+        return _choice(layer, candidates[0])
+    weight, scale = _counted(layer.synapse), scale_of(layer)
+
+    def squared_error(candidate: _Candidate) -> float:
+        rounded = quantize_8bit(weight * candidate.factor, scale) / candidate.factor
+        return (rounded - weight).square().sum().item()
+
+    return _choice(layer, min(candidates, key=squared_error))
+
+
+def _by_data(layers: Sequence[FloatLayer], inputs: Sequence[Tensor]) -> Iterator[LayerChoice]:
+    """Layer by layer; only the spikes between two layers are kept, a byte each."""
+    truth = found = list(inputs)
+    with progress_bar("calibrating", len(layers)) as advance:
+        for layer in layers:
+            if layer is layers[-1] and _fixed(layer) == NO_WEIGHTS:
+                yield _choice(layer, _candidates(layer, (), 0.0)[0])
+                advance()
+                return
+            run = FloatRun(layer)
+            truth = _ran(layer, run, truth)
+            best: tuple[float, _Candidate, list[Tensor]] | None = None
+            for candidate in _candidates(layer, CLIP_POINTS, run.reach / HEADROOM):
+                outputs = _ran(layer, QuantisedRun(layer, candidate.factor), found)
+                error = _error(layer, truth, outputs, candidate.factor)
+                if best is None or error < best[0]:
+                    best = error, candidate, outputs
+            assert best is not None
+            error, candidate, found = best
+            yield _choice(layer, candidate, None if _fixed(layer) == NO_WEIGHTS else error)
+            advance()
+
+
+def _ran(layer: FloatLayer, run: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    weight = next(layer.synapse.parameters(), None)
+    outputs = []
+    for x_seq in inputs:
+        x = x_seq
+        if weight is not None:
+            x = x.to(weight.device, weight.dtype)
+        elif layer.neuron is not None:
+            x = x.float()
+        try:
+            y = run(x)
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConversionError(
+                f"{layer.place}: data of shape {tuple(x_seq.shape)} ([T, N, *]) do not fit this "
+                f"layer: {reason}"
+            ) from error
+        outputs.append(y if layer.neuron is None else y != 0)
+    return outputs
+
+
+def _error(
+    layer: FloatLayer, truth: Sequence[Tensor], found: Sequence[Tensor], factor: float
+) -> float:
+    """How far spikes are from the float net's: the share of places that differ, the report's drift.
+
+    Spike counts and exponentially filtered trains were tried in its place on ten nets for digits:
+    97.8 % and 98.9 % of the float nets' answers are kept with all of them.
+    """
+    if layer.neuron is None:
+        pairs = [(a.double(), b.double() / factor) for a, b in zip(truth, found, strict=True)]
+        size = sum(a.square().sum().item() for a, _ in pairs)
+        return math.sqrt(sum((a - b).square().sum().item() for a, b in pairs) / (size or 1.0))
+    differ = sum(int((a != b).sum()) for a, b in zip(truth, found, strict=True))
+    return differ / sum(a.numel() for a in truth)
+
+
+def _choice(layer: FloatLayer, candidate: _Candidate, error: float | None = None) -> LayerChoice:
+    scale, factor = scale_of(layer), candidate.factor
+    node: Any = layer.neuron
+    threshold = None if node is None else int(node.v_threshold * factor * scale)
+    weight: Any = getattr(layer.synapse, "weight", None)
+    if not isinstance(weight, Tensor) or not weight.numel():
+        return LayerChoice(
+            layer.place, factor, threshold=threshold, limit=candidate.limit, error=error
+        )
+    counted = _counted(layer.synapse)
+    # Clipped is what is moved by more than rounding would.
+    low, high = (WEIGHT_MIN - 1) / (scale * factor), (WEIGHT_MAX + 1) / (scale * factor)
+    clipped = int(((counted < low) | (counted > high)).sum())
+    largest = _largest(weight, WEIGHT_MIN, WEIGHT_MAX) * scale * factor
+    return LayerChoice(
+        layer.place,
+        factor,
+        1 / max(largest, 1.0),
+        clipped / counted.numel(),
+        _levels(counted, scale),
+        _levels(counted * factor, scale),
+        threshold,
+        candidate.limit,
+        error,
+    )
+
+
+def _counted(synapse: Any) -> Tensor:
+    """A layer's weights, or those that stand for them."""
+    weight = synapse.weight.flatten()
+    if weight.numel() <= MOST_COUNTED:
+        return weight
+    chance = torch.Generator().manual_seed(0)
+    drawn = torch.randint(weight.numel(), (MOST_COUNTED,), generator=chance)
+    return weight[drawn.to(weight.device)]
+
+
+def _levels(weight: Tensor, scale: int) -> int:
+    """How many of the 256 levels weights are rounded to."""
+    return quantize_8bit(weight, scale, descale=True).unique().numel()

@@ -1,0 +1,144 @@
+"""One rewritten layer run on spikes: in floats, and as 8 bits hold it."""
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from spikingjelly.activation_based import neuron
+from torch import Tensor
+
+from ..exchange import BatchNorm2d, CubaLIFNode
+from ..quantize import quantize_8bit
+from .layers import FloatLayer
+
+__all__ = ["BIAS_MAX", "BIAS_MIN", "FloatRun", "QuantisedRun", "scale_of"]
+
+# Lava holds a bias in 13 bits, signed (lava-nc, LIF's bias_mant).
+BIAS_MIN, BIAS_MAX = -(1 << 12), (1 << 12) - 1
+
+
+def scale_of(layer: FloatLayer) -> int:
+    """What a weight of 1 is on the chip."""
+    return getattr(layer.neuron, "scale", getattr(layer.neuron, "lava_s_cale", 1 << 6))
+
+
+class FloatRun:
+    """A layer in floats, as the net itself computes it.
+
+    Attributes:
+        reach: The largest magnitude of a current or a voltage so far.
+    """
+
+    def __init__(self, layer: FloatLayer) -> None:
+        self._synapse: Any = layer.synapse
+        self._neuron = _fresh(layer.neuron)
+        if self._neuron is not None:
+            self._neuron.store_v_seq = True
+        self.reach = 0.0
+
+    def __call__(self, x_seq: Tensor) -> Tensor:
+        """Spikes, or the sums of a layer without a neuron, ``[T, N, *]`` for ``[T, N, *]``."""
+        synapse = self._synapse
+        drive = _drive(
+            synapse, x_seq, getattr(synapse, "weight", None), getattr(synapse, "bias", None)
+        )
+        if self._neuron is None:
+            return drive
+        self._neuron.reset()
+        spikes = self._neuron(drive)
+        lowest, highest = (value.item() for value in torch.aminmax(drive))
+        lowest = min(lowest, self._neuron.v_seq.min().item())
+        # The voltage before a spike: below the threshold, and what comes in on top of it.
+        threshold = float(self._neuron.v_threshold)
+        self.reach = max(self.reach, -lowest, threshold + max(highest, 0.0))
+        self._neuron.reset()
+        return spikes
+
+
+class QuantisedRun:
+    """A layer whose weights, bias and threshold are multiplied by a factor and rounded."""
+
+    def __init__(self, layer: FloatLayer, factor: float) -> None:
+        self._synapse: Any = layer.synapse
+        scale = scale_of(layer)
+        self._weight = self._bias = None
+        weight = getattr(layer.synapse, "weight", None)
+        if isinstance(weight, Tensor):
+            self._weight = quantize_8bit(weight * factor, scale)
+        bias = getattr(layer.synapse, "bias", None)
+        if isinstance(bias, Tensor):
+            self._bias = (bias * (factor * scale)).round().clamp(BIAS_MIN, BIAS_MAX) / scale
+        self._neuron = _quantised(layer.neuron, factor, scale)
+
+    def __call__(self, x_seq: Tensor) -> Tensor:
+        """Spikes, or the sums of a layer without a neuron, ``[T, N, *]`` for ``[T, N, *]``."""
+        drive = _drive(self._synapse, x_seq, self._weight, self._bias)
+        if self._neuron is None:
+            return drive
+        self._neuron.reset()
+        return self._neuron(drive)
+
+
+def _fresh(node: Any) -> Any:
+    """A neuron of the same numbers, without state, hooks and backend of the net's own."""
+    if node is None:
+        return None
+    if isinstance(node, CubaLIFNode):
+        params = node.lava_cuba_neuron_params
+        norm = None
+        if node.norm is not None:
+            norm = BatchNorm2d(
+                node.norm.running_mean.numel(),
+                node.norm.eps,
+                weight_exp_bits=node.norm.weight_exp_bits,
+            )
+            norm.load_state_dict(node.norm.state_dict())
+            norm.eval()
+        made = CubaLIFNode(
+            params["current_decay"],
+            params["voltage_decay"],
+            params["threshold"],
+            scale=node.scale,
+            norm=norm,
+            step_mode="m",
+        )
+        return made.to(node.current_decay.device)
+    if isinstance(node, neuron.LIFNode):
+        return neuron.LIFNode(node.tau, False, node.v_threshold, 0.0, step_mode="m")
+    return neuron.IFNode(node.v_threshold, 0.0, step_mode="m")
+
+
+def _quantised(node: Any, factor: float, scale: int) -> Any:
+    if node is None or isinstance(node, CubaLIFNode):
+        return _fresh(node)
+    voltage_decay = 1 / node.tau if isinstance(node, neuron.LIFNode) else 0.0
+    return CubaLIFNode(1.0, voltage_decay, node.v_threshold * factor, scale=scale, step_mode="m")
+
+
+def _drive(synapse: Any, x_seq: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """What a synapse with this weight and bias gives, ``[T, N, *]`` for ``[T, N, *]``."""
+    if weight is None and getattr(synapse, "step_mode", "s") == "m":
+        return synapse(x_seq)
+    x = x_seq.flatten(0, 1)
+    if isinstance(synapse, nn.Linear):
+        assert weight is not None
+        y = F.linear(x, weight, bias)
+    elif isinstance(synapse, nn.Conv2d):
+        assert weight is not None
+        y = synapse._conv_forward(x, weight, bias)
+    elif isinstance(synapse, nn.ConvTranspose2d):
+        assert weight is not None
+        y = F.conv_transpose2d(
+            x,
+            weight,
+            bias,
+            synapse.stride,
+            synapse.padding,  # type: ignore[arg-type] # a word is for Conv2d only
+            synapse.output_padding,
+            synapse.groups,
+            synapse.dilation,
+        )
+    else:
+        y = synapse(x)
+    return y.unflatten(0, x_seq.shape[:2])
