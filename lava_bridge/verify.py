@@ -19,8 +19,10 @@ import torch.nn as nn
 from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
+from .encoder import Encoder, split_encoder
 from .errors import BridgeError
 from .exchange import BlockContainer, CubaLIFNode
+from .exchange.encoder import EncoderNode
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .netx import Network
@@ -29,6 +31,9 @@ from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
+
+# The layer of an encoder's neurons.
+ENCODER = "encoder"
 
 
 class LayerOutput(NamedTuple):
@@ -64,7 +69,8 @@ def check_equivalence(
     Args:
         a, b: A SpikingJelly net (float, or of BlockContainers), slayer blocks, a ``.net`` file, or
             a :class:`lava_bridge.netx.Network`.
-        x: The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``.
+        x: The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``. Where a side has an
+            encoder, the analog input: the encoder's spikes are compared too, as its first layer.
         layout: ``"TNX"`` or ``"NXT"``.
         batch_size: Samples run at once.
         integers: Run ``.net`` files with integers, as Lava does, instead of as blocks. Where a
@@ -221,11 +227,14 @@ def _match_layers(
 # slayer blocks ----------------------------------------------------------------------------------
 
 
-def _slayer_side(name: str, blocks: Any) -> _Side:
+def _slayer_side(name: str, net: Any) -> _Side:
+    encoder, blocks = split_encoder(net)
+
     def run(x: Tensor) -> list[LayerOutput]:
-        outputs, delay = [], 0
-        x = x.to(_dtype(blocks, x))
-        with _untouched(blocks):
+        delay = 0
+        with _untouched(net):
+            x, outputs = _encoded(encoder, x)
+            x = x.to(_dtype(blocks, x))
             for i, block in enumerate(blocks):
                 x = block(x)
                 if isinstance(x, tuple):  # count_log: the spikes and their rate
@@ -236,6 +245,12 @@ def _slayer_side(name: str, blocks: Any) -> _Side:
         return outputs
 
     return _Side(name, True, run)
+
+
+def _encoded(encoder: nn.Module | None, x: Tensor) -> tuple[Tensor, list[LayerOutput]]:
+    """What the blocks take, and the spikes of an encoder with neurons as a layer."""
+    x = x if encoder is None else encoder(x)
+    return x, [LayerOutput(ENCODER, 0, x)] if isinstance(encoder, Encoder) else []
 
 
 @contextmanager
@@ -272,9 +287,11 @@ def _untouched(blocks: Any) -> Iterator[None]:
 
 def _integer_side(net: Network) -> _Side:
     net = copy.copy(net)  # its state stays as it was
+    encoder, net.encoder = net.encoder, None
 
     def run(x: Tensor) -> list[LayerOutput]:
-        outputs, delay = [], 0
+        delay = 0
+        x, outputs = _encoded(encoder, x)
         layers = net.run(net.encoded(x), traces=True).layers
         for layer, ran in zip(net.layers, layers, strict=True):
             delay += layer.steps
@@ -291,9 +308,17 @@ def _integer_side(net: Network) -> _Side:
 
 
 def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
-    nodes = {m: name for name, m in net.named_modules() if isinstance(m, neuron.BaseNode)}
+    encoders = {m for m in net.modules() if isinstance(m, EncoderNode)}
+    nodes: dict[Any, str] = {
+        m: ENCODER if m in encoders else name
+        for name, m in net.named_modules()
+        if isinstance(m, neuron.BaseNode)
+        or (isinstance(m, EncoderNode) and isinstance(m.encoder, Encoder))
+    }
     held = {m.neuron for m in net.modules() if isinstance(m, BlockContainer)}
-    quantised = all(isinstance(node, CubaLIFNode) and node in held for node in nodes)
+    quantised = all(
+        node in encoders or (isinstance(node, CubaLIFNode) and node in held) for node in nodes
+    )
     multi_step = any(node.step_mode == "m" for node in nodes)
 
     def run(x: Tensor) -> list[LayerOutput]:

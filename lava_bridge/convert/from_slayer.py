@@ -7,8 +7,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..encoder import Encoder, GradedInput, InputEncoder
 from ..errors import BridgeError, ConversionError
 from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
+from ..exchange.encoder import EncoderNode
 from ..slayer.block import cuba
 from ..slayer.neuron.norm import WgtScaleBatchNorm
 
@@ -36,7 +38,7 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
 
     Args:
         blocks: Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten,
-            Dense, Conv and Pool, without delays.
+            Dense, Conv and Pool, without delays; an encoder in front of them stays as it is.
 
     Returns:
         Of containers in step mode ``"m"``, for inputs ``[T, N, *]``.
@@ -60,6 +62,11 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
         if made is not None:
             containers.append(made)
     return nn.Sequential(*containers)
+
+
+@twin(Encoder, GradedInput)
+def _encoder(encoder: InputEncoder) -> EncoderNode:
+    return EncoderNode(encoder)
 
 
 @twin(cuba.Input)

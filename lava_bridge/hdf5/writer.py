@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import h5py
+import numpy as np
 import torch.nn as nn
 
+from ..encoder import split_encoder
 from ..errors import BridgeError, NetFileError
+from .encoder import MARK, checksum, encoder_file, encoder_image
 from .lowering import Layer, lower
 
 __all__ = ["TARGETS", "export_hdf5", "write_whole"]
@@ -30,8 +33,12 @@ def export_hdf5(
     The file appears whole or not at all: if anything fails, a former file at ``path`` is left as it
     was. The blocks are not changed, but for their shape where it was not known.
 
+    An encoder in front of the blocks is written beside the file, as ``NAME.encoder.h5``; the file
+    says that it belongs to it. A file written without one takes none, whatever lies beside it.
+
     Args:
-        blocks: Blocks of ``lava_bridge.slayer.block``, in order.
+        blocks: Blocks of ``lava_bridge.slayer.block``, in order; the first may be a
+            :class:`lava_bridge.Encoder` or another encoder of the input.
         path: The file, by custom ``NAME.net``.
         input_shape: Shape of one input; needed where the blocks have neither run nor been told
             their shape.
@@ -49,8 +56,18 @@ def export_hdf5(
     if target is not None and target not in TARGETS:
         raise BridgeError(f"expected target as None or {TARGETS[0]!r}, found {target!r}")
     given = Path(path)
+    encoder, blocks = split_encoder(blocks)
+    files: list[tuple[Path, memoryview]] = []
+    if encoder is not None:
+        if input_shape is not None:
+            with _named(type(encoder).__name__):
+                encoder.infer_shape(input_shape)
+        files.append((encoder_file(given), encoder_image(encoder)))
+        input_shape = encoder.shape
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
+        if files:
+            file.attrs[MARK] = np.bytes_(checksum(files[0][1]))
         layers = file.create_group("layer")
         if target is None:
             for i, (place, block) in enumerate(_shaped(blocks, input_shape)):
@@ -61,7 +78,7 @@ def export_hdf5(
                 layer.write(layers.create_group(str(i)))
         if not len(layers):
             raise NetFileError(f"{given}: there are no blocks to write; give at least one")
-    write_whole(given, image.getbuffer())
+    write_all([*files, (given, image.getbuffer())])
 
 
 def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Any]]:
@@ -103,28 +120,43 @@ def _named(place: str) -> Iterator[None]:
 
 def write_whole(target: Path, content: memoryview) -> None:
     """Write a file beside the target, then put it in the target's place."""
-    target = target.resolve()  # a link stays a link
-    if target.exists() and not target.is_file():
-        raise NetFileError(f"{target}: is a directory or a device, not a file; choose another path")
-    temporary = None
+    write_all([(target, content)])
+
+
+def write_all(files: list[tuple[Path, memoryview]]) -> None:
+    """Write files beside their targets, then put one after the other in its target's place.
+
+    All are written before the first is put in place, so that a full disk leaves the old ones.
+    """
+    written: list[tuple[str, Path]] = []
+    target = files[0][0]
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-        )
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, _mode_of(target))
-        os.replace(temporary, target)
+        for path, content in files:
+            target = path.resolve()  # a link stays a link
+            if target.exists() and not target.is_file():
+                raise NetFileError(
+                    f"{target}: is a directory or a device, not a file; choose another path"
+                )
+            handle, temporary = tempfile.mkstemp(
+                dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+            )
+            written.append((temporary, target))
+            with open(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, _mode_of(target))
+        for temporary, target in written:
+            os.replace(temporary, target)
     except OSError as error:
         raise NetFileError(
             f"{target}: can't be written ({error.strerror or error}); free space or choose another "
             "path"
         ) from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        for temporary, _ in written:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
 
 
 def _mode_of(target: Path) -> int:
