@@ -39,6 +39,7 @@ class InputEncoder(nn.Module, ABC):
     """What :class:`Encoder` and :class:`GradedInput` share: ``[N, *, T]`` to ``[N, *, T]``.
 
     Attributes:
+        kind: ``"direct"`` or ``"graded"``, as ``to_slayer`` has it for ``encoding``.
         input_shape: Shape ``[C, *]`` of the analog input; None if not known. Taken from the first
             input.
         shape: Shape ``[C, *]`` of what it gives, likewise.
@@ -109,7 +110,7 @@ class Encoder(InputEncoder):
         BridgeError: If the synapse is another layer, or a number can't be used.
     """
 
-    kind = "encoder"
+    kind = "direct"
 
     def __init__(
         self,

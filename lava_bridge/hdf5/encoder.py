@@ -1,6 +1,6 @@
 """The encoder beside a ``.net`` file: NAME.encoder.h5, which the file names by its checksum.
 
-Its one group ``layer/0`` has ``type`` (``encoder`` or ``graded``), ``shape`` (of the input) and the
+Its one group ``layer/0`` has ``type`` (``direct`` or ``graded``), ``shape`` (of the input) and the
 numbers, floats as they are. The ``.net`` file's root has the attribute ``encoder``: the SHA-256 of
 the encoder's file. Lava's reader does not look at it.
 """
@@ -126,7 +126,7 @@ def read_encoder(path: str | os.PathLike[str]) -> InputEncoder | None:
             elif kind == GradedInput.kind:
                 encoder = GradedInput(layer.integer("levels"), layer.number("amplitude"))
             else:
-                raise layer.error("type", f"is {kind!r}, neither encoder nor graded")
+                raise layer.error("type", f"is {kind!r}, neither direct nor graded")
             encoder.infer_shape(layer.shape())
         except NetFileError:
             raise
