@@ -44,12 +44,14 @@ def test_slayer_and_files_work_without_spikingjelly(tmp_path):
     code = """
 import sys
 sys.modules["spikingjelly"] = None
+import torch
 import lava_bridge
+encoder = lava_bridge.Encoder(torch.nn.Linear(4, 2), input_shape=(4,))
 block = lava_bridge.slayer.block.cuba.Dense(
     {"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 2, 2
 )
-lava_bridge.export_hdf5([block], sys.argv[1])
-lava_bridge.load_hdf5(sys.argv[1])
+lava_bridge.export_hdf5([encoder, block], sys.argv[1])
+lava_bridge.load_hdf5(sys.argv[1])(torch.rand(3, 4, 5))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "net.net")],
