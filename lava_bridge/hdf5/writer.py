@@ -60,8 +60,10 @@ def export_hdf5(
     files: list[tuple[Path, memoryview]] = []
     if encoder is not None:
         if input_shape is not None:
-            with _named(type(encoder).__name__):
+            try:
                 encoder.infer_shape(input_shape)
+            except BridgeError as error:
+                raise NetFileError(str(error)) from error
         files.append((encoder_file(given), encoder_image(encoder)))
         input_shape = encoder.shape
     image = io.BytesIO()
