@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .as_lava import as_lava as as_lava
     from .convert import to_slayer as to_slayer
     from .convert import to_spikingjelly as to_spikingjelly
+    from .encoder import Encoder
     from .hdf5 import export_hdf5, load_hdf5
     from .kernels import backends, use_backend
     from .verify import EquivalenceReport, check_equivalence
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BridgeError",
     "ConversionError",
+    "Encoder",
     "EquivalenceReport",
     "NXT_to_TNX",
     "NetFileError",
@@ -59,6 +61,7 @@ _LAZY = {
     "as_lava": "as_lava",
     "backends": "kernels",
     "use_backend": "kernels",
+    "Encoder": "encoder",
     "convert": "convert",
     "exchange": "exchange",
     "netx": "netx",

@@ -110,6 +110,12 @@ Examples:
     type=click.Choice(["lava"]),
     help="Write only what Lava's own netx can run (pooling as convolution, ...).",
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(["direct", "graded"]),
+    help="For a net that is fed analog input: keep its first layer in floats, in a file beside the "
+    "output, or make the input integers of 8 bits. Without, the input is spikes.",
+)
 def convert(
     factory: str,
     weights: str | None,
@@ -117,14 +123,32 @@ def convert(
     output: str,
     delay_shift: bool,
     target: Literal["lava"] | None,
+    encoding: str | None,
 ) -> None:
     from .convert import to_slayer
+    from .encoder import split_encoder
     from .hdf5 import export_hdf5
+    from .hdf5.encoder import encoder_file
 
-    blocks = to_slayer(_build(factory, weights), input_shape, delay_shift=delay_shift)
+    net = _build(factory, weights)
+    blocks = to_slayer(net, input_shape, delay_shift=delay_shift, **_encoding(encoding))
     export_hdf5(blocks, output, target=target)
-    click.echo(f"{output}: {len(blocks)} layers, {Path(output).stat().st_size:,} bytes")
+    encoder, layers = split_encoder(blocks)
+    click.echo(f"{output}: {len(layers)} layers, {Path(output).stat().st_size:,} bytes")
+    if encoder is not None:
+        click.echo(f"{encoder_file(output).name}: {_encoder_line(encoder)}")
 
+
+def _encoding(name: str | None) -> dict[str, Any]:
+    """The argument of to_slayer for nets that are fed analog input."""
+    return {} if name is None else {"encoding": name}
+
+
+_ENCODE = click.option(
+    "--encode/--no-encode",
+    default=True,
+    help="Whether to use the encoder that the file has for analog input.",
+)
 
 _LAYOUT = click.option(
     "--layout",
@@ -158,6 +182,7 @@ Examples:
 def verify(factory: str, file: str, weights: str | None, input_file: str, layout: str) -> None:
     from .convert import to_slayer, to_spikingjelly
     from .distributed import agreed, joined
+    from .encoder import split_encoder
     from .hdf5 import load_hdf5
     from .verify import check_equivalence
 
@@ -168,8 +193,9 @@ def verify(factory: str, file: str, weights: str | None, input_file: str, layout
         if x.ndim < 3:
             raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
-        load_hdf5(file)
-        return net, to_spikingjelly(to_slayer(net, tuple(shape))), x
+        encoder, _ = split_encoder(load_hdf5(file))
+        encoding = _encoding(None if encoder is None else encoder.kind)
+        return net, to_spikingjelly(to_slayer(net, tuple(shape), **encoding)), x
 
     with joined() as distributed:
         net, twin, x = agreed(sides)
@@ -197,7 +223,8 @@ Examples:
 """,
     help=(
         "Run a .net file with integers, bit for bit as Lava does.\n\nThe input is [T, N, C, H, W] "
-        "or [T, N, C]; the output spikes have its order, a step for each step of the input."
+        "or [T, N, C]; the output spikes have its order, a step for each step of the input. Where "
+        "the file has an encoder, the input is analog; with --no-encode it is spikes."
     ),
 )
 @click.argument("file", metavar="NAME.net")
@@ -210,6 +237,7 @@ Examples:
     metavar="W,H,C",
     help="Shape of one input, in Lava's order, where the file does not have it.",
 )
+@_ENCODE
 @click.option("--graded", default=0, help="Bits of an input spike; 0: spikes are 0 or 1.")
 @click.option("--reset-interval", type=int, help="Set the neurons to 0 every so many steps.")
 @click.option("--reset-offset", default=0, help="Step of the first reset, counted from 0.")
@@ -219,6 +247,7 @@ def run(
     output: str,
     layout: str,
     input_shape: tuple[int, ...] | None,
+    encode: bool,
     graded: int,
     reset_interval: int | None,
     reset_offset: int,
@@ -232,13 +261,21 @@ def run(
         input_message_bits=graded,
         reset_interval=reset_interval,
         reset_offset=reset_offset,
+        encoder=encode,
     )
-    spikes = net.run(_load_input(input_file), layout=layout).numpy()
+    x: Any = _load_input(input_file)
+    if net.encoder is not None:
+        if x.ndim < 3:
+            raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
+        x = net.encoded(x, layout)
+    spikes = net.run(x, layout=layout).numpy()
     whole = spikes.astype(np.int32)
     image = io.BytesIO()
     np.save(image, whole if np.array_equal(whole, spikes) else spikes)
     write_whole(Path(output), image.getbuffer())
     fired = np.count_nonzero(spikes) / max(spikes.size, 1)
+    if net.encoder is not None:
+        click.echo(f"input encoded by {_encoder_line(net.encoder)}")
     click.echo(str(net))
     click.echo(f"{output}: {tuple(spikes.shape)} ({layout}), {fired:.2%} spikes")
 
@@ -258,7 +295,9 @@ Examples:
 )
 @click.argument("file", metavar="NAME.net")
 @click.option("--chip", type=click.Choice(["loihi1", "loihi2"]), help="Show what the net needs.")
-def inspect(file: str, chip: str | None) -> None:
+@_ENCODE
+def inspect(file: str, chip: str | None, encode: bool) -> None:
+    from .encoder import split_encoder
     from .hdf5 import load_hdf5
 
     if chip is not None:
@@ -269,7 +308,10 @@ def inspect(file: str, chip: str | None) -> None:
     columns = ("shape", "kernel", "stride", "padding", "groups", "weights")
     for column in (*columns, "neuron", "threshold", "decays", "delay"):
         table.add_column(column, justify="right")
-    for i, block in enumerate(load_hdf5(file)):
+    encoder, blocks = split_encoder(load_hdf5(file, encoder=encode))
+    if encoder is not None:
+        table.add_row("encoder", *_describe_encoder(encoder))
+    for i, block in enumerate(blocks):
         table.add_row(f"{i} {type(block).__name__}", *_describe(block))
     _show(table)
 
@@ -290,11 +332,31 @@ def _show(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
+def _encoder_line(encoder: Any) -> str:
+    return " ".join(str(encoder).split()).replace("( ", "(").replace(" )", ")")
+
+
+def _describe_encoder(encoder: Any) -> list[str]:
+    """The cells of an encoder of the input; the decay of its float neurons is 1/tau."""
+    cells = ["x".join(map(str, encoder.shape))]
+    if encoder.kind == "graded":
+        return [*cells, *[""] * 5, f"0-{encoder.levels}", f"{encoder.amplitude:g}", "", "0"]
+    synapse = encoder.synapse
+    if encoder.synapse_kind == "linear":
+        cells += [""] * 4
+    else:
+        padding = synapse.padding if isinstance(synapse.padding, str) else _pair(synapse.padding)
+        cells += [_pair(synapse.kernel_size), _pair(synapse.stride), padding, str(synapse.groups)]
+    cells.append(f"{synapse.weight.numel():,}")
+    return [*cells, "float", f"{encoder.threshold:g}", f"{1 / encoder.tau:g}", "0"]
+
+
+def _pair(values: Any) -> str:
+    return "x".join(str(value) for value in values[:2])
+
+
 def _describe(block: Any) -> list[str]:
     """A block's cells in the table of ``inspect``."""
-
-    def pair(values: Any) -> str:
-        return "x".join(str(value) for value in values[:2])
 
     def span(value: Any) -> str:
         low, high = np.min(value), np.max(value)
@@ -305,7 +367,7 @@ def _describe(block: Any) -> list[str]:
     if synapse is None:
         cells += [""] * 5
     else:
-        cells += [pair(synapse.kernel_size), pair(synapse.stride), pair(synapse.padding)]
+        cells += [_pair(synapse.kernel_size), _pair(synapse.stride), _pair(synapse.padding)]
         weights = sum(part.weight.numel() for _, part in synapse.parts(""))
         cells += [str(synapse.groups), f"{weights:,}"]
     neuron = getattr(block, "neuron", None)

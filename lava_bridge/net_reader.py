@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import NetFileError
 
-__all__ = ["LayerReader", "open_layers"]
+__all__ = ["LayerReader", "open_layers", "root_text"]
 
 # More layers than any chip has cores: a file that has them is no net.
 MAX_LAYERS = 4096
@@ -232,6 +232,27 @@ class LayerReader:
 @contextmanager
 def open_layers(path: str | os.PathLike[str]) -> Iterator[Iterator[LayerReader]]:
     """Open a ``.net`` file for its layers, in order."""
+    with _opened(path) as file:
+        yield _layers(os.fspath(path), file, _Budget(Path(path).stat().st_size))
+
+
+def root_text(path: str | os.PathLike[str], name: str) -> str | None:
+    """An attribute of a ``.net`` file's root, a string; None if there is none."""
+    with _opened(path) as file:
+        root = LayerReader(os.fspath(path), "/", file, _Budget(0))
+        value = root._attribute(name, "")
+    if value == "":
+        return None
+    if not isinstance(value, bytes):
+        raise NetFileError(
+            f"{os.fspath(path)}: has an attribute {name} that is no string; export the net anew"
+        )
+    return value.decode("ascii", "replace")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """A file, open; whatever h5py raises of it is one error."""
     name = os.fspath(path)
     try:
         exists, is_file = Path(path).exists(), Path(path).is_file()
@@ -250,7 +271,7 @@ def open_layers(path: str | os.PathLike[str]) -> Iterator[Iterator[LayerReader]]
         ) from error
     try:
         with file:
-            yield _layers(name, file, _Budget(Path(path).stat().st_size))
+            yield file
     except (OSError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NetFileError(f"{name}: is damaged ({reason}); export the net anew") from error

@@ -31,6 +31,7 @@ __all__ = [
     "right_shift_to_zero",
     "step_quantize",
     "step_quantize_atgf",
+    "threshold_eps",
     "truncate",
     "unquantized",
 ]
@@ -50,6 +51,22 @@ DECAY_SCALE = 1 << DECAY_BITS
 
 
 _Quantiser = TypeVar("_Quantiser", bound=Callable[..., Tensor])
+
+# In steps of a CUBA neuron's state: what slayer adds to a threshold.
+THRESHOLD_EPS = 0.01
+
+
+def threshold_eps(threshold: float | None, s_scale: int) -> float:
+    """What is added to a CUBA threshold so that ``>=`` here is ``>`` on the chip.
+
+    It is slayer's hundredth of a state's step. From thresholds of 64 on (at a scale of 64) that is
+    below float32's resolution, so that a voltage at the threshold would spike here but not on the
+    chip: there it is half a step, which float32 holds up to the chip's 17 bits.
+    """
+    eps = THRESHOLD_EPS / s_scale
+    if threshold is not None and np.float32(threshold + eps) == np.float32(threshold):
+        return 0.5 / s_scale
+    return eps
 
 
 def elementwise(quantiser: _Quantiser) -> _Quantiser:

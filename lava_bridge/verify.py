@@ -20,8 +20,10 @@ from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
 from .distributed import agreed, gathered, require_group, share_of
+from .encoder import Encoder, split_encoder
 from .errors import BridgeError
 from .exchange import BlockContainer, CubaLIFNode
+from .exchange.encoder import EncoderNode
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .netx import Network
@@ -31,6 +33,9 @@ from .report import EquivalenceReport, LayerComparison
 from .slayer.neuron.base import STATE_OVER_WEIGHT
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
+
+# The layer of an encoder's neurons.
+ENCODER = "encoder"
 
 
 class LayerOutput(NamedTuple):
@@ -73,7 +78,8 @@ def check_equivalence(
     Args:
         a, b: A SpikingJelly net (float, or of BlockContainers), slayer blocks, a ``.net`` file, or
             a :class:`lava_bridge.netx.Network`.
-        x: The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``.
+        x: The input, ``[T, N, *]``; with ``layout="NXT"``, ``[N, *, T]``. Where a side has an
+            encoder, the analog input: the encoder's spikes are compared too, as its first layer.
         layout: ``"TNX"`` or ``"NXT"``.
         batch_size: Samples run at once.
         integers: Run ``.net`` files with integers, as Lava does, instead of as blocks. Where a
@@ -270,11 +276,15 @@ def _match_layers(
 # slayer blocks ----------------------------------------------------------------------------------
 
 
-def _slayer_side(name: str, blocks: Any) -> _Side:
+def _slayer_side(name: str, net: Any) -> _Side:
+    encoder, blocks = split_encoder(net)
+
     def run(x: Tensor) -> list[LayerOutput]:
-        outputs, delay = [], 0
-        x = x.to(_dtype(blocks, x))
-        with _untouched(blocks):
+        delay = 0
+        with _untouched(net):
+            x, outputs = _encoded(encoder, x)
+            x = x.to(_dtype(blocks, x))
+            block: Any
             for i, block in enumerate(blocks):
                 x = block(x)
                 if isinstance(x, tuple):  # count_log: the spikes and their rate
@@ -293,6 +303,12 @@ def _gives_voltage(block: Any) -> bool:
     """Whether a block gives its neurons' voltage, as an Affine of integrating neurons does."""
     integrates = block.neuron.threshold is None and hasattr(block.neuron, "voltage_decay")
     return integrates and getattr(block, "dynamics", False)
+
+
+def _encoded(encoder: nn.Module | None, x: Tensor) -> tuple[Tensor, list[LayerOutput]]:
+    """What the blocks take, and the spikes of an encoder with neurons as a layer."""
+    x = x if encoder is None else encoder(x)
+    return x, [LayerOutput(ENCODER, 0, x)] if isinstance(encoder, Encoder) else []
 
 
 @contextmanager
@@ -329,9 +345,11 @@ def _untouched(blocks: Any) -> Iterator[None]:
 
 def _integer_side(net: Network) -> _Side:
     net = copy.copy(net)  # its state stays as it was
+    encoder, net.encoder = net.encoder, None
 
     def run(x: Tensor) -> list[LayerOutput]:
-        outputs, delay = [], 0
+        delay = 0
+        x, outputs = _encoded(encoder, x)
         layers = net.run(net.encoded(x), traces=True).layers
         for layer, ran in zip(net.layers, layers, strict=True):
             delay += layer.steps
@@ -352,14 +370,20 @@ def _integer_side(net: Network) -> _Side:
 
 def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
     modules = dict(net.named_modules())
+    encoders = {m for m in modules.values() if isinstance(m, EncoderNode)}
     # Of a container without a neuron the sums are compared.
     sums = [m for m in modules.values() if isinstance(m, BlockContainer) and m.gives_sums]
     nodes: dict[Any, str] = {
-        m: name for name, m in modules.items() if isinstance(m, neuron.BaseNode) or m in sums
+        m: ENCODER if m in encoders else name
+        for name, m in modules.items()
+        if isinstance(m, neuron.BaseNode)
+        or m in sums
+        or (isinstance(m, EncoderNode) and isinstance(m.encoder, Encoder))
     }
     held = {m.neuron for m in modules.values() if isinstance(m, BlockContainer)}
     quantised = all(
-        node in sums or (isinstance(node, CubaLIFNode) and node in held) for node in nodes
+        node in sums or node in encoders or (isinstance(node, CubaLIFNode) and node in held)
+        for node in nodes
     )
     multi_step = any(node.step_mode == "m" for node in nodes)
 

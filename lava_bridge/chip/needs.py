@@ -13,6 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..encoder import split_encoder
 from ..errors import BridgeError
 from ..net_writer import integer_weight, norms_of
 from ..slayer.block.plain import Flatten
@@ -92,13 +93,15 @@ def needs(net: Iterable[nn.Module] | nn.Module) -> list[LayerNeeds]:
     counted on the smallest input that gives its output.
 
     Args:
-        net: Blocks of ``lava_bridge.slayer.block`` that know their shape; they are not changed.
+        net: Blocks of ``lava_bridge.slayer.block`` that know their shape; they are not changed. An
+            encoder in front of them is not on the chip.
 
     Raises:
         BridgeError: If a block does not know its shape or does not fit the one before it, or its
             weights are not integers on the chip; it is named.
     """
-    blocks: Any = [net] if hasattr(net, "export_hdf5") else net
+    _, blocks = split_encoder(net)
+    block: Any
     found: list[LayerNeeds] = []
     shape: Shape | None = None
     from_neurons = False

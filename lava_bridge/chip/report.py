@@ -52,7 +52,7 @@ def check_chip(
             weights are not integers on the chip; it is named.
     """
     if isinstance(net, str | os.PathLike):
-        return ChipReport(Path(net).name, chip, needs(load_hdf5(net)))
+        return ChipReport(Path(net).name, chip, needs(load_hdf5(net, encoder=False)))
     return ChipReport("the net", chip, needs(net))
 
 

@@ -8,8 +8,10 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer
 from torch import Tensor
 
+from ..encoder import Encoder, GradedInput, InputEncoder
 from ..errors import BridgeError, ConversionError
 from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
+from ..exchange.encoder import EncoderNode
 from ..exchange.synapses import no_drawing
 from ..slayer.block import cuba
 from ..slayer.neuron.norm import ChannelBias, MeanOnlyBatchNorm, WgtScaleBatchNorm
@@ -40,7 +42,7 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
         blocks: Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten,
             Dense, Conv, ConvT, Pool, Unpool (without overlap), Affine (whose neuron forgets at
             once) and Average, without delays. A MeanOnlyBatchNorm becomes the bias that it is in
-            evaluation.
+            evaluation; an encoder in front of them stays as it is.
 
     Returns:
         Of containers in step mode ``"m"``, for inputs ``[T, N, *]``.
@@ -64,6 +66,11 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
         if made is not None:
             containers.append(made)
     return nn.Sequential(*containers)
+
+
+@twin(Encoder, GradedInput)
+def _encoder(encoder: InputEncoder) -> EncoderNode:
+    return EncoderNode(encoder)
 
 
 @twin(cuba.Input)

@@ -15,9 +15,15 @@ from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE, cuba
 from ..ops.leaky_integrator import leak
-from ..quantize import exact_dtype, quantize_8bit, quantize_down, step_quantize, unquantized
+from ..quantize import (
+    exact_dtype,
+    quantize_8bit,
+    quantize_down,
+    step_quantize,
+    threshold_eps,
+    unquantized,
+)
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
-from ..slayer.neuron.cuba import THRESHOLD_EPS
 from ..slayer.neuron.norm import ChannelBias
 from .smooth import smooth
 
@@ -205,7 +211,7 @@ class CubaLIFNode(neuron.BaseNode):
     @property
     def v_threshold_eps(self) -> float:
         """What is added to the threshold so that >= here is > on the chip."""
-        return THRESHOLD_EPS / self.s_scale
+        return threshold_eps(self.quantized_threshold, self.s_scale)
 
     @property
     def quantized_threshold(self) -> float:

@@ -16,12 +16,13 @@ from ..quantize import WEIGHT_MAX, WEIGHT_MIN
 from ..slayer.block import plain
 from ..slayer.block.common import MAX_DELAY
 from ..slayer.neuron.base import NEVER_FIRES
+from .encoder import read_encoder
 from .neurons import block_of, family_of, neuron_params, no_neuron, restore_neuron, scale_of
 
 __all__ = ["load_hdf5"]
 
 
-def load_hdf5(path: str | os.PathLike[str]) -> nn.Sequential:
+def load_hdf5(path: str | os.PathLike[str], encoder: bool = True) -> nn.Sequential:
     """Read a ``.net`` file back to slayer blocks.
 
     Files of lava-dl are read too. They do not say whether the blocks delay their spikes by one
@@ -30,16 +31,20 @@ def load_hdf5(path: str | os.PathLike[str]) -> nn.Sequential:
 
     Args:
         path: The file.
+        encoder: Whether the encoder of the net's input, if it has one, comes first. Without it the
+            blocks take spikes.
 
     Returns:
-        Of ``lava_bridge.slayer.block`` blocks that know their shape.
+        Of ``lava_bridge.slayer.block`` blocks that know their shape, after the encoder.
 
     Raises:
         NetFileError: If the file is missing, truncated, not HDF5, or not a net that these blocks
-            can hold; it names the place in the file.
+            can hold; it names the place in the file. If the encoder's file is missing, damaged, or
+            another net's.
     """
-    blocks: list[Any] = []
-    before: tuple[int, ...] | None = None
+    front = read_encoder(path) if encoder else None
+    blocks: list[Any] = [] if front is None else [front]
+    before = None if front is None else front.shape
     with open_layers(path) as layers:
         for layer in layers:
             kind = None

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import h5py
+import numpy as np
 import torch.nn as nn
 
+from ..encoder import split_encoder
 from ..errors import BridgeError, NetFileError
+from .encoder import MARK, checksum, encoder_file, encoder_image
 from .lowering import Layer, lower
 
-__all__ = ["TARGETS", "export_hdf5", "whole_file", "write_whole"]
+__all__ = ["TARGETS", "export_hdf5", "whole_files", "write_whole"]
 
 TARGETS = ("lava",)
 
@@ -29,8 +32,12 @@ def export_hdf5(
     The file appears whole or not at all: if anything fails, a former file at ``path`` is left as it
     was. The blocks are not changed, but for their shape where it was not known.
 
+    An encoder in front of the blocks is written beside the file, as ``NAME.encoder.h5``; the file
+    says that it belongs to it. A file written without one takes none, whatever lies beside it.
+
     Args:
-        blocks: Blocks of ``lava_bridge.slayer.block``, in order.
+        blocks: Blocks of ``lava_bridge.slayer.block``, in order; the first may be a
+            :class:`lava_bridge.Encoder` or another encoder of the input.
         path: The file, by custom ``NAME.net``.
         input_shape: Shape of one input; needed where the blocks have neither run nor been told
             their shape.
@@ -48,7 +55,21 @@ def export_hdf5(
     if target is not None and target not in TARGETS:
         raise BridgeError(f"expected target as None or {TARGETS[0]!r}, found {target!r}")
     given = Path(path)
-    with whole_file(given) as image, h5py.File(image, "w") as file:
+    encoder, blocks = split_encoder(blocks)
+    targets, images = [given], []
+    if encoder is not None:
+        if input_shape is not None:
+            try:
+                encoder.infer_shape(input_shape)
+            except BridgeError as error:
+                raise NetFileError(str(error)) from error
+        images.append(encoder_image(encoder))
+        targets.insert(0, encoder_file(given))
+        input_shape = encoder.shape
+    with whole_files(*targets) as files, h5py.File(files[-1], "w") as file:
+        for image in images:
+            files[0].write(image)
+            file.attrs[MARK] = np.bytes_(checksum(image))
         layers = file.create_group("layer")
         if target is None:
             for i, (place, block) in enumerate(_shaped(blocks, input_shape)):
@@ -100,39 +121,49 @@ def _named(place: str) -> Iterator[None]:
 
 def write_whole(target: Path, content: memoryview) -> None:
     """Write a file that appears whole or not at all."""
-    with whole_file(target) as file:
+    with whole_files(target) as (file,):
         file.write(content)
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file beside the target to write to; if nothing fails it takes the target's place then.
+def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
+    """Files beside their targets to write to; if nothing fails they take the targets' places then.
+
+    All are on the disk before the first takes its place, so that a full disk leaves the old ones.
 
     Raises:
-        NetFileError: If it can't be written.
+        NetFileError: If one can't be written.
     """
-    target = target.resolve()  # a link stays a link
-    if target.exists() and not target.is_file():
-        raise NetFileError(f"{target}: is a directory or a device, not a file; choose another path")
-    temporary = None
+    written: list[tuple[IO[bytes], str, Path]] = []
+    place = targets[-1]
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-        )
-        with open(handle, "w+b") as file:
-            yield file
+        for given in targets:
+            place = given.resolve()  # a link stays a link
+            if place.exists() and not place.is_file():
+                raise NetFileError(
+                    f"{place}: is a directory or a device, not a file; choose another path"
+                )
+            handle, temporary = tempfile.mkstemp(
+                dir=place.parent, prefix=f".{place.name}.", suffix=".part"
+            )
+            written.append((os.fdopen(handle, "w+b"), temporary, place))
+        yield [file for file, _, _ in written]
+        for file, temporary, place in written:
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _mode_of(target))
-        os.replace(temporary, target)
+            os.chmod(temporary, _mode_of(place))
+        for _, temporary, place in written:
+            os.replace(temporary, place)
     except OSError as error:
         raise NetFileError(
-            f"{target}: can't be written ({error.strerror or error}); free space or choose another "
+            f"{place}: can't be written ({error.strerror or error}); free space or choose another "
             "path"
         ) from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        for file, temporary, _ in written:
+            file.close()
+            if os.path.exists(temporary):
+                os.unlink(temporary)
 
 
 def _mode_of(target: Path) -> int:

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BridgeError
+from ..encoder import GradedInput
+from ..errors import BridgeError, NetFileError
+from ..hdf5.encoder import read_encoder
+from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..progress import progress_bar
 from .layer import InputLayer, Layer, LayerState, SynapticLayer
 from .neuron import Lif
@@ -72,8 +75,12 @@ class Network:
         aligned: Each layer rests until the blocks' first step has come to it. Otherwise, as in
             Lava, it runs from the first step, so that in a deeper layer a bias works some steps
             longer than in the blocks; with it the spikes are theirs, later by the layers.
+        encoder: Whether to read the encoder of the net's input, if the file has one. With it, what
+            comes in has the shape that it gives, and a GradedInput's bits.
 
     Attributes:
+        encoder: What :meth:`encoded` applies first; None if the file has none, it is not wanted, or
+            the layer that it is for is skipped.
         layers: The layers, without those that do nothing (flatten).
         input_shape: ``(C, H, W)`` or ``(C,)`` of an input; None if the file does not say.
         output_shape: Likewise of the output.
@@ -100,8 +107,14 @@ class Network:
         reset_offset: int = 0,
         spike_exp: int = 6,
         aligned: bool = False,
+        encoder: bool = True,
     ) -> None:
         self.filename = os.fspath(net_config)
+        self.encoder = read_encoder(net_config) if encoder and not skip_layers else None
+        if self.encoder is not None and self.encoder.shape is not None:
+            input_shape = self.encoder.shape[::-1]
+            if isinstance(self.encoder, GradedInput):
+                input_message_bits = input_message_bits or self.encoder.message_bits
         options = Options(
             num_layers,
             skip_layers or 0,
@@ -116,6 +129,7 @@ class Network:
         self.layers: list[Layer] = read.layers
         self.input_shape = read.input_shape
         self.output_shape = read.output_shape
+        self._require_fit()
         self.latency = sum(layer.steps for layer in self.layers)
         if aligned:
             later = -int(read.shifted_input)  # than the blocks
@@ -132,15 +146,35 @@ class Network:
         self._time = 0
         self._batch: int | None = None
 
-    def encoded(self, x: Tensor | np.ndarray) -> Tensor:
+    def _require_fit(self) -> None:
+        """Refuse an encoder that gives what the first layer can't take."""
+        if self.encoder is None or self.encoder.shape is None or self.input_shape is None:
+            return
+        if math.prod(self.encoder.shape) != math.prod(self.input_shape):
+            raise NetFileError(
+                f"{self.filename}: its encoder gives {self.encoder.shape}, but it takes "
+                f"{self.input_shape}; export the net anew"
+            )
+
+    def encoded(self, x: Tensor | np.ndarray, layout: str = "NXT") -> Tensor:
         """What :meth:`run` takes for an input ``x`` to the blocks that the file was made of.
 
-        That is ``x`` itself, but for an input layer of neurons, whose block rounds it to 8 bits;
-        for sigma-delta neurons it is ``weight * x + bias`` then, with the integers of the file (64
-        and 0 where it has none), without what is beyond whole numbers.
+        That is what the net's encoder makes of ``x``, all of its steps from a fresh state; without
+        an encoder ``x`` itself. But an input layer of neurons rounds it to 8 bits, as its block
+        does; for sigma-delta neurons it is ``weight * x + bias`` then, with the integers of the
+        file (64 and 0 where it has none), without what is beyond whole numbers.
+
+        Args:
+            x: ``[N, *, T]``, or ``[T, N, *]`` with ``layout="TNX"``.
+            layout: ``"NXT"`` or ``"TNX"``.
+
+        Raises:
+            BridgeError: If the encoder can't take the input.
         """
         first = self.layers[0]
         x = as_dense(x)
+        if self.encoder is not None:
+            x = NXT_to_TNX(self.encoder(TNX_to_NXT(x))) if layout == "TNX" else self.encoder(x)
         return first.encoded(x) if isinstance(first, InputLayer) else x
 
     def __len__(self) -> int:

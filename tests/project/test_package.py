@@ -23,6 +23,7 @@ ROOMS = [
     "ops",
     "net_writer",
     "slayer",
+    "encoder",
     "exchange",
     "convert",
     "net_reader",
@@ -43,12 +44,14 @@ def test_slayer_and_files_work_without_spikingjelly(tmp_path):
     code = """
 import sys
 sys.modules["spikingjelly"] = None
+import torch
 import lava_bridge
+encoder = lava_bridge.Encoder(torch.nn.Linear(4, 2), input_shape=(4,))
 block = lava_bridge.slayer.block.cuba.Dense(
     {"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 2, 2
 )
-lava_bridge.export_hdf5([block], sys.argv[1])
-lava_bridge.load_hdf5(sys.argv[1])
+lava_bridge.export_hdf5([encoder, block], sys.argv[1])
+lava_bridge.load_hdf5(sys.argv[1])(torch.rand(3, 4, 5))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "net.net")],
@@ -69,7 +72,7 @@ def test_importing_the_package_loads_neither_torchvision_nor_matplotlib():
 
 
 def test_the_public_face_is_complete_and_each_name_is_there():
-    assert len(lava_bridge.__all__) <= 19
+    assert len(lava_bridge.__all__) <= 20
     for name in lava_bridge.__all__:
         assert getattr(lava_bridge, name) is not None
         assert name in dir(lava_bridge)

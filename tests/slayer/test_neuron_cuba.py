@@ -29,7 +29,6 @@ Neuron = slayer.neuron.cuba.Neuron
 
 NUMBERS = (
     "threshold",
-    "threshold_eps",
     "tau_rho",
     "scale_rho",
     "weight_exponent",
@@ -190,6 +189,8 @@ def test_device_parameters_are_lavas(lava, params):
     assert ours.v_th_mant == theirs.v_th_mant
     for name in NUMBERS:
         assert getattr(ours, name) == getattr(theirs, name), name
+    if ours.v_th_mant <= LARGEST_EXACT_THRESHOLD:
+        assert ours.threshold_eps == theirs.threshold_eps
 
 
 @given(neurons(), shapes(), seeds, sizes)
@@ -247,13 +248,13 @@ def test_a_voltage_at_the_threshold_does_not_fire_and_the_next_higher_does(scale
 @thorough
 @given(
     st.sampled_from(SCALES),
-    st.integers(1, LARGEST_THRESHOLD),
+    st.integers(1, LARGEST_EXACT_THRESHOLD),
     st.lists(st.integers(-2, 2), min_size=1, max_size=6),
 )
-def test_voltages_within_a_step_of_any_threshold_fire_and_reset_as_in_lava(
+def test_voltages_within_a_step_of_a_threshold_fire_and_reset_as_in_lava(
     lava, scale, mantissa, steps
 ):
-    # in float32 a threshold of 2**18 steps and more has lost its 0.01
+    # beyond, lava's has lost its 0.01 in float32: see tests/exchange/test_cuba_spikes.py
     x = mantissa / scale + torch.tensor([[steps]]) / (64 * scale)
     for decay in (0, 1):
         params = {"threshold": mantissa / scale, "scale": scale, "voltage_decay": decay}

@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from ...ops import DECAY_SCALE, cuba, leaky_integrator
-from ...quantize import exact_dtype, from_steps
+from ...quantize import exact_dtype, from_steps, threshold_eps
 from . import base
 from .norm import ChannelBias
 
 __all__ = ["Neuron", "neuron_params"]
-
-# In hundredths of a state's step: what makes >= here the chip's >.
-THRESHOLD_EPS = 0.01
 
 
 def neuron_params(
@@ -80,12 +77,16 @@ class Neuron(base.Neuron):
         flags = persistent_state, shared_param, requires_grad
         super().__init__(threshold, tau_grad, scale_grad, *scales, norm, dropout, *flags)
         self.graded_spike = graded_spike
-        self.threshold_eps = THRESHOLD_EPS / self.s_scale
         self.add_parameter("current_decay", current_decay)
         self.add_parameter("voltage_decay", voltage_decay)
         self.add_state("current_state")
         self.add_state("voltage_state")
         self.clamp()
+
+    @property
+    def threshold_eps(self) -> float:
+        """What is added to the threshold so that >= here is > on the chip."""
+        return threshold_eps(self.threshold, self.s_scale)
 
     cx_current_decay = base.on_chip("current_decay")
     cx_voltage_decay = base.on_chip("voltage_decay")
