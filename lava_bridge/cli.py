@@ -139,6 +139,7 @@ _LAYOUT = click.option(
 Examples:
   lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
   lava-bridge verify mynet:build net.net --input x.npy --layout NXT || echo differs
+  lava-bridge verify mynet:build net.net --input x.npy --report out.html
 """,
     help=(
         "Prove that a .net file gives the spikes of a SpikingJelly net.\n\nThe net, quantised, and "
@@ -152,7 +153,15 @@ Examples:
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
 @click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
 @_LAYOUT
-def verify(factory: str, file: str, weights: str | None, input_file: str, layout: str) -> None:
+@click.option("--report", type=click.Path(), help="Write what was found as one HTML page as well.")
+def verify(
+    factory: str,
+    file: str,
+    weights: str | None,
+    input_file: str,
+    layout: str,
+    report: str | None,
+) -> None:
     from .convert import to_slayer, to_spikingjelly
     from .hdf5 import load_hdf5
     from .verify import check_equivalence
@@ -174,6 +183,16 @@ def verify(factory: str, file: str, weights: str | None, input_file: str, layout
     click.echo(f"integers of {file}: {integers.verdict}")
     if drift.claim == "drift":
         click.echo(f"float net against {file}: {drift.verdict}")
+    if report is not None:
+        from .html_report import save_html
+
+        reports = {
+            "The quantised net and the file": exact,
+            "The quantised net and the file in Lava's integers": integers,
+            "The net itself and the file": drift,
+        }
+        save_html(reports, report, title=f"{Path(file).name} and {factory}")
+        click.echo(f"report: {report}")
     if not (exact.ok and integers.ok):
         sys.exit(MISMATCH)
 
