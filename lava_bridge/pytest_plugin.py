@@ -78,7 +78,7 @@ def report_name(nodeid: str, call: int = 1) -> str:
     """
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", nodeid).strip("-.")[-NAME_LENGTH:].lstrip("-.")
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{readable}-{digest}{'' if call == 1 else f'-{call}'}.html"
+    return f"{readable or 'test'}-{digest}{'' if call == 1 else f'-{call}'}.html"
 
 
 @pytest.fixture

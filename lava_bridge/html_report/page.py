@@ -194,12 +194,18 @@ def _table(
 def _layers(reports: Mapping[str, EquivalenceReport]) -> Markup:
     parts = []
     for i, (heading, report) in enumerate(reports.items()):
-        parts.append(tag("h3", heading, id=_anchor("layers", i)))
-        parts.append(tag("p", _badge(_kind(report)), f" {_finding(report)}"))
-        sides = (tag("div", tag("dt", side), tag("dd", tag("code", name))) for side, name in (
-            ("a", report.a), ("b", report.b)))  # fmt: skip
-        parts.append(tag("dl", *sides, class_="sides"))
-        parts.append(_layer_table(heading, report))
+        names = (("a", report.a), ("b", report.b))
+        sides = (tag("div", tag("dt", side), tag("dd", tag("code", name))) for side, name in names)
+        parts.append(
+            tag(
+                "div",
+                tag("h3", heading, id=_anchor("layers", i)),
+                tag("p", _badge(_kind(report)), f" {_finding(report)}"),
+                tag("dl", *sides, class_="sides"),
+                _layer_table(heading, report),
+                class_="comparison",
+            )
+        )
     return tag("section", tag("h2", "Layer by layer"), *parts)
 
 

@@ -148,7 +148,7 @@ def _in_words(a: np.ndarray, b: np.ndarray, graded: bool, first: int | None) -> 
 
 def _note(rows: int, steps: int, shape: tuple[int, ...]) -> str:
     neurons, all_steps = shape
-    note = f"{neurons:,} neurons"
+    note = f"{neurons:,} neurons" if neurons > 1 else "1 neuron"
     if rows < neurons:
         note = f"{rows} of {neurons:,} neurons: those that differ first, then some of each part"
     return note if steps == all_steps else f"{note}; {steps} of {all_steps:,} steps"
