@@ -115,7 +115,7 @@ def test_whatever_names_hold_is_text(tmp_path):
 
 def test_large_layers_make_no_large_page(tmp_path):
     layers = [
-        compared(random_spikes(1, 64, 32, 8, t), random_spikes(1, 64, 32, 8, t)) for t in (16, 700)
+        compared(random_spikes(1, 16, 32, 4, t), random_spikes(1, 16, 32, 4, t)) for t in (16, 700)
     ]
     path = tmp_path / "r.html"
     report(*layers).save_html(path)
@@ -147,9 +147,9 @@ def test_a_picture_has_every_spike_and_every_difference():
 
 
 def test_the_one_neuron_that_differs_late_in_a_large_layer_is_drawn():
-    a = torch.zeros(1, 5000, 1000)
+    a = torch.zeros(1, 2000, 900)
     b = a.clone()
-    b[0, 3210, 777] = 1
+    b[0, 1234, 777] = 1
     picture = draw(compared(a, b))
     assert picture.steps[0] <= 777 <= picture.steps[1]
     assert len(marks(picture.svg, "only b")) == 1

@@ -4,50 +4,22 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from lava_bridge.pytest_plugin import NAME_LENGTH, report_name
 
+from .nets import NETS
+
 pytest_plugins = "pytester"
 ROOT = Path(__file__).resolve().parents[2]
 
-NETS = """
-    import copy
-    import pytest, torch
-    from torch import nn
-    from spikingjelly.activation_based import neuron
-    import lava_bridge
-
-    torch.manual_seed(0)
-    NET = nn.Sequential(nn.Linear(20, 5, bias=False), neuron.IFNode(step_mode="m"))
-    NET[0].weight.data *= 2
-    BLOCKS = lava_bridge.to_slayer(NET, (20,))
-    TWIN = lava_bridge.to_spikingjelly(BLOCKS)
-    OTHER = copy.deepcopy(BLOCKS)
-    OTHER[-1].neuron.threshold = 0.5
-    FLOAT = copy.deepcopy(NET)
-    FLOAT[1].v_threshold = 0.9
-    X = (torch.rand(12, 4, 20) < 0.5).float()
-"""
 EXACT = "def test_exact(assert_equivalent):\n    assert assert_equivalent(TWIN, BLOCKS, X).ok\n"
 BROKEN = (
     "def test_broken(assert_equivalent):\n    assert_equivalent(TWIN, OTHER, X, max_drift=1.0)\n"
 )
 DRIFT = "def test_drift(assert_equivalent):\n    assert_equivalent(FLOAT, BLOCKS, X{})\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _imported(tmp_path_factory):
-    """Import whatever a check imports: pytester forgets modules that a test in the test imports."""
-    code = f"""{textwrap.dedent(NETS)}
-lava_bridge.export_hdf5(BLOCKS, PATH)
-lava_bridge.check_equivalence(FLOAT, OTHER, X).save_html(PATH.with_suffix(".html"))
-lava_bridge.check_equivalence(TWIN, PATH, X, integers=True)
-"""
-    exec(code, {"PATH": tmp_path_factory.mktemp("imported") / "n.net"})
 
 
 @pytest.fixture
@@ -56,7 +28,7 @@ def run(pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(tests: str, *options: str) -> pytest.RunResult:
-        pytester.makepyfile(test_net=f"{textwrap.dedent(NETS)}\n{tests}")
+        pytester.makepyfile(test_net=f"{NETS}\n{tests}")
         plugins = ("-p", "lava_bridge.pytest_plugin", "-p", "no:cacheprovider")
         return pytester.runpytest_inprocess(*plugins, *options)
 
