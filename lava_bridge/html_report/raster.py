@@ -68,6 +68,7 @@ def draw(layer: LayerComparison) -> Picture | None:
         strokes += tag("path", class_="first", d=f"M{middle} 0V{len(rows)}")
     width = f"max-width:{max(steps * 18, 240)}px"
     height = len(rows) * (16 if len(rows) <= 12 else 9 if len(rows) <= 36 else 6)
+    height *= 2 if graded else 1  # their bars say something by their height
     svg = tag(
         "svg",
         Markup(strokes),

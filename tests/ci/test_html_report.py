@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,27 @@ def test_the_page_follows_the_readers_scheme_and_has_rules_for_paper(tmp_path):
     assert "@media screen and (prefers-color-scheme: dark)" in source
     assert "@media print" in source
     assert "break-inside: avoid" in source
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, as the Web Content Accessibility Guidelines (WCAG 2.2) define it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_has_the_contrast_that_wcag_asks_for_in_both_schemes():
+    style = resources.files("lava_bridge.html_report").joinpath("style.css").read_text()
+    schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--([\w-]+): (#\w{6})", scheme))
+        pairs = [(text, "page") for text in ("ink", "soft", "link", "spike", "differ")]
+        pairs += [(text, "panel") for text in ("ink", "soft", "link", "exact", "drift", "differ")]
+        pairs += [(text, f"{text}-tint") for text in ("exact", "drift", "differ")]
+        for text, ground in pairs:
+            dark, light = sorted((luminance(colours[text]), luminance(colours[ground])))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 
 
 def test_whatever_names_hold_is_text(tmp_path):
