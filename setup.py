@@ -66,7 +66,11 @@ one_wheel = {} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"py_limited_
 setup(
     packages=[*find_packages(include=["lava_bridge*"]), "lava_bridge.cuda"],
     package_dir={"lava_bridge.cuda": "cuda"},
-    package_data={"lava_bridge": ["py.typed"], "lava_bridge.cuda": ["*.h", "*.cpp", "*.cu"]},
+    package_data={
+        "lava_bridge": ["py.typed"],
+        "lava_bridge.cuda": ["*.h", "*.cpp", "*.cu"],
+        "lava_bridge.html_report": ["*.css"],
+    },
     ext_modules=[kernels],
     cmdclass={"build_ext": BuildKernels},
     options={"bdist_wheel": one_wheel},

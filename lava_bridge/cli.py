@@ -95,6 +95,7 @@ Examples:
   lava-bridge convert mynet:build --weights w.pt --input-shape 1,8,8 -o net.net
   lava-bridge convert mynet.py:build --input-shape 700 --delay-shift -o net.net
   lava-bridge convert mynet:build --input-shape 1,8,8 --target lava -o net.net
+  lava-bridge convert mynet:build --input-shape 3,32,32 --encoding direct --calibrate x.npy -o n.net
 """,
     help=f"Convert a SpikingJelly net to a .net file.\n\n{_FACTORY_HELP}",
 )
@@ -116,6 +117,12 @@ Examples:
     help="For a net that is fed analog input: keep its first layer in floats, in a file beside the "
     "output, or make the input integers of 8 bits. Without, the input is spikes.",
 )
+@click.option(
+    "--calibrate",
+    metavar="weights|FILE.npy",
+    help="Give each layer all of 8 bits: by its weights, or, better, by a batch of input [T, N, *] "
+    "in a file.",
+)
 def convert(
     factory: str,
     weights: str | None,
@@ -124,6 +131,7 @@ def convert(
     delay_shift: bool,
     target: Literal["lava"] | None,
     encoding: str | None,
+    calibrate: str | None,
 ) -> None:
     from .convert import to_slayer
     from .encoder import split_encoder
@@ -131,17 +139,15 @@ def convert(
     from .hdf5.encoder import encoder_file
 
     net = _build(factory, weights)
-    blocks = to_slayer(net, input_shape, delay_shift=delay_shift, **_encoding(encoding))
+    by = calibrate if calibrate in (None, "weights") else _load_input(calibrate)
+    blocks = to_slayer(net, input_shape, delay_shift=delay_shift, encoding=encoding, calibrate=by)
     export_hdf5(blocks, output, target=target)
     encoder, layers = split_encoder(blocks)
     click.echo(f"{output}: {len(layers)} layers, {Path(output).stat().st_size:,} bytes")
     if encoder is not None:
         click.echo(f"{encoder_file(output).name}: {_encoder_line(encoder)}")
-
-
-def _encoding(name: str | None) -> dict[str, Any]:
-    """The argument of to_slayer for nets that are fed analog input."""
-    return {} if name is None else {"encoding": name}
+    if blocks.report.calibration is not None:
+        _show(blocks.report.calibration.table())
 
 
 _ENCODE = click.option(
@@ -166,6 +172,7 @@ Examples:
   lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
   lava-bridge verify mynet:build net.net --input x.npy --layout NXT || echo differs
   torchrun --nproc-per-node 4 -m lava_bridge verify mynet:build net.net --input x.npy
+  lava-bridge verify mynet:build net.net --input x.npy --report out.html
 """,
     help=(
         "Prove that a .net file gives the spikes of a SpikingJelly net.\n\nThe net, quantised, and "
@@ -179,26 +186,36 @@ Examples:
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
 @click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
 @_LAYOUT
-def verify(factory: str, file: str, weights: str | None, input_file: str, layout: str) -> None:
+@click.option("--report", type=click.Path(), help="Write what was found as one HTML page as well.")
+def verify(
+    factory: str,
+    file: str,
+    weights: str | None,
+    input_file: str,
+    layout: str,
+    report: str | None,
+) -> None:
     from .convert import to_slayer, to_spikingjelly
     from .distributed import agreed, joined
     from .encoder import split_encoder
     from .hdf5 import load_hdf5
+    from .progress import is_first_rank
     from .verify import check_equivalence
 
-    def sides() -> tuple[Any, Any, "np.ndarray"]:
-        """The net, its twin, and the input, as every process has them."""
+    def sides() -> tuple[Any, Any, "np.ndarray", Any]:
+        """The net, its twin, and the input, as every process has them, and how it was converted."""
         net = _build(factory, weights)
         x = _load_input(input_file, mapped=distributed)
         if x.ndim < 3:
             raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
-        encoder, _ = split_encoder(load_hdf5(file))
-        encoding = _encoding(None if encoder is None else encoder.kind)
-        return net, to_spikingjelly(to_slayer(net, tuple(shape), **encoding)), x
+        encoder, blocks = split_encoder(load_hdf5(file))
+        encoding = None if encoder is None else encoder.kind
+        converted = to_slayer(net, tuple(shape), encoding=encoding, calibrate=blocks)
+        return net, to_spikingjelly(converted), x, converted.report.tables
 
     with joined() as distributed:
-        net, twin, x = agreed(sides)
+        net, twin, x, tables = agreed(sides)
         options: dict[str, Any] = {"layout": layout, "distributed": distributed}
         exact = check_equivalence(twin, file, x, **options)
         integers = check_equivalence(twin, file, x, integers=True, **options)
@@ -210,6 +227,16 @@ def verify(factory: str, file: str, weights: str | None, input_file: str, layout
         click.echo(f"integers of {file}: {integers.verdict}")
         if drift.claim == "drift":
             click.echo(f"float net against {file}: {drift.verdict}")
+        if report is not None and is_first_rank():
+            from .html_report import save_html
+
+            reports = {
+                "The quantised net and the file": exact,
+                "The quantised net and the file in Lava's integers": integers,
+                "The net itself and the file": drift,
+            }
+            save_html(reports, report, f"{Path(file).name} and {factory}", tables)
+            click.echo(f"report: {report}")
     if not (exact.ok and integers.ok):
         sys.exit(MISMATCH)
 

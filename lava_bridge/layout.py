@@ -3,9 +3,14 @@
 SpikingJelly's multi-step tensors are ``[T, N, *]`` (TNX), slayer's are ``[N, *, T]`` (NXT).
 """
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .errors import BridgeError
+
+if TYPE_CHECKING:  # the package is imported without torch: by every pytest that has its plugin
+    from torch import Tensor
 
 __all__ = ["NXT_to_TNX", "TNX_to_NXT", "plain_channel"]
 

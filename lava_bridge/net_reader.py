@@ -161,6 +161,13 @@ class LayerReader:
             raise self.error("", f"has an attribute {name} that is no integer from {least} up")
         return int(value)
 
+    def positive(self, name: str, default: float) -> float:
+        """An attribute of the group, a finite number above 0."""
+        value = self._attribute(name, default)
+        if not isinstance(value, float | np.floating) or not 0 < value < math.inf:
+            raise self.error("", f"has an attribute {name} that is no number above 0")
+        return float(value)
+
     def flag(self, name: str, default: bool) -> bool:
         """An attribute of the group, true or false."""
         value = self._attribute(name, default)

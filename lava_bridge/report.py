@@ -1,7 +1,8 @@
 """What an equivalence check found: in numbers, as text, and as a picture."""
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,6 +135,7 @@ class EquivalenceReport:
         a, b: What was compared.
         samples: Number of samples.
         layers: The layers with neurons, in order.
+        input_shape: Of the input, ``[N, *, T]``; empty where it is not known.
     """
 
     claim: str
@@ -141,6 +143,7 @@ class EquivalenceReport:
     b: str
     samples: int
     layers: list[LayerComparison]
+    input_shape: tuple[int, ...] = ()
 
     @staticmethod
     def merged(reports: Sequence["EquivalenceReport"]) -> "EquivalenceReport":
@@ -158,13 +161,20 @@ class EquivalenceReport:
         return not any(layer.mismatches for layer in self.layers)
 
     @property
+    def drift(self) -> float:
+        """Share of the spike places of all layers that differ."""
+        total = sum(layer.spikes for layer in self.layers)
+        return sum(layer.mismatches for layer in self.layers) / total if total else 0.0
+
+    @property
     def verdict(self) -> str:
         """The result in one line."""
         mismatches = sum(layer.mismatches for layer in self.layers)
         total = sum(layer.spikes for layer in self.layers)
         if self.claim == "drift":
-            share = mismatches / total if total else 0.0
-            return f"drift: {share:.2%} of {total:,} spike places differ (measured, not a claim)"
+            return (
+                f"drift: {self.drift:.2%} of {total:,} spike places differ (measured, not a claim)"
+            )
         if self.ok:
             silent = [layer.name_a for layer in self.layers if not layer.fired_a]
             note = f" (but no neuron fires in {', '.join(silent)})" if silent else ""
@@ -203,6 +213,28 @@ class EquivalenceReport:
 
     def __str__(self) -> str:
         return f"{as_text(self.table())}{self.verdict}"
+
+    def save_html(
+        self,
+        path: str | os.PathLike[str],
+        title: str | None = None,
+        tables: "Iterable[tuple[str, Any, Any]]" = (),
+    ) -> None:
+        """Write this report as one HTML page; :func:`lava_bridge.html_report.save_html` of one.
+
+        Args:
+            path: The file; it appears whole or not at all.
+            title: The page's; what was compared, by default.
+            tables: What was rewritten or calibrated: ``(title, columns, rows)`` each.
+
+        Raises:
+            BridgeError: If a row has not as many cells as there are columns.
+            NetFileError: If the file can't be written.
+        """
+        from .html_report import save_html
+
+        heading = f"{self.a} against {self.b}"
+        save_html({heading: self}, path, title=title or heading, tables=tables)
 
     def plot(self, neurons: int = 100) -> Any:
         """Draw the first sample's spikes, a layer a row; what differs is red.

@@ -136,7 +136,9 @@ def check_equivalence(
                         comparison.add_beyond(side.beyond, start)
             advance()
     claim = "exact" if side_a.quantised and side_b.quantised else "drift"
-    return EquivalenceReport(claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons)
+    return EquivalenceReport(
+        claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons, tuple(x_nxt.shape)
+    )
 
 
 def _over_ranks(

@@ -1,5 +1,6 @@
 """The net under rewriting: finished layers so far, and the linear ones that wait for a neuron."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ class Chain:
     ) -> None:
         self.layers: list[FloatLayer] = []
         self.encoder: FloatLayer | None = None
+        # An encoder that the net itself begins with.
+        self.front: nn.Module | None = None
         self.flat = input_shape is not None and len(input_shape) == 2
         if self.flat:
             assert input_shape is not None
@@ -117,6 +120,15 @@ class Chain:
     def flatten(self) -> None:
         """Channels, height and width become one dimension."""
         self._wait(nn.Flatten())
+
+    def encoded(self, encoder: Any) -> None:
+        """What the net begins with: it makes spikes of analog input, and stays as it is."""
+        if self.front is not None or self._encoding or self._waiting or self.layers:
+            raise ConversionError("is an encoder, but not what the net begins with; put it first")
+        self.front = copy.deepcopy(encoder)
+        if self.shape is not None:
+            self.shape = encoder.infer_shape(self.shape)
+        self.input_shape = self.shape
 
     def note(self, rewrite: str) -> None:
         """Say what was rewritten at this place, for tables and reports."""

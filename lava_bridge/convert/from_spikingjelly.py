@@ -1,19 +1,26 @@
 """From a SpikingJelly net to slayer blocks: rewritten first, in floats, then rounded to 8 bits."""
 
 import copy
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn as nn
-from spikingjelly.activation_based import layer
+from spikingjelly.activation_based import layer, neuron
 
 from .. import slayer as native_slayer
+from ..encoder import Encoder, GradedInput
 from ..errors import BridgeError, ConversionError
+from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
+from .calibration import calibrate as calibrate_layers
 from .chain import ENCODINGS, Chain
+from .choices import Calibration, LayerChoice
+from .layers import FloatLayer
+from .result import ConversionReport, SlayerNet
 from .rules import rule_of
 from .trace import leaves
 
@@ -25,27 +32,38 @@ def to_slayer(
     input_shape: tuple[int, ...] | None = None,
     delay_shift: bool = False,
     slayer: Any = native_slayer,
-) -> nn.Sequential:
+    calibrate: Any = None,
+    encoding: str | None = None,
+) -> SlayerNet:
     """Convert a trained SpikingJelly net to slayer blocks, weights of 8 bits and all.
 
-    The blocks give, step for step, the spikes of the net with its weights quantised to 8 bits and
-    its thresholds rounded down to the grid (:func:`to_spikingjelly` of them is that net). The net
-    is not changed and shares nothing with the blocks.
+    The net is rewritten, exactly, as layers of a synapse and a neuron (:func:`rewrite`); these are
+    rounded: weights to 8 bits, thresholds down to the chip's grid. The blocks give the spikes of
+    that rounded net, step for step (:func:`to_spikingjelly` of them is it). The net is not changed
+    and shares nothing with the blocks.
 
     Args:
-        net: Layers in order, nested as you like: Linear, Conv2d, AvgPool2d, SumPool2d, Flatten,
-            Dropout, Identity (of torch or SpikingJelly), IFNode, LIFNode, CubaLIFNode,
-            BlockContainer, and SpikingJelly's step-mode containers. The layers must have no bias.
-        input_shape: Shape of one input, without batch and time. With it every block knows its
+        net: Layers in order, nested as you like, or any module whose forward is a chain of them:
+            Linear, Conv1d, Conv2d, ConvTranspose2d, BatchNorm, poolings, padding, Upsample,
+            Flatten, Dropout (of torch or SpikingJelly), IFNode, LIFNode, ParametricLIFNode,
+            CubaLIFNode, VotingLayer, BlockContainer, and SpikingJelly's step-mode containers.
+        input_shape: Shape of one input, without batch and time: ``(C, H, W)``, ``(C,)``, or
+            ``(C, L)``, of which blocks take ``[N, C, 1, L, T]``. With it every block knows its
             shape, so that it can be exported at once, and an Input block comes first. Without,
             poolings are taken to fit their input (slayer's Pool counts a window that is cut off,
             AvgPool2d leaves it out).
         delay_shift: Whether each block delays its spikes by one step, as the chip does. Without,
             the blocks equal the SpikingJelly net step for step.
         slayer: ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
+        calibrate: How each layer is scaled to 8 bits. None: as it is. ``"weights"``: so that its
+            weights take all of them. A batch of input ``[T, N, *]``: so that its spikes are
+            nearest to those of the net. A :class:`Calibration`, or blocks of this net: as there.
+        encoding: What the net is fed with. None: spikes, 0 or 1. ``"direct"``: numbers; its first
+            synapse and neuron stay in floats, in front of the blocks (:class:`Encoder`).
+            ``"graded"``: numbers in 0 ... 1, of which integers of 8 bits are made.
 
     Returns:
-        Of slayer blocks, for inputs ``[N, C, H, W, T]`` or ``[N, C, T]``.
+        The blocks; ``print(blocks.report)`` says what was rewritten and calibrated.
 
     Raises:
         ConversionError: If a part can't be converted; it names the part's path in the net.
@@ -53,10 +71,89 @@ def to_slayer(
     Warns
     -----
     UserWarning
-        If weights lie outside the 8-bit range and are clipped.
+        If weights lie outside the 8-bit range and are clipped, or use few of its levels.
     """
-    chain = rewritten(net, input_shape, None)
-    return nn.Sequential(*build_blocks(chain.layers, chain.input_shape, delay_shift, slayer))
+    chain = rewritten(net, input_shape, encoding)
+    shape = _planes(_checked_shape(input_shape))
+    front: list[nn.Module] = []
+    if encoding == "graded":
+        front.append(GradedInput(input_shape=shape))
+    elif chain.encoder is not None:
+        front.append(_encoder(chain.encoder, shape))
+    elif chain.front is not None:
+        front.append(chain.front)
+    chosen = _calibration(chain.layers, calibrate, front)
+    factors = None if chosen is None else chosen.factors
+    blocks = build_blocks(chain.layers, chain.input_shape, delay_shift, slayer, factors)
+    everything = [*([chain.encoder] if chain.encoder else []), *chain.layers]
+    return SlayerNet(*front, *blocks, report=ConversionReport.of(everything, chosen))
+
+
+def _encoder(part: FloatLayer, shape: tuple[int, ...] | None) -> Encoder:
+    """The layer in front of the blocks, in floats."""
+    node: Any = part.neuron
+    if not isinstance(node, neuron.IFNode | neuron.LIFNode):
+        raise ConversionError(
+            f"{part.neuron_place}: is quantised, but the first neuron of a net with "
+            "encoding='direct' stays in floats; use an IFNode or LIFNode there"
+        )
+    tau = node.tau if isinstance(node, neuron.LIFNode) else math.inf
+    try:
+        return Encoder(part.synapse, node.v_threshold, tau, shape)
+    except BridgeError as error:
+        raise ConversionError(f"{part.place}: {error}") from error
+
+
+def _calibration(
+    layers: list[FloatLayer], given: Any, front: list[nn.Module]
+) -> Calibration | None:
+    """The choices for the layers that a caller asked for."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given != "weights":
+            raise ConversionError(
+                f"calibrate: expected None, 'weights', or a batch of input [T, N, *], found "
+                f"{given!r}"
+            )
+        return calibrate_layers(layers)
+    if isinstance(given, Calibration):
+        if len(given.layers) != len(layers):
+            raise ConversionError(
+                f"calibrate: has choices for {len(given.layers)} layers, but the net has "
+                f"{len(layers)}; give the calibration of this net"
+            )
+        return given
+    if isinstance(given, list | tuple | nn.Sequential) and not isinstance(given, nn.Module | str):
+        given = nn.Sequential(*given)
+    if isinstance(given, nn.Sequential):
+        return _of_blocks(layers, given)
+    x = torch.as_tensor(given)
+    for part in front:
+        x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
+    return calibrate_layers(layers, x)
+
+
+def _of_blocks(layers: list[FloatLayer], blocks: nn.Sequential) -> Calibration | None:
+    """The factors that the blocks of a net have, for its layers; None if all are 1."""
+    synapses = [block for block in blocks if hasattr(block, "synapse")]
+    factors = [getattr(block, "weight_factor", 1.0) for block in synapses]
+    neurons = [not isinstance(part.synapse, nn.Flatten | layer.VotingLayer) for part in layers]
+    if sum(neurons) != len(factors):
+        raise ConversionError(
+            f"the blocks have {len(factors)} layers with a synapse, but the net has {sum(neurons)};"
+            " give the blocks of this net"
+        )
+    if all(factor == 1 for factor in factors):
+        return None
+    left = iter(factors)
+    return Calibration(
+        "blocks",
+        tuple(
+            LayerChoice(part.place, next(left) if has_neuron else 1.0)
+            for part, has_neuron in zip(layers, neurons, strict=True)
+        ),
+    )
 
 
 def rewrite(
@@ -141,3 +238,8 @@ def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
             f"input_shape: expected (C, H, W), (C, L) or (C,) of positive integers, found {shape!r}"
         )
     return sizes
+
+
+def _planes(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """A shape ``(C, L)`` as ``(C, 1, L)``."""
+    return shape if shape is None or len(shape) != 2 else (shape[0], 1, shape[1])

@@ -16,6 +16,7 @@ from spikingjelly.activation_based import layer
 
 from ..errors import ConversionError
 from ..exchange import BlockContainer, SumPool2d
+from ..exchange.encoder import EncoderNode
 from ..exchange.synapses import check_flatten, check_synapse, sum_pool_of
 from .chain import Chain
 
@@ -345,6 +346,11 @@ def _flatten(module: nn.Flatten, chain: Chain) -> None:
 @rule(*_of("Identity", "Dropout", "Dropout1d", "Dropout2d", "AlphaDropout"))
 def _nothing(module: nn.Module, chain: Chain) -> None:
     """In evaluation these give what they take."""
+
+
+@rule(EncoderNode)
+def _encoder(module: EncoderNode, chain: Chain) -> None:
+    chain.encoded(module.encoder)
 
 
 @rule(BlockContainer)

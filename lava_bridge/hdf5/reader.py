@@ -272,6 +272,7 @@ def _restore(layer: LayerReader, block: Any) -> nn.Module:
         block.delay.delay.data = torch.from_numpy(delays)
     if layer.has("neuron"):
         restore_neuron(layer, block.neuron)
+    block.weight_factor = layer.positive("weight_factor", 1.0)
     return block
 
 

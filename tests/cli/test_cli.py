@@ -116,6 +116,18 @@ def test_verify_exits_with_1_on_a_mismatch(folder):
     assert "NOT exact" in done.stdout
 
 
+@pytest.mark.parametrize("weights", [None, "w.pt"])
+def test_verify_writes_its_report_as_a_page_whether_the_nets_agree_or_not(folder, weights):
+    options = ["--report", "out.html", *(("--weights", weights) if weights else ())]
+    done = lava_bridge("verify", "mynet:build", "n.net", "--input", "x.npy", *options, cwd=folder)
+    assert done.returncode == (0 if weights is None else 1), done.stderr
+    assert "report: out.html" in done.stdout
+    page = (folder / "out.html").read_text()
+    assert "n.net and mynet:build" in page
+    assert page.count("<article") == 3
+    assert ("Not exact" in page) == (weights is not None)
+
+
 def test_inspect_shows_every_layer(folder):
     done = lava_bridge("inspect", "n.net", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -210,6 +222,10 @@ BAD_CALLS = {
     "no file": (
         ["verify", "mynet:build", "no.net", "--input", "x.npy"],
         "no.net: there is no such",
+    ),
+    "no folder": (
+        ["verify", "mynet:build", "n.net", "--input", "x.npy", "--report", "no/out.html"],
+        "out.html: can't be written",
     ),
     "no input": (["verify", "mynet:build", "n.net", "--input", "no.npy"], "no.npy: can't be read"),
     "text input": (["verify", "mynet:build", "n.net", "--input", "mynet.py"], "mynet.py: can't be"),

@@ -31,13 +31,16 @@ ROOMS = [
     "progress",
     "netx",
     "report",
+    "html_report",
     "chip",
     "verify",
+    "pytest_plugin",
     "as_lava",
     "cli",
 ]
-# exchange.to_lava_blocks is convert.to_slayer under SpikingJelly's name.
-ALLOWED = {("exchange", "convert")}
+# exchange.to_lava_blocks is convert.to_slayer under SpikingJelly's name; a report's save_html is
+# html_report's, of one report.
+ALLOWED = {("exchange", "convert"), ("report", "html_report")}
 
 
 def test_slayer_and_files_work_without_spikingjelly(tmp_path):

@@ -123,6 +123,8 @@ class SynapticBlock(Block):
     weight_dimensions: int
     # Whether the neuron takes part; an Affine block can do without.
     dynamics = True
+    # By what the weights, bias and threshold of the net that it was converted from were multiplied.
+    weight_factor = 1.0
     mask: Tensor | None
     neuron: Any
     synapse: Any
@@ -179,6 +181,8 @@ class SynapticBlock(Block):
         net_writer.write_weight(handle, self.synapse, self.weight_dimensions, self.mask)
         net_writer.write_axon(handle, self)
         handle.attrs["scale"] = self.neuron.scale
+        if self.weight_factor != 1:
+            handle.attrs["weight_factor"] = float(self.weight_factor)
         if self.dynamics:
             net_writer.write_norm(handle, self.neuron)
             net_writer.write_neuron(handle, self.neuron)
