@@ -28,10 +28,10 @@ from ..exchange import CubaLIFNode, SumPool2d
 from ..exchange.cuba_lif import THRESHOLD_MAX
 from ..ops.loihi.register import STATE_MAX
 from ..progress import progress_bar
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
+from ..quantize import BIAS_MAX, BIAS_MIN, WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from .choices import Calibration, LayerChoice
-from .layer_run import BIAS_MAX, BIAS_MIN, FloatRun, QuantisedRun, scale_of
+from .layer_run import FloatRun, QuantisedRun, scale_of
 from .layers import FloatLayer
 
 __all__ = ["CLIP_POINTS", "calibrate"]

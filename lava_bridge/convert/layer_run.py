@@ -9,13 +9,10 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from ..exchange import BatchNorm2d, CubaLIFNode
-from ..quantize import quantize_8bit
+from ..quantize import quantize_8bit, quantize_bias
 from .layers import FloatLayer
 
-__all__ = ["BIAS_MAX", "BIAS_MIN", "FloatRun", "QuantisedRun", "scale_of"]
-
-# Lava holds a bias in 13 bits, signed (lava-nc, LIF's bias_mant).
-BIAS_MIN, BIAS_MAX = -(1 << 12), (1 << 12) - 1
+__all__ = ["FloatRun", "QuantisedRun", "scale_of"]
 
 
 def scale_of(layer: FloatLayer) -> int:
@@ -68,7 +65,7 @@ class QuantisedRun:
             self._weight = quantize_8bit(weight * factor, scale)
         bias = getattr(layer.synapse, "bias", None)
         if isinstance(bias, Tensor):
-            self._bias = (bias * (factor * scale)).round().clamp(BIAS_MIN, BIAS_MAX) / scale
+            self._bias = quantize_bias(bias * factor, scale)
         self._neuron = _quantised(layer.neuron, factor, scale)
 
     def __call__(self, x_seq: Tensor) -> Tensor:

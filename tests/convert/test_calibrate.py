@@ -14,6 +14,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
 import lava_bridge
 from lava_bridge.convert import FloatLayer, calibrate
+from lava_bridge.convert.build import build_blocks
 from lava_bridge.convert.layer_run import FloatRun, QuantisedRun
 from lava_bridge.exchange import BatchNorm2d, CubaLIFNode, SumPool2d
 from lava_bridge.exchange.to_lava import block_of
@@ -126,6 +127,32 @@ def test_a_run_of_a_calibrated_layer_is_its_slayer_block(node, size, seed):
     block = block_of(scaled, node, threshold_factor=factor)
     assert torch.equal(NXT_to_TNX(block(TNX_to_NXT(x))).detach(), quantised(layers, [factor], x))
     assert block.neuron.device_params["vThMant"] == calibrate(layers).layers[0].threshold
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 999), size=st.floats(-3, 1), with_data=st.booleans())
+def test_the_blocks_of_a_whole_net_run_as_the_calibration_saw_them(seed, size, with_data):
+    torch.manual_seed(seed)
+    layers = [
+        FloatLayer("conv", nn.Conv2d(2, 4, 3, padding=1), if_node(10**size)),
+        FloatLayer("pool", SumPool2d(2), if_node(4.0)),
+        FloatLayer("up", nn.Upsample(scale_factor=(2.0, 2.0)), if_node()),
+        FloatLayer("spread", nn.ConvTranspose2d(4, 3, 2, stride=2), lif_node(10**size, 3.0)),
+        FloatLayer("flat", nn.Flatten(), None),
+        FloatLayer("dense", nn.Linear(3 * 12 * 12, 9), lif_node(10**size)),
+        FloatLayer("logits", nn.Linear(9, 4), None),
+    ]
+    with torch.no_grad():
+        for part in layers:
+            for parameter in part.synapse.parameters():
+                parameter.mul_(3 * 10**size)
+    x = spikes(6, 2, 2, 6, 6, seed=seed)
+    factors = calibrate(layers, x if with_data else None).factors
+    blocks = nn.Sequential(*build_blocks(layers, (2, 6, 6), factors=factors))
+    with torch.no_grad():
+        found = NXT_to_TNX(blocks(TNX_to_NXT(x)))
+    assert torch.equal(found, quantised(layers, factors, x))
+    assert found.any()
 
 
 # Bounds -------------------------------------------------------------------------------------------
