@@ -28,12 +28,14 @@ ROOMS = [
     "net_reader",
     "hdf5",
     "progress",
+    "distributed",
     "netx",
     "report",
     "chip",
     "verify",
     "as_lava",
     "cli",
+    "__main__",
 ]
 # exchange.to_lava_blocks is convert.to_slayer under SpikingJelly's name.
 ALLOWED = {("exchange", "convert")}
