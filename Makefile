@@ -23,7 +23,7 @@ test: $(VENV)/references
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=2.0.0 $(BIN)/python -m pytest
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=$(SPIKINGJELLY_OLD) PYTHONPATH=$(CURDIR)/$(OLD_LINE) \
 		$(BIN)/python -m pytest --ignore=tests/slayer --ignore=tests/training \
-		--ignore=tests/proc --ignore=tests/project --ignore=tests/benchmarks \
+		--ignore=tests/proc --ignore=tests/project --ignore=tests/benchmarks --ignore=tests/distributed \
 		--ignore=tests/as_lava/test_as_lava.py --ignore=tests/as_lava/test_command_line.py \
 		--ignore-glob='tests/as_lava/test_upstream_*' --ignore-glob='tests/kernels/test_[!bc]*'
 

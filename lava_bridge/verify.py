@@ -22,7 +22,7 @@ from torch import Tensor
 from .distributed import agreed, gathered, require_group, share_of
 from .encoder import Encoder, split_encoder
 from .errors import BridgeError
-from .exchange import BlockContainer, CubaLIFNode
+from .exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
 from .exchange.encoder import EncoderNode
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
@@ -36,6 +36,7 @@ __all__ = ["EquivalenceReport", "check_equivalence"]
 
 # The layer of an encoder's neurons.
 ENCODER = "encoder"
+_ADAPTERS = AsSlayer, AsSpikingJelly
 
 
 class LayerOutput(NamedTuple):
@@ -223,6 +224,12 @@ def _side(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> _Sid
         return _slayer_side(os.fspath(net), load_hdf5(net))
     if isinstance(net, Network):
         return _integer_side(net)
+    for part in net if isinstance(net, list | tuple) else [net]:
+        if isinstance(part, nn.Module) and any(isinstance(m, _ADAPTERS) for m in part.modules()):
+            raise BridgeError(
+                f"{letter}: a net of both frameworks has layers of two kinds, and only one kind "
+                "would be compared; check its parts: what its adapters hold, and the rest"
+            )
     if hasattr(net, "export_hdf5"):
         net = [net]
     if isinstance(net, list | tuple | nn.Sequential) and any(
@@ -324,10 +331,14 @@ def _untouched(blocks: Any) -> Iterator[None]:
     try:
         for module in modules:
             module.__dict__["training"] = False
-            module.__dict__.pop("delay_buffer", None)
-            for state in ("current_state", "voltage_state", "spike_state"):
-                if state in module._buffers:
-                    module._buffers[state] = torch.zeros_like(module._buffers[state])
+            forget = getattr(module, "forget", None)
+            if callable(forget):
+                forget()
+            else:  # of lava-dl, or none of a state
+                module.__dict__.pop("delay_buffer", None)
+                for state in ("current_state", "voltage_state", "spike_state"):
+                    if state in module._buffers:
+                        module._buffers[state] = torch.zeros_like(module._buffers[state])
         yield
     finally:
         for module, attributes, buffers, parameters in saved:

@@ -95,8 +95,8 @@ class AsSpikingJelly(base.MemoryModule):
         for block in self.module if type(self.module) is nn.Sequential else (self.module,):
             x = block(x)
             if isinstance(x, tuple):
-                x, rate = x
-                rates.append(rate)
+                x, *counted = x
+                rates += counted
         self.event_rates = tuple(rates)
         return x
 

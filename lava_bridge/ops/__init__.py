@@ -21,7 +21,7 @@ from . import (
     spike,
 )
 from .leaky_integrator import integrate
-from .shift import shift, shift_channels
+from .shift import shift, shift_channels, shift_on
 
 __all__ = ["DECAY_SCALE", "adaptive_phase_th", "adaptive_resonator", "adaptive_threshold", "alif"]
 __all__ += [
@@ -34,6 +34,7 @@ __all__ += [
     "resonator",
     "shift",
     "shift_channels",
+    "shift_on",
     "sigma",
     "sigma_delta",
     "spike",

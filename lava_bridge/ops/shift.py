@@ -9,7 +9,7 @@ from .. import kernels
 from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
 
-__all__ = ["shift", "shift_channels"]
+__all__ = ["shift", "shift_channels", "shift_on"]
 
 
 @torch.library.custom_op("lava_bridge::shift", mutates_args=())
@@ -137,3 +137,29 @@ def shift_channels(
     """
     backend = kernels.current_backend()
     return _shift_channels(x, delay, sampling_time, grad_scale, False, backend)
+
+
+def shift_on(
+    x: Tensor,
+    past: Tensor | None,
+    most: float | None,
+    delay: Tensor,
+    sampling_time: float = 1,
+    grad_scale: float = 1,
+) -> tuple[Tensor, Tensor]:
+    """:func:`shift_channels` of ``[N, C, *, T]`` as the steps that follow ``past``.
+
+    ``past`` is what came before, or None; of another batch size or shape it is left out. ``most``
+    is the longest that a delay can become, in the unit of ``sampling_time``; None: the longest now.
+
+    Returns:
+        The T steps, and the past of the steps that follow: as many as a delay can reach back. They
+        get no gradient.
+    """
+    steps = x.shape[-1]
+    if past is not None and past.shape[:-1] == x.shape[:-1]:
+        x = torch.cat([past, x], dim=-1)
+    longest = delay.max().item() if most is None else most
+    first = max(x.shape[-1] - int(longest / sampling_time), 0)
+    shifted = shift_channels(x, delay, sampling_time, grad_scale)
+    return shifted[..., shifted.shape[-1] - steps :], x[..., first:].detach().clone()

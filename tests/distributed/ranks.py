@@ -146,8 +146,10 @@ def main() -> None:
     found = {"reports": {}, "errors": {}}
     for name, (x, options) in CHECKS.items():
         found["reports"][name] = check_equivalence(a, b, x, distributed=True, **options)
-    mapped = np.load("x.npy", mmap_mode="r")
-    found["reports"]["mapped"] = check_equivalence(a, b, mapped, distributed=True)
+    for layout in ("TNX", "NXT"):
+        mapped = np.load(f"{layout}.npy", mmap_mode="r")
+        report = check_equivalence(a, b, mapped, layout, distributed=True)
+        found["reports"][f"mapped {layout}"] = report
     for name, (x, options) in FAILURES.items():
         found["errors"][name] = raised(
             lambda x=x, options=options: check_equivalence(a, b, x, distributed=True, **options)

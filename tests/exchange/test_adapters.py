@@ -184,6 +184,18 @@ def test_as_slayer_runs_all_steps_also_where_the_net_around_it_runs_one():
     assert torch.equal(in_steps(net, x), whole)
 
 
+def test_a_block_container_among_blocks_gives_the_spikes_of_the_block_that_it_is():
+    container = BlockContainer(nn.Linear(4, 5, bias=False), CubaLIFNode(0.25, 0.1, 0.5))
+    container.synapse.weight.data.abs_()
+    x = spikes(2, 4, 12)
+    net = nn.Sequential(AsSlayer(container), block.cuba.Dense(CUBA, 5, 3, weight_scale=6))
+    twin = nn.Sequential(container.to_lava_block(), net[1])
+    assert net[0](x).any()
+    assert torch.equal(net(x), twin(x))
+    functional.set_step_mode(net, "s")
+    assert torch.equal(net(x), twin(x))
+
+
 # The border -------------------------------------------------------------------------------------
 
 

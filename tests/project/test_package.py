@@ -29,6 +29,7 @@ ROOMS = [
     "net_reader",
     "hdf5",
     "progress",
+    "distributed",
     "netx",
     "report",
     "html_report",
@@ -37,6 +38,7 @@ ROOMS = [
     "pytest_plugin",
     "as_lava",
     "cli",
+    "__main__",
 ]
 # exchange.to_lava_blocks is convert.to_slayer under SpikingJelly's name; a report's save_html is
 # html_report's, of one report.

@@ -22,6 +22,7 @@ from lava_bridge import (
     to_slayer,
     to_spikingjelly,
 )
+from lava_bridge.exchange import AsSlayer, AsSpikingJelly
 from lava_bridge.netx import Network
 from lava_bridge.slayer.block import cuba
 
@@ -330,3 +331,44 @@ def test_a_net_that_leaves_the_24_bits_of_the_chip_is_said_to(tmp_path):
         r"24 bits do not hold this net: they end in layer/0 Dense at sample 0, t=513, neuron \(0\)",
         report.verdict,
     )
+
+
+# What is left from before, and what can't be compared --------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["alif", "rf", "adrf_iz", "sigma_delta"])
+def test_blocks_of_every_family_with_persistent_state_run_from_a_fresh_one(family, tmp_path):
+    params = {
+        "alif": {"threshold": 0.4, "current_decay": 0.2, "voltage_decay": 0.1},
+        "rf": {"threshold": 0.4, "period": 8, "decay": 0.1},
+        "adrf_iz": {"threshold": 0.4, "period": 8, "decay": 0.1},
+        "sigma_delta": {"threshold": 0.1, "activation": torch.relu},
+    }[family]
+    if family in ("alif", "adrf_iz"):
+        params |= {"threshold_step": 0.2, "threshold_decay": 0.1, "refractory_decay": 0.3}
+    made = getattr(slayer.block, family).Dense
+    block = made({**params, "persistent_state": True}, 6, 8, weight_scale=4, delay_shift=True)
+    x = (torch.rand(3, 6, 20) < 0.5).float()
+    export_hdf5([block], tmp_path / "net.net", input_shape=(6,))
+    first = block(x)
+    report = check_equivalence(block, tmp_path / "net.net", x, layout="NXT")
+    assert report.ok, report.verdict
+    second = block(x)
+    fresh = made({**params, "persistent_state": True}, 6, 8, weight_scale=4, delay_shift=True)
+    fresh.load_state_dict(block.state_dict())
+    assert torch.equal(fresh(x), first)
+    assert torch.equal(fresh(x), second)  # the check has left the state as it was
+
+
+def test_a_net_of_both_frameworks_is_not_half_compared():
+    dense = slayer.block.cuba.Dense(
+        {"threshold": 1, "current_decay": 0.5, "voltage_decay": 0.5}, 4, 4
+    )
+    for mixed in (
+        nn.Sequential(AsSpikingJelly(dense), neuron.IFNode()),
+        nn.Sequential(dense, AsSlayer(neuron.IFNode())),
+        [dense, AsSlayer(neuron.IFNode())],
+    ):
+        with pytest.raises(BridgeError, match=r"a: a net of both frameworks .*; check its parts"):
+            check_equivalence(mixed, mixed, spikes(6, 2, 4))
+    assert check_equivalence(dense, dense, spikes(6, 2, 4)).ok

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...ops import shift, shift_channels
+from ...ops import shift, shift_channels, shift_on
 from ..checks import require
 from ..lazy import LazyChannels
 
@@ -26,9 +26,8 @@ class Delay(LazyChannels):
 
     The parameter ``delay`` holds them, ``[C]``, in the unit of ``sampling_time``, the time of one
     step. ``grad_scale`` is a factor on their gradient; ``init`` says whether they are drawn or
-    loaded (before, ``delay`` is a zero). With ``persistent_state`` (slayer has it for neurons only)
-    the input's last steps, which wait in ``past``, come first in the next forward of the same
-    batch size; they get no gradient.
+    loaded (before, ``delay`` is a zero). With ``persistent_state``, which slayer has for neurons
+    only, the input's last steps wait in ``past`` for the next forward of the same batch size.
 
     Source: ``lava.lib.dl.slayer.axon.Delay``.
     """
@@ -71,14 +70,8 @@ class Delay(LazyChannels):
         shifting = per_channel, self.sampling_time, self.grad_scale
         if not self.persistent_state:
             return shift_channels(input, *shifting)
-        steps = input.shape[-1]
-        if self.past is not None and self.past.shape[:-1] == input.shape[:-1]:
-            input = torch.cat([self.past, input], dim=-1)
-        # Not the longest delay of now: an optimizer's step may make it longer.
-        most = self.delay.max().item() if self.max_delay is None else self.max_delay
-        first = max(input.shape[-1] - int(most / self.sampling_time), 0)
-        self.past = input[..., first:].detach().clone()
-        return shift_channels(input, *shifting)[..., -steps:]
+        shifted, self.past = shift_on(input, self.past, self.max_delay, *shifting)
+        return shifted
 
     def forget(self) -> None:
         """Let go of the steps that wait for the next forward."""

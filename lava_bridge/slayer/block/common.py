@@ -21,14 +21,11 @@ MAX_DELAY = 62
 def step_delay(module: Any, x: Tensor) -> Tensor:
     """Delay ``[N, *, T]`` by the one step that spikes take from a layer to the next.
 
-    Where the module or its neuron has persistent state, the last step waits in
-    ``module.delay_buffer`` for the next forward of the same batch size.
+    Where the module's neuron (or the module, if it has none) has persistent state, the last step
+    waits in ``module.delay_buffer`` for the next forward of the same batch size.
     """
     waiting = getattr(module, "delay_buffer", None)
-    persistent = any(
-        getattr(part, "persistent_state", False)
-        for part in (module, getattr(module, "neuron", None))
-    )
+    persistent = getattr(getattr(module, "neuron", None) or module, "persistent_state", False)
     shifted = shift(x, 1)
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
         shifted[..., 0] = waiting
@@ -41,8 +38,7 @@ class Block(torch.nn.Module):
 
     # Whether the output is spikes, so that they can be counted.
     gives_spikes = True
-    # Whether the step of delay_shift waits for the next forward, also where no neuron has state.
-    persistent_state = False
+    persistent_state = False  # of a block without a neuron that has one
     delay_buffer: Tensor | None = None
     # From the family that is mixed in.
     neuron_class: Any
