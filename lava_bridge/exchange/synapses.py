@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from torch.overrides import TorchFunctionMode
 
 from .. import slayer as native_slayer
 from ..errors import ConversionError
 from ..quantize import WEIGHT_MAX, all_finite, quantize_8bit
+from ..slayer.lazy import no_drawing
 from .pool import SumPool2d
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "conv_padding",
     "copy_weight",
     "linear_to_lava_synapse_dense",
-    "no_drawing",
     "sum_pool_of",
     "upsampling",
 ]
@@ -180,23 +179,6 @@ def avgpool2d_to_lava_synapse_pool(pool2d_nn: nn.AvgPool2d, slayer: Any = native
         stacklevel=2,
     )
     return slayer.synapse.Pool(pool2d_nn.kernel_size, pool2d_nn.stride, pool2d_nn.padding)
-
-
-class _NoDrawing(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def no_drawing() -> _NoDrawing:
-    """Within it modules are made without random weights, which take longer than all the rest.
-
-    Their memory is taken, but not touched.
-    """
-    return _NoDrawing()
 
 
 def copy_weight(layer: Any, synapse: Any, factor: float = 1) -> None:

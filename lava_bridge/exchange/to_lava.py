@@ -10,6 +10,7 @@ import torch.nn as nn
 
 from .. import slayer as native_slayer
 from ..errors import ConversionError
+from ..slayer.lazy import no_drawing
 from .neurons import (
     check_takes_bias,
     copy_learned,
@@ -29,7 +30,6 @@ from .synapses import (
     conv_padding,
     copy_weight,
     linear_to_lava_synapse_dense,
-    no_drawing,
     sum_pool_of,
     upsampling,
 )

@@ -12,9 +12,11 @@ import torch.nn as nn
 from .. import slayer
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers
+from ..net_writer import SLICE
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN
 from ..slayer.block import plain
 from ..slayer.block.common import MAX_DELAY
+from ..slayer.lazy import no_drawing
 from ..slayer.neuron.base import NEVER_FIRES
 from .encoder import read_encoder
 from .neurons import block_of, family_of, neuron_params, no_neuron, restore_neuron, scale_of
@@ -55,7 +57,8 @@ def load_hdf5(path: str | os.PathLike[str], encoder: bool = True) -> nn.Sequenti
                     raise layer.error(
                         "type", f"is {kind!r}, which is none of {', '.join(_READERS)}"
                     )
-                block = read(layer)
+                with no_drawing():
+                    block = read(layer)
                 before = _followed(layer, block, before)
                 blocks.append(block)
             except NetFileError:
@@ -279,10 +282,12 @@ def _restore(layer: LayerReader, block: Any) -> nn.Module:
 def _restore_weight(layer: LayerReader, synapse: Any, name: str) -> None:
     scale = scale_of(layer)
     for place, part in synapse.parts(name):
-        weight = torch.from_numpy(layer.floats(place).astype(np.float32))
-        integers = weight.reshape(part.weight.shape)
-        restored = part.pre_hook_fx(integers / scale, descale=True)
-        if not torch.equal(restored, integers):
-            wrong = integers[restored != integers].flatten()[0].item()
-            raise layer.error(place, _not_8_bit(wrong))
-        part.weight.data = integers / scale
+        read = torch.from_numpy(layer.floats(place).astype(np.float32, copy=False))
+        integers, weight = read.reshape(part.weight.shape), part.weight.data
+        rows = max(1, SLICE // max(1, weight[:1].numel()))
+        for wanted, held in zip(integers.split(rows), weight.split(rows), strict=True):
+            torch.div(wanted, scale, out=held)
+            restored = part.pre_hook_fx(held, descale=True)
+            if not torch.equal(restored, wanted):
+                wrong = wanted[restored != wanted].flatten()[0].item()
+                raise layer.error(place, _not_8_bit(wrong))
