@@ -16,6 +16,7 @@ from rich.table import Table
 
 from . import __version__
 from .errors import BridgeError
+from .progress import is_first_rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BridgeError as error:
-            click.echo(f"Error: {error}", err=True)
+            if is_first_rank():
+                click.echo(f"Error: {error}", err=True)
             ctx.exit(UNUSABLE)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
@@ -163,6 +165,7 @@ _LAYOUT = click.option(
 Examples:
   lava-bridge verify mynet:build net.net --weights w.pt --input x.npy
   lava-bridge verify mynet:build net.net --input x.npy --layout NXT || echo differs
+  torchrun --nproc-per-node 4 -m lava_bridge verify mynet:build net.net --input x.npy
 """,
     help=(
         "Prove that a .net file gives the spikes of a SpikingJelly net.\n\nThe net, quantised, and "
@@ -178,28 +181,35 @@ Examples:
 @_LAYOUT
 def verify(factory: str, file: str, weights: str | None, input_file: str, layout: str) -> None:
     from .convert import to_slayer, to_spikingjelly
+    from .distributed import agreed, joined
     from .encoder import split_encoder
     from .hdf5 import load_hdf5
     from .verify import check_equivalence
 
-    net = _build(factory, weights)
-    x = _load_input(input_file)
-    if x.ndim < 3:
-        raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
-    shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
-    encoder, _ = split_encoder(load_hdf5(file))
-    encoding = _encoding(None if encoder is None else encoder.kind)
-    twin = to_spikingjelly(to_slayer(net, tuple(shape), **encoding))
-    exact = check_equivalence(twin, file, x, layout=layout)
-    integers = check_equivalence(twin, file, x, layout=layout, integers=True)
-    drift = check_equivalence(net, file, x, layout=layout)
-    _show(exact.table())
-    click.echo(exact.verdict)
-    if not integers.ok:
-        _show(integers.table())
-    click.echo(f"integers of {file}: {integers.verdict}")
-    if drift.claim == "drift":
-        click.echo(f"float net against {file}: {drift.verdict}")
+    def sides() -> tuple[Any, Any, "np.ndarray"]:
+        """The net, its twin, and the input, as every process has them."""
+        net = _build(factory, weights)
+        x = _load_input(input_file, mapped=distributed)
+        if x.ndim < 3:
+            raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
+        shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
+        encoder, _ = split_encoder(load_hdf5(file))
+        encoding = _encoding(None if encoder is None else encoder.kind)
+        return net, to_spikingjelly(to_slayer(net, tuple(shape), **encoding)), x
+
+    with joined() as distributed:
+        net, twin, x = agreed(sides)
+        options: dict[str, Any] = {"layout": layout, "distributed": distributed}
+        exact = check_equivalence(twin, file, x, **options)
+        integers = check_equivalence(twin, file, x, integers=True, **options)
+        drift = check_equivalence(net, file, x, **options)
+        _show(exact.table())
+        click.echo(exact.verdict)
+        if not integers.ok:
+            _show(integers.table())
+        click.echo(f"integers of {file}: {integers.verdict}")
+        if drift.claim == "drift":
+            click.echo(f"float net against {file}: {drift.verdict}")
     if not (exact.ok and integers.ok):
         sys.exit(MISMATCH)
 
@@ -436,11 +446,11 @@ def _import(module_name: str) -> Any:
     return module
 
 
-def _load_input(path: str) -> "np.ndarray":
+def _load_input(path: str, mapped: bool = False) -> "np.ndarray":
     import numpy as np
 
     try:
-        x = np.load(path, allow_pickle=False)
+        x = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except Exception as error:  # whatever a foreign file makes of NumPy's reader
         raise BridgeError(
             f"{path}: can't be read as a NumPy array ({_one_line(error)}); save it with numpy.save"

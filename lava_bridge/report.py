@@ -1,7 +1,8 @@
 """What an equivalence check found: in numbers, as text, and as a picture."""
 
 import io
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -94,16 +95,33 @@ class LayerComparison:
         """Take into account where a batch ``[N, *, T]`` left the chip's 24 bits."""
         self.beyond = _earlier(self.beyond, beyond, first_sample)
 
+    def merge(self, later: "LayerComparison", first_sample: int) -> None:
+        """Take the same layer on later samples into account, which start at ``first_sample``."""
+        for name in ("spikes", "fired_a", "fired_b", "mismatches"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.largest = max(self.largest, later.largest)
+        for name in ("first", "beyond"):
+            found = getattr(later, name)
+            if found is not None:
+                found = replace(found, sample=found.sample + first_sample)
+            setattr(self, name, _earliest(getattr(self, name), found))
+
 
 def _earlier(known: Divergence | None, found: Tensor, first_sample: int) -> Divergence | None:
     """The place ``known``, or the earliest of those ``found`` ``[N, *, T]`` if that is earlier."""
     steps = found.movedim(-1, 0)
     times = steps.flatten(1).any(dim=1).nonzero()
-    if not len(times) or (known is not None and known.time <= int(times[0])):
+    if not len(times) or (known is not None and known.time < int(times[0])):
         return known
     time = int(times[0])
     sample, *neuron = steps[time].nonzero()[0].tolist()
-    return Divergence(sample + first_sample, time, tuple(neuron))
+    return _earliest(known, Divergence(sample + first_sample, time, tuple(neuron)))
+
+
+def _earliest(*places: Divergence | None) -> Divergence | None:
+    """The earliest of the places that there are, however the samples were shared out."""
+    known = (place for place in places if place is not None)
+    return min(known, key=lambda place: (place.time, place.sample, place.neuron), default=None)
 
 
 @dataclass
@@ -123,6 +141,16 @@ class EquivalenceReport:
     b: str
     samples: int
     layers: list[LayerComparison]
+
+    @staticmethod
+    def merged(reports: Sequence["EquivalenceReport"]) -> "EquivalenceReport":
+        """One report of several of the same nets, each on the samples that follow the last's."""
+        whole = replace(reports[0], layers=[replace(layer) for layer in reports[0].layers])
+        for report in reports[1:]:
+            for layer, later in zip(whole.layers, report.layers, strict=True):
+                layer.merge(later, whole.samples)
+            whole.samples += report.samples
+        return whole
 
     @property
     def ok(self) -> bool:

@@ -19,6 +19,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
+from .distributed import agreed, gathered, require_group, share_of
 from .encoder import Encoder, split_encoder
 from .errors import BridgeError
 from .exchange import BlockContainer, CubaLIFNode
@@ -59,6 +60,7 @@ def check_equivalence(
     layout: str = "TNX",
     batch_size: int = 64,
     integers: bool = False,
+    distributed: bool = False,
 ) -> EquivalenceReport:
     """Run two nets on ``x`` and compare the spikes of every layer that has neurons.
 
@@ -76,6 +78,10 @@ def check_equivalence(
         integers: Run ``.net`` files with integers, as Lava does, instead of as blocks. Where a
             current or a voltage reaches the ends of the chip's 24 bits, which blocks do not have,
             the report says so.
+        distributed: Share the samples out among the ranks of ``torch.distributed``'s process group,
+            which must be initialised. All ranks give the same nets and input (of one that is
+            memory-mapped each reads its share) and get the same report, that of one process on all
+            samples. An error on one is raised on all.
 
     Returns:
         ``report.ok`` where no spike differs; ``print(report)``, ``report.plot()``.
@@ -83,6 +89,8 @@ def check_equivalence(
     Raises:
         BridgeError: If a net can't be run on ``x``, or the nets have not the same layers.
     """
+    if distributed:
+        return _over_ranks(a, b, x, layout, batch_size, integers)
     x_nxt = _as_nxt(x, layout)
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
@@ -120,6 +128,31 @@ def check_equivalence(
             advance()
     claim = "exact" if side_a.quantised and side_b.quantised else "drift"
     return EquivalenceReport(claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons)
+
+
+def _over_ranks(
+    a: Any, b: Any, x: Tensor | np.ndarray, layout: str, batch_size: int, integers: bool
+) -> EquivalenceReport:
+    """:func:`check_equivalence` on each rank's share of the samples, as one report."""
+    require_group("check_equivalence")
+
+    def compare() -> EquivalenceReport | None:
+        whole, order = x, layout
+        if not isinstance(x, np.ndarray) or x.ndim < 3 or not x.size:
+            whole, order = _as_nxt(x, layout), "NXT"
+        first, end = share_of(whole.shape[order == "TNX"])
+        if first == end:
+            return None
+        share = whole[:, first:end] if order == "TNX" else whole[first:end]
+        if isinstance(share, np.ndarray) and not share.flags.writeable:
+            share = np.array(share)  # memory-mapped: now it is read
+        report = check_equivalence(a, b, share, order, batch_size, integers)
+        for layer in report.layers[: None if first else 0]:  # the rasters show sample 0
+            layer.raster_a = layer.raster_b = torch.zeros(0, 0)
+        return report
+
+    reports = gathered(agreed(compare))
+    return EquivalenceReport.merged([report for report in reports if report is not None])
 
 
 def _as_nxt(x: Tensor | np.ndarray, layout: str) -> Tensor:

@@ -10,7 +10,9 @@ for a type of one's own is a function::
 
 from .chain import Chain
 from .from_slayer import TWINS, to_spikingjelly, twin
-from .from_spikingjelly import to_slayer
+from .from_spikingjelly import rewrite, to_slayer
+from .layers import FloatLayer
 from .rules import RULES, rule
 
-__all__ = ["RULES", "TWINS", "Chain", "rule", "to_slayer", "to_spikingjelly", "twin"]
+__all__ = ["RULES", "TWINS", "Chain", "FloatLayer", "rewrite", "rule", "to_slayer"]
+__all__ += ["to_spikingjelly", "twin"]

@@ -1,183 +1,485 @@
-"""The net under conversion: slayer blocks so far, and the layer that still waits for its neuron."""
+"""The net under rewriting: finished layers so far, and the linear ones that wait for a neuron."""
 
-import warnings
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn as nn
+from spikingjelly.activation_based import layer
 
-from .. import slayer as native_slayer
 from ..errors import ConversionError
+from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
-from ..exchange.to_lava import block_of, check_pool_scale
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN
-from .merge import pool_as_conv, pool_into_conv, pool_into_linear
+from ..exchange.to_lava import check_pool_scale, conv_padding
+from .layers import ChannelAffine, FloatLayer
+from .merge import MERGES, affine_as_conv, as_linear, into_linear, pool_as_conv
 
-__all__ = ["Chain"]
+__all__ = ["ENCODINGS", "GRADED_LEVELS", "Chain"]
+
+ENCODINGS = ("direct", "graded")
+# A graded input has 8 bits: 0 ... 255 for 0 ... 1.
+GRADED_LEVELS = 255
+# A net's last convolution becomes a dense layer if that has no more weights than this.
+MOST_WEIGHTS = 1 << 24
+
+SYNAPSES = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
+
+
+@dataclass
+class Waiting:
+    """A linear layer that waits for its neuron.
+
+    Attributes:
+        module: What it computes.
+        place: Its path in the net.
+        shape: Shape ``[C, *]`` of its input, if known.
+        alone: Why it can't be a layer by itself; empty if it can.
+    """
+
+    module: nn.Module
+    place: str
+    shape: tuple[int, ...] | None
+    alone: str = ""
 
 
 class Chain:
     """What the rules act on. A rule calls one of its methods and returns.
 
+    Between two neurons all is linear: sums, whose factor (of an averaging pooling, of a leak that
+    divides its input) goes into the threshold, so that weights keep their size.
+
     Attributes:
-        blocks: The slayer blocks so far.
+        layers: The layers so far.
+        encoder: The layer in front of them that stays in floats, with ``encoding="direct"``.
+        input_shape: Shape ``[C, *]`` of what the first of the layers takes; None if not known.
         shape: Shape ``[C, *]`` of the signal here, without batch and time; None if not known.
         place: The path in the net of the module whose rule is at work.
+        flat: Whether signals have one dimension in space, held as a plane of height 1.
     """
 
-    def __init__(self, input_shape: tuple[int, ...] | None, slayer: Any, delay_shift: bool) -> None:
-        self.blocks: list[nn.Module] = []
+    def __init__(
+        self, input_shape: tuple[int, ...] | None = None, encoding: str | None = None
+    ) -> None:
+        self.layers: list[FloatLayer] = []
+        self.encoder: FloatLayer | None = None
+        self.flat = input_shape is not None and len(input_shape) == 2
+        if self.flat:
+            assert input_shape is not None
+            input_shape = (input_shape[0], 1, input_shape[1])
         self.shape = input_shape
+        # Of what the first of the layers takes.
+        self.input_shape = input_shape
         self.place = ""
-        self._slayer = slayer
-        self._delay_shift = delay_shift
-        # A layer waits for its neuron; its output may be larger than the net's by a factor.
-        self._waiting: nn.Module | None = None
-        self._waiting_place = ""
-        self._factor = 1.0
-        self._flatten_waits = False
-        # The neurons met so far.
-        self._seen: set[int] = set()
-        if input_shape is not None:
-            self._append(slayer.block.cuba.Input(delay_shift=False))
+        self._encoding = encoding
+        self._waiting: list[Waiting] = []
+        self._notes: list[str] = []
+        # The sums are larger than the net's by this factor.
+        self._factor = float(GRADED_LEVELS) if encoding == "graded" else 1.0
+        # Whether what comes in are spikes, 0 or 1.
+        self._spikes = encoding is None
+        self._ended = ""
+        self._seen: list[nn.Module] = []
 
     # What rules call ----------------------------------------------------------------------------
 
-    def synapse(self, layer: nn.Linear | nn.Conv2d) -> None:
-        """A linear layer or convolution without bias; a neuron must follow."""
-        if isinstance(self._waiting, SumPool2d):
-            layer = self._merge_pool(self._waiting, layer)
-        elif self._waiting is not None:
-            self._refuse_waiting()
-        else:
-            self._factor = 1.0
-        self._wait(layer)
+    def synapse(self, synapse: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
+        """A linear layer or convolution, with or without bias; a neuron must follow, or the end."""
+        self._require_spikes()
+        plain = _plain(synapse)
+        self._require_input(plain)
+        if plain.bias is not None:
+            plain.bias = nn.Parameter(plain.bias.detach() * self._factor)
+        self._wait(plain)
 
     def pool(self, pool: SumPool2d, divisor: float = 1) -> None:
         """A sum pooling whose output the net divides by ``divisor``.
 
         A neuron, a linear layer or a convolution must follow; the divisor goes into the threshold.
         """
-        self._refuse_waiting()
         self._wait(pool)
-        self._factor = divisor
+        self.scale(divisor)
+
+    def linear(self, module: nn.Module, alone: str = "") -> None:
+        """Any module that is linear; ``alone``: why it can't be a layer without another one."""
+        self._wait(module, alone)
+
+    def affine(self, scale: torch.Tensor, shift: torch.Tensor) -> None:
+        """``scale x + shift`` for each channel, numbers ``[C]``."""
+        self._wait(ChannelAffine(scale.double(), shift.double() * self._factor))
+
+    def scale(self, divisor: float) -> None:
+        """What the net divides by here: the threshold is that much larger instead."""
+        self._factor *= divisor
 
     def flatten(self) -> None:
         """Channels, height and width become one dimension."""
-        if self._waiting is None:
-            self._append(self._slayer.block.cuba.Flatten())
-        else:
-            self._flatten_waits = True
+        self._wait(nn.Flatten())
 
-    def neuron(self, node: nn.Module) -> None:
-        """An IFNode, LIFNode or CubaLIFNode: with the layer that waits it makes a block."""
-        layer = self._waiting
-        if layer is None:
-            raise ConversionError(
-                "has no synapse before it, but a slayer neuron is part of a layer; put a Linear, "
-                "Conv2d or pooling in front"
-            )
-        if id(node) in self._seen:
+    def note(self, rewrite: str) -> None:
+        """Say what was rewritten at this place, for tables and reports."""
+        self._notes.append(f"{self.place}: {rewrite}")
+
+    def neuron(self, node: nn.Module, source: nn.Module | None = None) -> None:
+        """An IFNode or LIFNode that resets to 0 and does not decay its input, or a CubaLIFNode.
+
+        ``source`` is the net's own neuron, where ``node`` was made of it.
+        """
+        source = node if source is None else source
+        if any(source is seen for seen in self._seen):
             raise ConversionError(
                 "is used a second time: two layers would share its state; give each layer a neuron "
                 "of its own"
             )
-        self._seen.add(id(node))
-        scale = getattr(node, "scale", getattr(node, "lava_s_cale", 1 << 6))
-        if isinstance(layer, SumPool2d):
-            check_pool_scale(scale)
-            layer = self._fit_pool(layer)
-        block = block_of(
-            layer,
-            node,
-            delay_shift=self._delay_shift,
-            threshold_factor=self._factor,
-            slayer=self._slayer,
-        )
-        self._warn_of_clipping(layer, scale)
-        self._waiting = None
-        self.place = self._waiting_place  # a shape that does not fit is the layer's fault
-        self._append(block, layer, node)
-        if self._flatten_waits:
-            self._flatten_waits = False
-            self.flatten()
+        place, flattened = self.place, self._reduce()
+        if not self._waiting:
+            raise ConversionError(
+                "has no synapse before it, but a slayer neuron is part of a layer; put a Linear, "
+                "Conv2d or pooling in front"
+            )
+        self._seen.append(source)
+        waiting = self._only_one()
+        if isinstance(waiting.module, SumPool2d):
+            check_pool_scale(getattr(node, "scale", getattr(node, "lava_s_cale", 1 << 6)))
+        synapse = self._standing_alone(waiting)
+        if self._encoding == "direct" and self.encoder is None:
+            if isinstance(synapse, SumPool2d):
+                synapse = pool_as_conv(synapse, waiting.shape)
+            self.encoder = self._layer(synapse, waiting.place, _larger(node, self._factor), place)
+            self.input_shape = self.shape
+        else:
+            self._append(synapse, waiting.place, _larger(node, self._factor), place)
+        self._begin(flattened)
 
-    def finish(self) -> list[nn.Module]:
-        """The blocks of the whole net."""
-        self._refuse_waiting()
-        return self.blocks
+    def max_pool(self, pool: SumPool2d) -> None:
+        """The largest of each window of spikes, given as the pooling that sums it: their OR."""
+        if self._waiting:
+            raise ConversionError(
+                f"takes the largest of sums (of {self._waiting[-1].place}), which is not linear; "
+                "put it after the neuron"
+            )
+        if not self._spikes:
+            raise ConversionError(
+                "takes the largest of analog values, but a layer of neurons has spikes only; put "
+                "it after the first neuron"
+            )
+        self.note("largest of spikes as their OR: a sum, and a neuron that forgets at once")
+        self._wait(pool)
+        self.neuron(_forgetful())
+
+    def vote(self, voters: int) -> None:
+        """The mean of each ``voters`` neighbouring neurons."""
+        channels = self._channels()
+        if channels is None or channels % voters:
+            raise ConversionError(
+                f"averages groups of {voters} of {channels or 'unknown'} neurons; pass "
+                "input_shape, and let them divide"
+            )
+        if not self._waiting:
+            self._append_mean(voters, channels // voters)
+            self._ended, self.shape = self.place, (channels // voters,)
+            return
+        mean = torch.eye(channels // voters).repeat_interleave(voters, dim=1) / voters
+        linear = nn.Linear(channels, channels // voters, bias=False, device="meta")
+        linear.weight = nn.Parameter(mean.double())
+        self.note("mean of sums as a linear layer")
+        self._wait(linear)
+
+    def finish(self) -> list[FloatLayer]:
+        """The layers of the whole net; what waits without a neuron is its output."""
+        flattened = self._reduce()
+        if not self._waiting:
+            self._begin(flattened)
+            return self.layers
+        waiting = self._only_one()
+        self.place = waiting.place
+        module, shape = waiting.module, waiting.shape
+        if self._encoding == "direct" and self.encoder is None:
+            raise ConversionError("has no neuron after it, so nothing encodes the input; add one")
+        if isinstance(module, SumPool2d) and shape is not None and _is_global(module, shape):
+            # A mean over the plane is a mean of neighbours once it is flat.
+            self._append(nn.Flatten(), self.place, None)
+            self._append_mean(math.prod(module.kernel_size), shape[0])
+        elif isinstance(module, SYNAPSES):
+            self._append_last(module, shape)
+        else:
+            self._refuse_unfinished(module)
+        return self.layers
 
     # The mechanism ------------------------------------------------------------------------------
 
-    def _wait(self, layer: nn.Module) -> None:
-        self._waiting, self._waiting_place = layer, self.place
+    def _wait(self, module: nn.Module, alone: str = "") -> None:
+        self._require_spikes()
+        self._waiting.append(Waiting(module, self.place, self.shape, alone))
+        self.shape = None if self.shape is None else _shape_after(module, self.shape)
 
-    def _refuse_waiting(self) -> None:
-        if self._waiting is None:
-            return
-        self.place = self._waiting_place
+    def _begin(self, flattened: bool) -> None:
+        """Begin a new layer."""
+        self._waiting, self._factor, self._spikes = [], 1.0, True
+        if flattened:
+            self._append(nn.Flatten(), self.place, None)
+
+    def _layer(
+        self, synapse: nn.Module, place: str, node: nn.Module | None, neuron_place: str = ""
+    ) -> FloatLayer:
+        notes: list[str] = []
+        if not isinstance(synapse, nn.Flatten):
+            notes, self._notes = self._notes, notes
+        return FloatLayer(place, synapse, node, notes, neuron_place)
+
+    def _append(
+        self, synapse: nn.Module, place: str, node: nn.Module | None, neuron_place: str = ""
+    ) -> None:
+        if isinstance(synapse, nn.Flatten) and self._encoding == "direct" and not self.encoder:
+            return  # the encoder flattens what it takes
+        self.layers.append(self._layer(synapse, place, node, neuron_place))
+
+    def _append_mean(self, voters: int, groups: int) -> None:
+        self._append(layer.VotingLayer(voters, step_mode="m"), self.place, None)
+        self.layers[-1].outputs = groups
+
+    def _append_last(self, module: Any, shape: tuple[int, ...] | None) -> None:
+        """A synapse without a neuron, whose sums are the net's output: a linear layer."""
+        if not isinstance(module, nn.Linear):
+            outputs = None if shape is None else _shape_after(module, shape)
+            if shape is None or outputs is None:
+                self._refuse_unfinished(module)
+                return
+            if math.prod(shape) * math.prod(outputs) > MOST_WEIGHTS:
+                self._refuse_unfinished(module)
+            module = as_linear(module, shape)
+            self.note("last convolution as a dense layer")
+        if len(shape or ()) > 1:
+            self._append(nn.Flatten(), self.place, None)
+        if self._factor != 1:
+            divided: Any = nn.Linear(module.in_features, module.out_features, device="meta")
+            divided.weight = nn.Parameter(module.weight.detach() / self._factor)
+            divided.bias = None
+            if module.bias is not None:
+                divided.bias = nn.Parameter(module.bias.detach() / self._factor)
+            module = divided
+        self._append(module, self.place, None)
+
+    def _reduce(self) -> bool:
+        """Make what waits one layer, if it can be; whether a Flatten is left over at its end."""
+        stack: list[Waiting] = []
+        for waiting in self._waiting:
+            self.place, here = waiting.place, self.place
+            stack.append(waiting)
+            if isinstance(waiting.module, nn.Linear):
+                stack = [self._into_linear(stack)]
+            while len(stack) > 1:
+                first, second = stack[-2:]
+                merge = MERGES.get((type(first.module), type(second.module)))
+                if merge is None:
+                    break
+                merged = merge(first.module, second.module, first.shape)
+                place = second.place if isinstance(second.module, SYNAPSES) else first.place
+                self._note_merge(first, second)
+                stack[-2:] = [Waiting(merged, place, first.shape)]
+            self.place = here
+        flattened = False
+        while stack and isinstance(stack[-1].module, nn.Flatten):
+            stack.pop()
+            flattened = True
+        if len(stack) > 1 and isinstance(stack[0].module, nn.Upsample) and self._spikes:
+            # Spikes that are copied are spikes: a layer of their own.
+            first = stack.pop(0)
+            self._append(first.module, first.place, _forgetful(), first.place)
+        self._waiting = stack
+        return flattened
+
+    def _into_linear(self, stack: list[Waiting]) -> Waiting:
+        """The last one, a linear layer, with all linear layers before it in it."""
+        *before, last = stack
+        flat = [item for item in before if not isinstance(item.module, nn.Flatten)]
+        first_shape = before[0].shape if before else last.shape
+        if not flat:
+            if before:
+                self._append(nn.Flatten(), before[0].place, None)
+            return last
+        shape = first_shape
+        if shape is None and isinstance(flat[0].module, nn.Linear):
+            shape = (flat[0].module.in_features,)
+        if len(before) == len(flat) and shape is not None and len(shape) > 1:
+            raise ConversionError(
+                f"follows {flat[-1].place} without a Flatten between them; put nn.Flatten() before "
+                "it"
+            )
+        if shape is None:
+            raise ConversionError(
+                f"follows {flat[-1].place} without a neuron between, so the shape of its input "
+                "must be known; pass input_shape=(C, H, W)"
+            )
+        assert isinstance(last.module, nn.Linear)
+        merged = into_linear([item.module for item in before], last.module, shape)
+        for item in flat:
+            self._note_merge(item, last)
+        if len(shape) > 1:
+            self._append(nn.Flatten(), before[0].place, None)
+            shape = (math.prod(shape),)
+        return Waiting(merged, last.place, shape)
+
+    def _note_merge(self, first: Waiting, second: Waiting) -> None:
+        self._notes.append(f"{first.place} and {second.place} as one layer")
+
+    def _only_one(self) -> Waiting:
+        """The one layer that waits."""
+        first, *others = self._waiting
+        if others:
+            self.place = others[0].place
+            raise ConversionError(
+                f"follows {first.place} (a {_kind(first.module)}) without a neuron of its own "
+                "between them, and the two make no one layer; put an IFNode or LIFNode between"
+            )
+        return first
+
+    def _standing_alone(self, waiting: Waiting) -> nn.Module:
+        """A layer as the synapse of a block."""
+        module, here = waiting.module, self.place
+        self.place = waiting.place
+        if waiting.alone:
+            raise ConversionError(waiting.alone)
+        if isinstance(module, ChannelAffine):
+            if waiting.shape is not None and len(waiting.shape) != 3:
+                raise ConversionError(
+                    "is a norm without a synapse before it; put it after a Linear or Conv2d"
+                )
+            module = affine_as_conv(module)
+        elif isinstance(module, SumPool2d):
+            module = _fit_pool(module, waiting.shape)
+        elif not isinstance(module, (*SYNAPSES, nn.Upsample)):
+            raise ConversionError(
+                f"is a {_kind(module)} before a neuron without a synapse; put a Linear or Conv2d "
+                "between them"
+            )
+        self.place = here
+        return module
+
+    def _refuse_unfinished(self, module: nn.Module) -> None:
         raise ConversionError(
-            f"is a synapse ({type(self._waiting).__name__}) without a neuron of its own, but each "
-            "slayer layer has one; put an IFNode or LIFNode after it"
+            f"is a synapse ({_kind(module)}) without a neuron of its own, but each slayer layer "
+            "has one; put an IFNode or LIFNode after it (a last Linear may do without)"
         )
 
-    def _append(self, block: Any, layer: Any = None, node: Any = None) -> None:
-        """Add a block and move on to the shape of its output."""
-        if self.shape is not None:
-            if hasattr(block, "infer_shape"):
-                self.shape = block.infer_shape(self.shape)
-            else:
-                self._infer_original(block, layer, node)
-        self.blocks.append(block)
-
-    def _infer_original(self, block: Any, layer: Any, node: Any) -> None:
-        """Tell a block of the original slayer its shape, by way of this library's."""
-        assert self.shape is not None
-        if node is not None:
-            self.shape = block_of(layer, node).infer_shape(self.shape)
-            block.neuron.shape = torch.Size(self.shape)
-        elif hasattr(block, "input_shape"):
-            block.input_shape = torch.Size(self.shape)
-        else:
-            flatten = native_slayer.block.cuba.Flatten()
-            self.shape = flatten.infer_shape(self.shape)
-            block.shape = flatten.shape
-
-    def _merge_pool(self, pool: SumPool2d, layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-        """One layer for a pooling without a neuron and the layer after it."""
-        if self._flatten_waits:
-            if not isinstance(layer, nn.Linear):
-                raise ConversionError("expected a Linear after a Flatten")
-            merged = pool_into_linear(pool, layer, self.shape)
-            self._waiting, self._flatten_waits = None, False
-            self.flatten()
-            return merged
-        if not isinstance(layer, nn.Conv2d):
+    def _require_spikes(self) -> None:
+        if self._ended:
             raise ConversionError(
-                "follows a pooling without a Flatten between them; put nn.Flatten() before it"
+                f"comes after {self._ended}, which gives means, not spikes; end the net there"
             )
-        return pool_into_conv(pool, layer, self.shape)
 
-    def _fit_pool(self, pool: SumPool2d) -> nn.Module:
-        """The pooling itself where slayer's Pool is equal to it, else the same as a convolution."""
-        if pool.tiles:
-            cut_off = self.shape is not None and any(
-                size % k for size, k in zip(self.shape[1:], pool.kernel_size, strict=False)
-            )
-            if pool.ceil_mode or not cut_off:
-                return pool
-        return pool_as_conv(pool, self.shape)
-
-    def _warn_of_clipping(self, layer: nn.Module, scale: int) -> None:
-        weight = getattr(layer, "weight", None)
-        if weight is None:
+    def _require_input(self, synapse: Any) -> None:
+        """Refuse a synapse that does not fit the shape of the signal."""
+        shape = self.shape
+        if shape is None:
             return
-        low, high = WEIGHT_MIN / scale, WEIGHT_MAX / scale
-        clipped = int(((weight < low) | (weight > high)).sum())
-        if clipped:
-            warnings.warn(
-                f"{self._waiting_place}: {clipped} of {weight.numel()} weights lie outside the "
-                f"8-bit range [{low}, {high}] and are clipped to it; scale weights and threshold "
-                "down together",
-                stacklevel=4,
+        if isinstance(synapse, nn.Linear):
+            if tuple(shape) != (synapse.in_features,):
+                raise ConversionError(
+                    f"expected an input of {synapse.in_features} neurons, found shape {shape}; "
+                    "check the layer before it (a Flatten may be missing)"
+                )
+        elif len(shape) != 3 or shape[0] != synapse.in_channels:
+            raise ConversionError(
+                f"expected an input of shape ({synapse.in_channels}, H, W), found {shape}; check "
+                "the layer before it"
             )
+        elif _shape_after(synapse, shape) is None:
+            raise ConversionError(
+                f"a kernel of {tuple(synapse.kernel_size)} leaves nothing of an input of shape "
+                f"{shape}; use a smaller kernel or more padding"
+            )
+
+    def _channels(self) -> int | None:
+        """Channels of the signal here."""
+        if self.shape is not None:
+            return self.shape[0] if len(self.shape) == 1 else None
+        if self._waiting:
+            last = self._waiting[-1].module
+        else:
+            last = self.layers[-1].synapse if self.layers else nn.Identity()
+        return last.out_features if isinstance(last, nn.Linear) else None
+
+
+def _forgetful() -> CubaLIFNode:
+    """A neuron that fires where a spike comes in, and forgets it at once."""
+    return CubaLIFNode(1.0, 1.0, v_threshold=0.5, step_mode="m")
+
+
+def _larger(node: Any, factor: float) -> nn.Module:
+    """A neuron with a threshold that is larger by a factor; the neuron itself for a factor of 1."""
+    if factor == 1:
+        return node
+    made = _copied(node)
+    made.v_threshold = node.v_threshold * factor
+    if isinstance(node, CubaLIFNode) and node.norm is not None:
+        raise ConversionError(
+            "has a norm, but the pooling before it sums where the net averages, which the norm "
+            "would see; use a SumPool2d, or a neuron without a norm"
+        )
+    return made
+
+
+def _plain(synapse: Any) -> Any:
+    """torch's own layer with the same weight and bias, whatever step mode the given one has."""
+    if isinstance(synapse, nn.Linear):
+        made: Any = nn.Linear(1, 1, device="meta")
+        names: tuple[str, ...] = ("in_features", "out_features")
+    else:
+        kind = nn.ConvTranspose2d if isinstance(synapse, nn.ConvTranspose2d) else nn.Conv2d
+        made = kind(1, 1, 1, device="meta")
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
+        if kind is nn.ConvTranspose2d:
+            made.output_padding, made.padding = synapse.output_padding, synapse.padding
+        else:
+            made.padding = conv_padding(synapse)
+            made._reversed_padding_repeated_twice = [0] * 4  # only for modes other than zeros
+    for name in names:
+        setattr(made, name, getattr(synapse, name))
+    made.weight, made.bias = synapse.weight, synapse.bias
+    return made.train(synapse.training)
+
+
+def _copied(module: Any) -> Any:
+    """A copy of a module that shares its tensors, but not the dicts that hold them."""
+    made = module.__class__.__new__(module.__class__)
+    made.__dict__.update(module.__dict__)
+    for name in ("_parameters", "_buffers", "_modules", "_memories", "_memories_rv"):
+        if name in module.__dict__:
+            made.__dict__[name] = dict(module.__dict__[name])
+    return made
+
+
+def _kind(module: nn.Module) -> str:
+    return "BatchNorm" if isinstance(module, ChannelAffine) else type(module).__name__
+
+
+def _is_global(pool: SumPool2d, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and pool.kernel_size == shape[1:] and not any(pool.padding)
+
+
+def _fit_pool(pool: SumPool2d, shape: tuple[int, ...] | None) -> nn.Module:
+    """The pooling itself where slayer's Pool is equal to it, else the same as a convolution."""
+    if pool.tiles:
+        cut_off = shape is not None and any(
+            size % k for size, k in zip(shape[1:], pool.kernel_size, strict=False)
+        )
+        if pool.ceil_mode or not cut_off:
+            return pool
+    return pool_as_conv(pool, shape)
+
+
+def _shape_after(module: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape ``[C, *]`` of a module's output, found without computing it; None if there is none."""
+    if isinstance(module, nn.Flatten):
+        return (math.prod(shape),)
+    held = (*module.named_parameters(), *module.named_buffers())
+    state = {name: torch.empty_like(value, device="meta") for name, value in held}
+    x = torch.empty(1, *shape, device="meta")
+    if state:
+        x = x.to(next(iter(state.values())).dtype)
+    try:
+        output = torch.func.functional_call(module, state, (x,))
+    except (RuntimeError, ValueError, IndexError):
+        return None
+    return tuple(output.shape[1:]) if output.numel() else None

@@ -1,17 +1,23 @@
-"""From a SpikingJelly net to slayer blocks."""
+"""From a SpikingJelly net to slayer blocks: rewritten first, in floats, then rounded to 8 bits."""
 
+import copy
 import operator
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import torch.nn as nn
+from spikingjelly.activation_based import layer
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
-from .chain import Chain
-from .rules import is_container, rule_of
+from . import neuron_rules as neuron_rules  # registers the rules of neurons
+from .build import build_blocks
+from .chain import ENCODINGS, Chain
+from .rules import rule_of
+from .trace import leaves
 
-__all__ = ["to_slayer"]
+__all__ = ["rewrite", "to_slayer"]
 
 
 def to_slayer(
@@ -49,28 +55,78 @@ def to_slayer(
     UserWarning
         If weights lie outside the 8-bit range and are clipped.
     """
-    chain = Chain(_checked_shape(input_shape), slayer, delay_shift)
-    for place, module in _leaves(net, ""):
+    chain = rewritten(net, input_shape, None)
+    return nn.Sequential(*build_blocks(chain.layers, chain.input_shape, delay_shift, slayer))
+
+
+def rewrite(
+    net: nn.Module | list | tuple,
+    input_shape: tuple[int, ...] | None = None,
+    encoding: str | None = None,
+) -> nn.Sequential:
+    """Rewrite a SpikingJelly net, exactly and in floats, as one that slayer's blocks can be.
+
+    It gives the spikes of the net in evaluation, but for the rounding of floats: BatchNorm is
+    folded, poolings are merged, neurons neither decay their input nor reset to other than 0. This
+    is what :func:`to_slayer` rounds to 8 bits.
+
+    Args:
+        net, input_shape, encoding: As in :func:`to_slayer`. With ``"direct"`` the encoder is
+            the first layer here; with ``"graded"`` the first threshold is 255 times larger.
+
+    Returns:
+        A multi-step net of copies, for inputs ``[T, N, *]``; a synapse, then its neuron, ...
+
+    Raises:
+        ConversionError: If a part can't be rewritten; it names the part's path in the net.
+    """
+    chain = rewritten(net, input_shape, encoding)
+    modules: list[nn.Module] = []
+    dtype = next((p.dtype for p in _parameters(net) if p.is_floating_point()), torch.float32)
+    for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
+        synapse = copy.deepcopy(part.synapse).to(dtype)
+        if isinstance(synapse, layer.VotingLayer):
+            modules.append(synapse)
+        else:
+            modules.append(layer.SeqToANNContainer(synapse))
+        if part.neuron is not None:
+            node: Any = _fresh(part.neuron)
+            node.step_mode = "m"
+            modules.append(node)
+    return nn.Sequential(*modules)
+
+
+def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
+    """The chain of a net's layers, rewritten."""
+    if encoding is not None and encoding not in ENCODINGS:
+        raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
+    chain = Chain(_checked_shape(input_shape), encoding)
+    for place, module in leaves(net):
         chain.place = f"{place or 'net'} ({type(module).__name__})"
         try:
             rule_of(module)(module, chain)
         except BridgeError as error:
             raise ConversionError(f"{chain.place}: {error}") from error
     try:
-        return nn.Sequential(*chain.finish())
+        chain.finish()
     except BridgeError as error:
         raise ConversionError(f"{chain.place}: {error}") from error
+    return chain
 
 
-def _leaves(module: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The modules in order, with their paths, containers opened."""
-    if not is_container(module):
-        yield path, module
-        return
-    # Not named_children(): it leaves out a module that stands in the net a second time.
-    children = module._modules.items() if isinstance(module, nn.Module) else enumerate(module)
-    for name, child in children:
-        yield from _leaves(child, f"{path}.{name}" if path else str(name))
+def _parameters(net: Any) -> Iterator[torch.Tensor]:
+    if isinstance(net, list | tuple):
+        for part in net:
+            yield from _parameters(part)
+    else:
+        yield from net.parameters()
+
+
+def _fresh(node: Any) -> nn.Module:
+    """A copy of a neuron without the state of a run."""
+    made = copy.copy(node)
+    made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv)}
+    return copy.deepcopy(made)
 
 
 def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -80,8 +136,8 @@ def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
         sizes = tuple(operator.index(size) for size in shape)
     except TypeError:
         sizes = ()
-    if len(sizes) not in (1, 3) or min(sizes) < 1:
+    if len(sizes) not in (1, 2, 3) or min(sizes) < 1:
         raise ConversionError(
-            f"input_shape: expected (C, H, W) or (C,) of positive integers, found {shape!r}"
+            f"input_shape: expected (C, H, W), (C, L) or (C,) of positive integers, found {shape!r}"
         )
     return sizes

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 import torch.nn as nn
+from torch import Tensor
 
-__all__ = ["FloatLayer"]
+__all__ = ["ChannelAffine", "FloatLayer"]
 
 
 @dataclass
@@ -19,9 +20,30 @@ class FloatLayer:
         neuron: An IFNode or LIFNode with ``v_reset=0`` and ``decay_input=False``, or a CubaLIFNode.
             None: the last synapse of a net, whose sums are its output.
         rewrites: What was rewritten to come here, a phrase for each.
+        neuron_place: The neuron's path in the net, and its type.
+        outputs: The number of groups that a VotingLayer averages.
     """
 
     place: str
     synapse: nn.Module
     neuron: nn.Module | None
     rewrites: list[str] = field(default_factory=list)
+    neuron_place: str = ""
+    outputs: int = 0
+
+
+class ChannelAffine(nn.Module):
+    """``scale x + shift`` with numbers ``[C]``, on ``[N, C, *]``: a BatchNorm in evaluation."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape, ``[N, C, *]``."""
+        spread = -1, *[1] * (x.dim() - 2)
+        return self.scale.to(x).reshape(spread) * x + self.shift.to(x).reshape(spread)

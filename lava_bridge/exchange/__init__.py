@@ -1,11 +1,14 @@
 """The exchange between the two frameworks, with the names of SpikingJelly's ``lava_exchange``.
 
+``AsSpikingJelly`` and ``AsSlayer`` are this library's own.
+
 ``lava_bridge.exchange.X`` is ``spikingjelly.activation_based.lava_exchange.X``. SpikingJelly's
 tensors are ``[N, *]`` (single-step) or ``[T, N, *]`` (multi-step), slayer's ``[N, *, T]``.
 """
 
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..quantize import quantize_8bit, right_shift_to_zero, step_quantize, step_quantize_atgf
+from .adapters import AsSlayer, AsSpikingJelly
 from .container import BlockContainer
 from .cuba_lif import BatchNorm2d, CubaLIFNode
 from .pool import SumPool2d
@@ -27,6 +30,8 @@ from .to_lava import (
 quantize_8b = quantize_8bit
 
 __all__ = [
+    "AsSlayer",
+    "AsSpikingJelly",
     "BatchNorm2d",
     "BlockContainer",
     "CubaLIFNode",

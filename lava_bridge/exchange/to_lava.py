@@ -225,8 +225,6 @@ def check_synapse(layer: nn.Module) -> None:
             "computes its weight in a hook (weight norm, pruning), so it may be out of date; make "
             "it permanent with remove_weight_norm or prune.remove"
         )
-    if getattr(layer, "bias", None) is not None:
-        raise ConversionError("has a bias, which slayer's synapses have not; train with bias=False")
     padding_mode = getattr(layer, "padding_mode", "zeros")
     if padding_mode != "zeros":
         raise ConversionError(
@@ -348,6 +346,7 @@ def block_of(
     delay_shift: bool = False,
     threshold_factor: float = 1,
     slayer: Any = native_slayer,
+    weight_factor: float = 1,
 ) -> Any:
     """The slayer block of a synapse and a neuron of SpikingJelly.
 

@@ -64,6 +64,11 @@ class Stateful(LazyChannels):
         for name, state in states.items():
             setattr(self, name, state.detach().clone())
 
+    def forget(self) -> None:
+        """Start the next forward afresh, from the states that :meth:`add_state` was given."""
+        for name, start in self._starts.items():
+            setattr(self, name, getattr(self, name).new_full((1,), start))
+
     def prepare(self, input: Tensor) -> None:
         """Check ``[N, C, *, T]`` against the layer's shape, and bring the states to that shape.
 

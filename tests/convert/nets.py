@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from hypothesis import strategies as st
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor
 
 from lava_bridge.exchange import CubaLIFNode, quantize_8bit
@@ -140,3 +140,17 @@ def spikes(*shape: int, rate: float = 0.4, seed: int = 0) -> Tensor:
     """Random spikes, 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(*shape, generator=generator) < rate).float()
+
+
+def described(found) -> list[str]:
+    return [repr(module) for _, module in found]
+
+
+def run(found, x, step_mode: str = "s"):
+    """What the modules compute in order; those of torch.nn take a batch of all steps."""
+    for _, module in found:
+        if step_mode == "m" and getattr(module, "step_mode", "s") == "s":
+            x = functional.seq_to_ann_forward(x, module)
+        else:
+            x = module(x)
+    return x

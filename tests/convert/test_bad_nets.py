@@ -33,28 +33,43 @@ def out_of_range_decay() -> CubaLIFNode:
     return node
 
 
+def started_at(reset: float) -> neuron.IFNode:
+    node = IF()
+    node.v_reset = reset
+    return node
+
+
+def shifted_norm(features: int, mean: float = 1.0, kind: type = nn.BatchNorm2d) -> nn.Module:
+    norm = kind(features)
+    norm.running_mean.fill_(mean)
+    return norm
+
+
 # What is wrong, the input shape, and what the message must name: place, finding and cure.
 BAD_NETS = {
-    "bias": (lambda: [nn.Linear(4, 3), IF()], (4,), ["0 (Linear)", "bias", "bias=False"]),
-    "conv bias": (
-        lambda: [nn.Sequential(nn.Conv2d(1, 2, 3), IF())],
-        (1, 8, 8),
-        ["0.0 (Conv2d)", "bias"],
-    ),
-    "v_reset": (
-        lambda: [linear(), IF(v_reset=0.5)],
+    "bias that the current's decay would change": (
+        lambda: [nn.Linear(4, 3), CubaLIFNode(0.5, 0.5)],
         (4,),
-        ["1 (IFNode)", "v_reset=0.5", "v_reset=0."],
+        ["1 (CubaLIFNode)", "bias", "decay"],
+    ),
+    "reset above the threshold": (
+        lambda: [linear(), IF(v_reset=1.5)],
+        (4,),
+        ["1 (IFNode)", "v_reset=1.5", "v_reset=0."],
+    ),
+    "start other than the reset": (
+        lambda: (
+            [linear(), neuron.SimpleLIFNode(2.0, True, v_reset=0.5)]
+            if hasattr(neuron, "SimpleLIFNode")
+            else [linear(), started_at(0.5)]
+        ),
+        (4,),
+        ["1 (", "begins at 0", "v_reset=0.5"],
     ),
     "soft reset": (
         lambda: [linear(), IF(v_reset=None)],
         (4,),
         ["1 (IFNode)", "soft reset", "v_reset=0."],
-    ),
-    "decay_input": (
-        lambda: [linear(), neuron.LIFNode()],
-        (4,),
-        ["1 (LIFNode)", "decay_input=True", "decay_input=False"],
     ),
     "flatten": (
         lambda: [nn.Flatten(2), linear(), IF()],
@@ -68,29 +83,99 @@ BAD_NETS = {
     ),
     "two neurons": (lambda: [linear(), IF(), IF()], (4,), ["2 (IFNode)", "no synapse before it"]),
     "synapse without a neuron": (
-        lambda: [linear(), linear(3, 2), IF()],
-        (4,),
-        ["0 (Linear)", "without a neuron", "IFNode"],
+        lambda: [nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, padding=1), IF()],
+        (1, 8, 8),
+        ["1 (Conv2d)", "follows 0 (Conv2d)", "IFNode"],
     ),
-    "synapse without a neuron at the end": (
-        lambda: [linear(), IF(), linear(3, 2)],
+    "convolution without a neuron at the end": (
+        lambda: [nn.Conv2d(1, 2, 3)],
+        None,
+        ["0 (Conv2d)", "without a neuron"],
+    ),
+    "largest of sums": (
+        lambda: [nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), IF()],
+        (1, 8, 8),
+        ["1 (MaxPool2d)", "0 (Conv2d)", "after the neuron"],
+    ),
+    "indices": (
+        lambda: [nn.MaxPool2d(2, return_indices=True), linear(), IF()],
+        (1, 8, 8),
+        ["0 (MaxPool2d)", "return_indices=False"],
+    ),
+    "norm without statistics": (
+        lambda: [linear(), nn.BatchNorm1d(3, track_running_stats=False), IF()],
         (4,),
-        ["2 (Linear)", "without a neuron"],
+        ["1 (BatchNorm1d)", "no running statistics"],
+    ),
+    "norm of other features": (
+        lambda: [linear(), nn.BatchNorm1d(4), IF()],
+        (4,),
+        ["1 (BatchNorm1d)", "4 features after a layer of 3"],
+    ),
+    "norm before a padded convolution": (
+        lambda: [shifted_norm(1), nn.Conv2d(1, 2, 3, padding=1), IF()],
+        (1, 8, 8),
+        ["1 (Conv2d)", "after a BatchNorm", "padding=0"],
+    ),
+    "norm of no numbers": (
+        lambda: [linear(), shifted_norm(3, float("nan"), nn.BatchNorm1d), IF()],
+        (4,),
+        ["1 (BatchNorm1d)", "NaN"],
+    ),
+    "bilinear": (
+        lambda: [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(1, 2, 3), IF()],
+        (1, 8, 8),
+        ["0 (Upsample)", "bilinear", "nearest"],
+    ),
+    "upsampling by a fraction": (
+        lambda: [nn.Upsample(scale_factor=1.5), nn.Conv2d(1, 2, 3), IF()],
+        (1, 8, 8),
+        ["0 (Upsample)", "1.5", "whole"],
+    ),
+    "adaptive pooling of an unknown shape": (
+        lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear(), IF()],
+        None,
+        ["0 (AdaptiveAvgPool2d)", "input_shape"],
+    ),
+    "adaptive pooling of uneven windows before a neuron": (
+        lambda: [nn.AdaptiveAvgPool2d(3), IF()],
+        (1, 8, 8),
+        ["0 (AdaptiveAvgPool2d)", "divide"],
+    ),
+    "layers after the mean of votes": (
+        lambda: [linear(), IF(), layer.VotingLayer(3), linear(1, 2), IF()],
+        (4,),
+        ["3 (Linear)", "comes after 2 (VotingLayer)"],
+    ),
+    "votes that don't divide": (
+        lambda: [linear(), IF(), layer.VotingLayer(2)],
+        (4,),
+        ["2 (VotingLayer)", "groups of 2 of 3"],
+    ),
+    "a nonlinearity": (
+        lambda: [linear(), nn.ReLU(), IF()],
+        (4,),
+        ["1 (ReLU)", "not linear between neurons"],
+    ),
+    "attention": (
+        lambda: [nn.MultiheadAttention(4, 2), IF()],
+        (4,),
+        ["0 (MultiheadAttention)", "multiplies its inputs"],
     ),
     "unknown type": (
         lambda: [linear(), nn.LayerNorm(3), IF()],
         (4,),
-        ["1 (LayerNorm)", "no rule", "lava_bridge.convert.rule"],
+        ["1 (LayerNorm)", "not linear between neurons", "BatchNorm"],
     ),
     "subclass": (
         lambda: [StandardisedConv2d(1, 2, 3, bias=False), IF()],
         (1, 8, 8),
         ["0 (StandardisedConv2d)", "no rule", "kind of Conv2d"],
     ),
-    "PLIF": (
-        lambda: [linear(), neuron.ParametricLIFNode()],
+    "a type without a rule": (
+        lambda: [linear(), nn.Threshold(1, 0), IF()],
         (4,),
-        ["1 (ParametricLIFNode)", "no rule"],
+        ["1 (Threshold)", "no rule", "lava_bridge.convert.rule"],
     ),
     "NaN": (lambda: [with_weight(float("nan")), IF()], (4,), ["0 (Linear)", "1 weights", "NaN"]),
     "infinite": (lambda: [with_weight(float("inf")), IF()], (4,), ["0 (Linear)", "infinite"]),
@@ -155,8 +240,8 @@ BAD_NETS = {
         (1, 8, 8),
         ["1 (Linear)", "Flatten"],
     ),
-    "overlapping pool without a neuron": (
-        lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, bias=False), IF()],
+    "overlapping pool before a padded convolution": (
+        lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, padding=1, bias=False), IF()],
         (1, 9, 9),
         ["1 (Conv2d)", "overlap"],
     ),
@@ -172,12 +257,12 @@ BAD_NETS = {
     ),
     "ceil_mode": (
         lambda: [nn.AvgPool2d(3, 2, ceil_mode=True), IF()],
-        (1, 9, 9),
+        (1, 10, 10),
         ["0 (AvgPool2d)", "ceil_mode"],
     ),
-    "input shape": (lambda: [linear(), IF()], (4, 4), ["input_shape", "(4, 4)"]),
+    "input shape": (lambda: [linear(), IF()], (1, 1, 2, 2), ["input_shape", "(1, 1, 2, 2)"]),
     "input shape of zero": (lambda: [linear(), IF()], (0,), ["input_shape", "(0,)"]),
-    "no net": (lambda: linear(), (4,), ["net (Linear)", "without a neuron"]),
+    "no net": (lambda: nn.AvgPool2d(2), (1, 4, 4), ["net (AvgPool2d)", "without a neuron"]),
 }
 
 

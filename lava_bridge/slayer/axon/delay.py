@@ -26,12 +26,16 @@ class Delay(LazyChannels):
 
     The parameter ``delay`` holds them, ``[C]``, in the unit of ``sampling_time``, the time of one
     step. ``grad_scale`` is a factor on their gradient; ``init`` says whether they are drawn or
-    loaded (before, ``delay`` is a zero).
+    loaded (before, ``delay`` is a zero). With ``persistent_state`` (slayer has it for neurons only)
+    the input's last steps, which wait in ``past``, come first in the next forward of the same
+    batch size; they get no gradient.
 
     Source: ``lava.lib.dl.slayer.axon.Delay``.
     """
 
     lazy_channels = ("delay",)
+    persistent_state = False
+    past: Tensor | None = None
 
     def __init__(
         self, sampling_time: float = 1, max_delay: float | None = None, grad_scale: float = 1
@@ -64,7 +68,21 @@ class Delay(LazyChannels):
         self.draw(input.shape[1])
         self.clamp()
         per_channel = self.delay.reshape(-1, *[1] * (input.dim() - 3))
-        return shift_channels(input, per_channel, self.sampling_time, self.grad_scale)
+        shifting = per_channel, self.sampling_time, self.grad_scale
+        if not self.persistent_state:
+            return shift_channels(input, *shifting)
+        steps = input.shape[-1]
+        if self.past is not None and self.past.shape[:-1] == input.shape[:-1]:
+            input = torch.cat([self.past, input], dim=-1)
+        # Not the longest delay of now: an optimizer's step may make it longer.
+        most = self.delay.max().item() if self.max_delay is None else self.max_delay
+        first = max(input.shape[-1] - int(most / self.sampling_time), 0)
+        self.past = input[..., first:].detach().clone()
+        return shift_channels(input, *shifting)[..., -steps:]
+
+    def forget(self) -> None:
+        """Let go of the steps that wait for the next forward."""
+        self.past = None
 
     def extra_repr(self) -> str:
         channels = self.delay.shape[0] if self.init else None

@@ -21,11 +21,14 @@ MAX_DELAY = 62
 def step_delay(module: Any, x: Tensor) -> Tensor:
     """Delay ``[N, *, T]`` by the one step that spikes take from a layer to the next.
 
-    Where the module's neuron has persistent state, the last step waits in ``module.delay_buffer``
-    for the next forward of the same batch size.
+    Where the module or its neuron has persistent state, the last step waits in
+    ``module.delay_buffer`` for the next forward of the same batch size.
     """
     waiting = getattr(module, "delay_buffer", None)
-    persistent = getattr(getattr(module, "neuron", None), "persistent_state", False)
+    persistent = any(
+        getattr(part, "persistent_state", False)
+        for part in (module, getattr(module, "neuron", None))
+    )
     shifted = shift(x, 1)
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
         shifted[..., 0] = waiting
@@ -38,6 +41,9 @@ class Block(torch.nn.Module):
 
     # Whether the output is spikes, so that they can be counted.
     gives_spikes = True
+    # Whether the step of delay_shift waits for the next forward, also where no neuron has state.
+    persistent_state = False
+    delay_buffer: Tensor | None = None
     # From the family that is mixed in.
     neuron_class: Any
     synapse_types: Any
@@ -73,6 +79,10 @@ class Block(torch.nn.Module):
         A BridgeError is raised if the block's shape is not known, or its weights have no quantiser.
         """
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Let go of what waits for the next forward; the neuron has a ``forget`` of its own."""
+        self.delay_buffer = None
 
     def _counted(self, x: Tensor) -> Any:
         """``x``; with ``count_log`` the pair of ``x`` and the rate of its events."""

@@ -26,6 +26,10 @@ class _FedBack(DenseFields):
     # Whether slayer's buffer of that name takes the shape of the batch, or stays at one element.
     saves_batch: bool
 
+    def forget(self) -> None:
+        super().forget()
+        self.spike_state = self.spike_state.new_zeros(1)
+
     def _recur(self, z: Any, feedback: Callable[[Tensor], list[Tensor]]) -> Tensor:
         x = recur(self.neuron, z, self.spike_state, feedback)
         self.spike_state = x[..., -1].detach()

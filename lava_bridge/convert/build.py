@@ -1,0 +1,122 @@
+"""From rewritten layers, in floats, to slayer blocks with weights of 8 bits."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from spikingjelly.activation_based import layer
+
+from .. import slayer as native_slayer
+from ..errors import BridgeError, ConversionError
+from ..exchange.cuba_lif import CubaLIFNode
+from ..exchange.to_lava import block_of
+from ..quantize import WEIGHT_MAX, WEIGHT_MIN
+from .layers import FloatLayer
+
+__all__ = ["build_blocks"]
+
+# Below so many of the 256 levels of 8 bits, rounding leaves little of a layer's weights.
+FEW_LEVELS = 16
+
+
+def build_blocks(
+    layers: Sequence[FloatLayer],
+    input_shape: tuple[int, ...] | None,
+    delay_shift: bool = False,
+    slayer: Any = native_slayer,
+    factors: Sequence[float] | None = None,
+) -> list[nn.Module]:
+    """The slayer blocks of rewritten layers, an Input block first if the shape is known.
+
+    Args:
+        layers: The layers, in order.
+        input_shape: Shape ``[C, *]`` of what the first layer takes.
+        delay_shift: Whether each block delays its spikes by one step.
+        slayer: This library's or the original's.
+        factors: By what weight, bias and threshold of each layer are multiplied before they are
+            rounded. None: by 1, with a warning where that leaves few of the 256 levels.
+
+    Raises:
+        ConversionError: If slayer has no such block; it names the layer or its neuron.
+    """
+    blocks: list[nn.Module] = []
+    shape = input_shape
+    if shape is not None:
+        blocks.append(slayer.block.cuba.Input(delay_shift=False))
+        shape = _told(blocks[0], shape, None)
+    for i, float_layer in enumerate(layers):
+        factor = 1.0 if factors is None else factors[i]
+        try:
+            block = _block(float_layer, delay_shift, slayer, factor)
+        except BridgeError as error:
+            raise ConversionError(
+                f"{float_layer.neuron_place or float_layer.place}: {error}"
+            ) from error
+        _warn_of_rounding(float_layer, factor, calibrated=factors is not None)
+        if shape is not None:
+            try:
+                shape = _told(block, shape, float_layer)
+            except BridgeError as error:
+                raise ConversionError(f"{float_layer.place}: {error}") from error
+        blocks.append(block)
+    return blocks
+
+
+def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: float) -> Any:
+    synapse: Any = float_layer.synapse
+    node: Any = float_layer.neuron
+    if isinstance(synapse, nn.Flatten):
+        return slayer.block.cuba.Flatten()
+    if isinstance(synapse, layer.VotingLayer):
+        return slayer.block.cuba.Average(float_layer.outputs)
+    options: Any = {"delay_shift": delay_shift, "weight_factor": factor, "slayer": slayer}
+    return block_of(synapse, node, **options)
+
+
+def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) -> tuple[int, ...]:
+    """Tell a block the shape of its input, the original's by way of this library's; its output."""
+    if hasattr(block, "infer_shape"):
+        return block.infer_shape(shape)
+    if float_layer is None:
+        block.input_shape = torch.Size(shape)
+        return shape
+    own = _block(float_layer, False, native_slayer, 1.0)
+    reached: tuple[int, ...] = own.infer_shape(shape)
+    if hasattr(block, "neuron") and block.neuron is not None:
+        block.neuron.shape = torch.Size(reached)
+    elif hasattr(block, "shape"):
+        block.shape = own.shape
+    return reached
+
+
+def _scale(node: Any) -> int:
+    return getattr(node, "scale", getattr(node, "lava_s_cale", 1 << 6))
+
+
+def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) -> None:
+    """Say where 8 bits lose more of the weights than they should."""
+    weight = getattr(float_layer.synapse, "weight", None)
+    if weight is None or not weight.numel() or calibrated:
+        return  # calibration chose what to clip
+    scale = _scale(float_layer.neuron)
+    low, high = WEIGHT_MIN / scale, WEIGHT_MAX / scale
+    least, most = (x.item() for x in torch.aminmax(weight.detach()))
+    if least < low or most > high:
+        clipped = int((weight < low).sum()) + int((weight > high).sum())
+        warnings.warn(
+            f"{float_layer.place}: {clipped} of {weight.numel()} weights lie outside the 8-bit "
+            f"range [{low}, {high}] and are clipped to it; scale weights and threshold down "
+            "together, or let to_slayer(..., calibrate='weights') do it",
+            stacklevel=4,
+        )
+    levels = round((most - least) * scale / 2) + 1
+    trained_so = isinstance(float_layer.neuron, CubaLIFNode)
+    if levels < FEW_LEVELS <= weight.numel() and not trained_so:
+        warnings.warn(
+            f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "
+            f"{levels} of the 256 levels of 8 bits; to_slayer(..., calibrate='weights') gives the "
+            "layer all of them",
+            stacklevel=4,
+        )

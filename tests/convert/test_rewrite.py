@@ -1,0 +1,30 @@
+"""A net against what it is rewritten to, both in SpikingJelly's floats of 64 bits."""
+
+import copy
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lava_bridge.convert import rewrite
+
+from .nets import spikes
+from .random_nets import nets, run
+
+
+def run_of(net, x):
+    made = copy.deepcopy(net).double().eval()
+    return run(made, x.double())
+
+
+@settings(max_examples=150)
+@given(drawn=nets(), steps=st.integers(1, 7), batch=st.integers(1, 3), seed=st.integers(0, 99))
+def test_every_spike_is_the_same_before_and_after_the_rewrites(drawn, steps, batch, seed):
+    net, shape = drawn
+    x = spikes(steps, batch, *shape, seed=seed)
+    before, seen_before = run_of(net, x)
+    after, seen_after = run_of(rewrite(net.double(), shape), x)
+    assert len(seen_before) == len(seen_after)
+    for ours, truth in zip(seen_after, seen_before, strict=True):
+        assert torch.equal(ours.reshape(truth.shape), truth)
+    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
