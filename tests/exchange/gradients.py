@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lava_bridge.quantize import threshold_eps
+
 from .strategies import sequence
 
 
@@ -69,7 +71,8 @@ class PlainNode(torch.nn.Module):
         self.current_decay = torch.nn.Parameter(4096 * current_decay)
         self.voltage_decay = torch.nn.Parameter(4096 * voltage_decay)
         self.scale = 64 * scale
-        self.threshold = int(v_threshold * scale) / scale + 0.01 / self.scale
+        threshold = int(v_threshold * scale) / scale
+        self.threshold = threshold + threshold_eps(threshold, self.scale)
         self.surrogate_function, self.detach_reset = surrogate_function, detach_reset
         self.norm = norm
 
