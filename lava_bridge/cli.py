@@ -413,7 +413,7 @@ def _build(factory: str, weights: str | None) -> "nn.Module":
     """The net of MODULE:FACTORY, with weights from a file."""
     import torch
 
-    from .verify import as_module
+    from .sides import as_module
 
     build = _factory(factory)
     try:

@@ -7,55 +7,21 @@ Two kinds of claim, never mixed:
 - *drift*: one side is a float net. The difference is measured and shown, never called equivalence.
 """
 
-import copy
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn as nn
-from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
 from .distributed import agreed, gathered, require_group, share_of
-from .encoder import Encoder, split_encoder
 from .errors import BridgeError
-from .exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
-from .exchange.encoder import EncoderNode
-from .hdf5 import load_hdf5
-from .layout import NXT_to_TNX, TNX_to_NXT
-from .netx import Network
+from .layout import TNX_to_NXT
 from .netx.network import as_dense
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
-from .slayer.neuron.base import STATE_OVER_WEIGHT
+from .sides import LayerOutput, Side, side_of
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
-
-# The layer of an encoder's neurons.
-ENCODER = "encoder"
-_ADAPTERS = AsSlayer, AsSpikingJelly
-
-
-class LayerOutput(NamedTuple):
-    """What a layer with neurons gave.
-
-    Attributes:
-        name: The layer.
-        delay: Steps that its spikes come later.
-        spikes: ``[N, *, T]``; of a layer that never fires (an Affine block) the voltages, as the
-            chip's integers.
-        beyond: Where its states left the chip's 24 bits, likewise; None: it has no such limits.
-        is_voltage: Whether these are voltages.
-    """
-
-    name: str
-    delay: int
-    spikes: Tensor
-    beyond: Tensor | None = None
-    is_voltage: bool = False
 
 
 def check_equivalence(
@@ -70,7 +36,7 @@ def check_equivalence(
     """Run two nets on ``x`` and compare the spikes of every layer that has neurons.
 
     Of a layer that never fires, an Affine block's, the voltages are compared. A float SpikingJelly
-    net has no such layer: it is left out there.
+    net has no such layer, nor such as stand for its MaxPool2d or Upsample: they are left out there.
 
     The nets run from a fresh state, in evaluation mode and without gradients, and are left as they
     were. Where a side delays its spikes by a step a layer, as the chip does, its spikes are
@@ -103,7 +69,7 @@ def check_equivalence(
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
     shape = tuple(x_nxt.shape[1:-1])
-    side_a, side_b = (_side(net, letter, integers, shape) for net, letter in ((a, "a"), (b, "b")))
+    side_a, side_b = (side_of(net, letter, integers, shape) for net, letter in ((a, "a"), (b, "b")))
     comparisons: list[LayerComparison] = []
     starts = range(0, x_nxt.shape[0], batch_size)
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
@@ -111,8 +77,8 @@ def check_equivalence(
             batch = x_nxt[start : start + batch_size]
             outputs_a, outputs_b = side_a.run(batch), side_b.run(batch)
             if not (side_a.quantised and side_b.quantised):
-                outputs_a, outputs_b = _without_sums(outputs_a), _without_sums(outputs_b)
-            _match_layers(side_a, outputs_a, side_b, outputs_b)
+                outputs_a, outputs_b = _of_float_nets(outputs_a, outputs_b)
+            outputs_b = _matched(side_a, outputs_a, side_b, outputs_b)
             if not comparisons:
                 comparisons = [
                     LayerComparison(a.name, b.name, tuple(a.spikes.shape[1:-1]))
@@ -195,277 +161,37 @@ def _as_nxt(x: Tensor | np.ndarray, layout: str) -> Tensor:
     return TNX_to_NXT(x) if layout == "TNX" else x
 
 
-class _Side:
-    """One of the two nets."""
-
-    def __init__(self, name: str, quantised: bool, run: Callable[[Tensor], Any]) -> None:
-        self.name = name
-        self.quantised = quantised
-        self._run = run
-
-    def run(self, x: Tensor) -> list[LayerOutput]:
-        try:
-            return self._run(x)
-        except BridgeError as error:
-            raise BridgeError(f"{self.name}: {error}") from error
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BridgeError(
-                f"{self.name}: can't be run on an input of shape {tuple(x.shape)} (NXT): {reason}"
-            ) from error
+def _of_float_nets(
+    outputs_a: list[LayerOutput], outputs_b: list[LayerOutput]
+) -> tuple[list[LayerOutput], list[LayerOutput]]:
+    """The layers that a float net can be compared in: those that spike, and that both have."""
+    sides = [[o for o in outputs if not o.is_voltage] for outputs in (outputs_a, outputs_b)]
+    few = min(map(len, sides))
+    a, b = ([o for o in s if not o.forgets] if len(s) > few else s for s in sides)
+    return a, b
 
 
-def _side(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> _Side:
-    if isinstance(net, str | os.PathLike):
-        if integers:
-            # A file that does not have the input's shape takes that of this input, as blocks do.
-            whc = None if len(shape) == 2 else shape[::-1]
-            return _integer_side(Network(net, aligned=True, input_shape=whc))
-        return _slayer_side(os.fspath(net), load_hdf5(net))
-    if isinstance(net, Network):
-        return _integer_side(net)
-    for part in net if isinstance(net, list | tuple) else [net]:
-        if isinstance(part, nn.Module) and any(isinstance(m, _ADAPTERS) for m in part.modules()):
-            raise BridgeError(
-                f"{letter}: a net of both frameworks has layers of two kinds, and only one kind "
-                "would be compared; check its parts: what its adapters hold, and the rest"
-            )
-    if hasattr(net, "export_hdf5"):
-        net = [net]
-    if isinstance(net, list | tuple | nn.Sequential) and any(
-        hasattr(block, "export_hdf5") for block in net
-    ):
-        return _slayer_side(f"{letter} (slayer blocks)", net)
-    net = as_module(net)
-    if isinstance(net, nn.Module) and any(
-        isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
-    ):
-        return _spikingjelly_side(letter, net)
-    raise BridgeError(
-        f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
-        f"{type(net).__name__} without any neuron"
-    )
-
-
-def _dtype(parts: Any, x: Tensor) -> torch.dtype:
-    """The floating dtype that a net computes in; that of ``x`` if it has no parameters."""
-    found = (p.dtype for part in parts for p in part.parameters() if p.is_floating_point())
-    return next(found, x.dtype)
-
-
-def as_module(net: Any) -> Any:
-    """A net that is given as a list or tuple, nested as you like, as an nn.Sequential."""
-    if isinstance(net, list | tuple):
-        return nn.Sequential(*(as_module(part) for part in net))
-    return net
-
-
-def _without_sums(outputs: list[LayerOutput]) -> list[LayerOutput]:
-    """The layers that spike: all that a float net can be compared in."""
-    return [output for output in outputs if not output.is_voltage]
-
-
-def _match_layers(
-    side_a: _Side, outputs_a: list[LayerOutput], side_b: _Side, outputs_b: list[LayerOutput]
-) -> None:
+def _matched(
+    side_a: Side, outputs_a: list[LayerOutput], side_b: Side, outputs_b: list[LayerOutput]
+) -> list[LayerOutput]:
+    """The outputs of b in the shapes of a's, of which some may lack a height of 1."""
     if len(outputs_a) != len(outputs_b):
         raise BridgeError(
             f"{side_a.name} has {len(outputs_a)} layers with neurons, {side_b.name} has "
             f"{len(outputs_b)}; compare nets of the same layers"
         )
+    matched = []
     for a, b in zip(outputs_a, outputs_b, strict=True):
-        if a.spikes.shape != b.spikes.shape:
+        if _without_ones(a) != _without_ones(b):
             raise BridgeError(
                 f"{side_a.name}, layer {a.name} gives {tuple(a.spikes.shape)}, but {side_b.name}, "
                 f"layer {b.name} gives {tuple(b.spikes.shape)} (NXT); compare nets of the same "
                 "layers"
             )
+        matched.append(b._replace(spikes=b.spikes.reshape(a.spikes.shape)))
+    return matched
 
 
-# slayer blocks ----------------------------------------------------------------------------------
-
-
-def _slayer_side(name: str, net: Any) -> _Side:
-    encoder, blocks = split_encoder(net)
-
-    def run(x: Tensor) -> list[LayerOutput]:
-        delay = 0
-        with _untouched(net):
-            x, outputs = _encoded(encoder, x)
-            x = x.to(_dtype(blocks, x))
-            block: Any
-            for i, block in enumerate(blocks):
-                x = block(x)
-                if isinstance(x, tuple):  # count_log: the spikes and their rate
-                    x = x[0]
-                delay += bool(getattr(block, "delay_shift", False))
-                if getattr(block, "neuron", None) is not None:
-                    name, sums = f"{i} {type(block).__name__}", _gives_voltage(block)
-                    spikes = x * block.neuron.s_scale if sums else x
-                    outputs.append(LayerOutput(name, delay, spikes, None, sums))
-        return outputs
-
-    return _Side(name, True, run)
-
-
-def _gives_voltage(block: Any) -> bool:
-    """Whether a block gives its neurons' voltage, as an Affine of integrating neurons does."""
-    integrates = block.neuron.threshold is None and hasattr(block.neuron, "voltage_decay")
-    return integrates and getattr(block, "dynamics", False)
-
-
-def _encoded(encoder: nn.Module | None, x: Tensor) -> tuple[Tensor, list[LayerOutput]]:
-    """What the blocks take, and the spikes of an encoder with neurons as a layer."""
-    x = x if encoder is None else encoder(x)
-    return x, [LayerOutput(ENCODER, 0, x)] if isinstance(encoder, Encoder) else []
-
-
-@contextmanager
-def _untouched(blocks: Any) -> Iterator[None]:
-    """Run blocks in evaluation mode from a fresh state, then put everything back."""
-    modules = list(dict.fromkeys(m for block in blocks for m in block.modules()))
-    saved = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in modules]
-    # Delays and decays per channel are drawn at a first forward: that would be the user's to do.
-    values = [(p, p.data) for m in modules for p in m.parameters(recurse=False)]
-    random = torch.get_rng_state()
-    try:
-        for module in modules:
-            module.__dict__["training"] = False
-            forget = getattr(module, "forget", None)
-            if callable(forget):
-                forget()
-            else:  # of lava-dl, or none of a state
-                module.__dict__.pop("delay_buffer", None)
-                for state in ("current_state", "voltage_state", "spike_state"):
-                    if state in module._buffers:
-                        module._buffers[state] = torch.zeros_like(module._buffers[state])
-        yield
-    finally:
-        for module, attributes, buffers, parameters in saved:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            module._buffers.clear()
-            module._buffers.update(buffers)
-            module._parameters.clear()
-            module._parameters.update(parameters)
-        for parameter, value in values:
-            parameter.data = value
-        torch.set_rng_state(random)
-
-
-# Integers ---------------------------------------------------------------------------------------
-
-
-def _integer_side(net: Network) -> _Side:
-    net = copy.copy(net)  # its state stays as it was
-    encoder, net.encoder = net.encoder, None
-
-    def run(x: Tensor) -> list[LayerOutput]:
-        delay = 0
-        x, outputs = _encoded(encoder, x)
-        layers = net.run(net.encoded(x), traces=True).layers
-        for layer, ran in zip(net.layers, layers, strict=True):
-            delay += layer.steps
-            if layer.neuron is not None:
-                spikes = ran.spike.to(x.dtype) / layer.neuron.spike_scale
-                beyond, sums = ran.traces.get("beyond"), layer.neuron.never_fires
-                if sums:
-                    spikes = ran.traces["voltage"].to(x.dtype)
-                name = f"{layer.name} {layer.kind}"
-                outputs.append(LayerOutput(name, delay, spikes, beyond, sums))
-        return outputs
-
-    return _Side(f"{net.filename} (integers)", True, run)
-
-
-# SpikingJelly -----------------------------------------------------------------------------------
-
-
-def _spikingjelly_side(letter: str, net: nn.Module) -> _Side:
-    modules = dict(net.named_modules())
-    encoders = {m for m in modules.values() if isinstance(m, EncoderNode)}
-    # Of a container without a neuron the sums are compared.
-    sums = [m for m in modules.values() if isinstance(m, BlockContainer) and m.gives_sums]
-    nodes: dict[Any, str] = {
-        m: ENCODER if m in encoders else name
-        for name, m in modules.items()
-        if isinstance(m, neuron.BaseNode)
-        or m in sums
-        or (isinstance(m, EncoderNode) and isinstance(m.encoder, Encoder))
-    }
-    held = {m.neuron for m in modules.values() if isinstance(m, BlockContainer)}
-    quantised = all(
-        node in sums or node in encoders or (isinstance(node, CubaLIFNode) and node in held)
-        for node in nodes
-    )
-    multi_step = any(node.step_mode == "m" for node in nodes)
-
-    def run(x: Tensor) -> list[LayerOutput]:
-        spikes: dict[nn.Module, list[Tensor]] = {}
-
-        def keep(node: Any, inputs: Any, output: Tensor) -> None:
-            output = output.detach()
-            if node in sums:
-                output = output * (node.scale * STATE_OVER_WEIGHT)
-            spikes.setdefault(node, []).append(output)
-
-        hooks = [node.register_forward_hook(keep) for node in nodes]
-        try:
-            with _from_reset(net):
-                x_seq = NXT_to_TNX(x.to(_dtype([net], x)))
-                if multi_step:
-                    net(x_seq)
-                else:
-                    for x_step in x_seq:
-                        net(x_step)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        expected = 1 if multi_step else x.shape[-1]
-        for node, steps in spikes.items():
-            if len(steps) != expected:
-                raise BridgeError(
-                    f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
-                    "use each neuron once, all in the same step mode"
-                )
-        return [
-            LayerOutput(
-                _short(nodes[node]),
-                0,
-                TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)),
-                is_voltage=node in sums,
-            )
-            for node, steps in spikes.items()
-        ]
-
-    kind = "twin of BlockContainers" if quantised else "float SpikingJelly net"
-    return _Side(f"{letter} ({kind})", quantised, run)
-
-
-def _short(name: str) -> str:
-    return name.removesuffix(".neuron")
-
-
-@contextmanager
-def _from_reset(net: nn.Module) -> Iterator[None]:
-    """Run a SpikingJelly net in evaluation mode from its reset state, then put everything back."""
-    modules = list(net.modules())
-    training = [m.training for m in modules]
-    memories = [
-        (m, m.__dict__, dict(m.__dict__)) for m in modules if isinstance(m, base.MemoryModule)
-    ]
-    try:
-        for module in modules:
-            module.training = False
-        for module, attributes, _ in memories:
-            attributes["_memories"] = dict(module._memories_rv)
-            for sequence in ("v_seq", "i_seq"):
-                if sequence in attributes:
-                    attributes[sequence] = None
-        yield
-    finally:
-        for _, attributes, before in memories:
-            attributes.clear()
-            attributes.update(before)
-        for module, mode in zip(modules, training, strict=True):
-            module.training = mode
+def _without_ones(output: LayerOutput) -> list[int]:
+    samples, *shape, steps = output.spikes.shape
+    return [samples, *(size for size in shape if size > 1), steps]

@@ -74,7 +74,9 @@ def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: floa
     # Weights of 1 stay: a factor a hair below 1 is for the threshold, which sums meet exactly.
     name = "weight_factor" if hasattr(synapse, "weight") else "threshold_factor"
     options: Any = {"delay_shift": delay_shift, name: factor, "slayer": slayer}
-    return block_of(synapse, node, **options)
+    block = block_of(synapse, node, scale=float_layer.scale, **options)
+    block.weight_factor = factor
+    return block
 
 
 def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) -> tuple[int, ...]:

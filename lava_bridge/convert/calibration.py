@@ -267,7 +267,10 @@ def _settled(layer: FloatLayer, factor: float) -> float:
 
 
 def _expected_reach(layer: FloatLayer) -> float:
-    """The largest state of one step, if inputs spike at random half of the time."""
+    """The largest state of one step, if inputs spike at random half of the time.
+
+    Below zero nothing resets: there a leak by tau lets the sums of tau steps gather.
+    """
     synapse: Any = layer.synapse
     if _fixed(layer) or not synapse.weight.numel():
         return 0.0
@@ -283,10 +286,12 @@ def _expected_reach(layer: FloatLayer) -> float:
     bias = 0 if synapse.bias is None else synapse.bias
     up, down = (
         torch.minimum((size + sign * total) / 2, (sign * total + DEVIATIONS * spread) / 2)
+        * layer.largest_input
         + sign * bias
         for sign in (1, -1)
     )
-    return max(threshold + max(up.max().item(), 0.0), down.max().item())
+    steps = getattr(layer.neuron, "tau", 1.0)
+    return max(threshold + max(up.max().item(), 0.0), down.max().item() * steps)
 
 
 # The choice ---------------------------------------------------------------------------------------

@@ -163,6 +163,8 @@ class Chain:
             self.input_shape = self.shape
         else:
             self._append(synapse, waiting.place, _larger(node, self._factor), place)
+            if self._encoding == "graded" and not self._spikes:
+                self.layers[-1].largest_input = GRADED_LEVELS
         self._begin(flattened)
 
     def max_pool(self, pool: SumPool2d) -> None:

@@ -17,7 +17,7 @@ __all__ = ["FloatRun", "QuantisedRun", "scale_of"]
 
 def scale_of(layer: FloatLayer) -> int:
     """What a weight of 1 is on the chip."""
-    return getattr(layer.neuron, "scale", getattr(layer.neuron, "lava_s_cale", 1 << 6))
+    return getattr(layer.neuron, "scale", getattr(layer.neuron, "lava_s_cale", layer.scale))
 
 
 class FloatRun:

@@ -25,6 +25,7 @@ class FloatLayer:
         rewrites: What was rewritten to come here, a phrase for each.
         neuron_place: The neuron's path in the net, and its type.
         scale: What a weight of 1 is on the chip, where no neuron says it.
+        largest_input: The largest number that comes in; 1: spikes.
         outputs: The number of groups that a VotingLayer averages.
     """
 
@@ -34,6 +35,7 @@ class FloatLayer:
     rewrites: list[str] = field(default_factory=list)
     neuron_place: str = ""
     scale: int = SCALE
+    largest_input: int = 1
     outputs: int = 0
 
 

@@ -1,0 +1,333 @@
+"""What an equivalence check can run, each net as a side of it: what its layers give on an input."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+from spikingjelly.activation_based import base, neuron
+from torch import Tensor
+
+from .encoder import Encoder, split_encoder
+from .errors import BridgeError
+from .exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
+from .exchange.encoder import EncoderNode
+from .hdf5 import load_hdf5
+from .layout import NXT_to_TNX, TNX_to_NXT
+from .netx import Network
+from .quantize import DECAY_SCALE
+from .slayer.neuron.base import STATE_OVER_WEIGHT
+
+__all__ = ["LayerOutput", "Side", "as_module", "side_of"]
+
+# The layer of an encoder's neurons.
+ENCODER = "encoder"
+_ADAPTERS = AsSlayer, AsSpikingJelly
+
+
+class LayerOutput(NamedTuple):
+    """What a layer with neurons gave.
+
+    Attributes:
+        name: The layer.
+        delay: Steps that its spikes come later.
+        spikes: ``[N, *, T]``; of a layer that never fires (an Affine block) the voltages, as the
+            chip's integers.
+        beyond: Where its states left the chip's 24 bits, likewise; None: it has no such limits.
+        is_voltage: Whether these are voltages.
+        forgets: Whether its neurons keep nothing from one step to the next: a conversion adds such
+            for a MaxPool2d or an Upsample, which a SpikingJelly net computes without.
+    """
+
+    name: str
+    delay: int
+    spikes: Tensor
+    beyond: Tensor | None = None
+    is_voltage: bool = False
+    forgets: bool = False
+
+
+class Side:
+    """One of the two nets."""
+
+    def __init__(self, name: str, quantised: bool, run: Callable[[Tensor], Any]) -> None:
+        self.name = name
+        self.quantised = quantised
+        self._run = run
+
+    def run(self, x: Tensor) -> list[LayerOutput]:
+        try:
+            return self._run(x)
+        except BridgeError as error:
+            raise BridgeError(f"{self.name}: {error}") from error
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BridgeError(
+                f"{self.name}: can't be run on an input of shape {tuple(x.shape)} (NXT): {reason}"
+            ) from error
+
+
+def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Side:
+    """A net as a side of a comparison.
+
+    Args:
+        net: A SpikingJelly net, slayer blocks, a file, or a Network.
+        letter: How errors call it, ``"a"`` or ``"b"``.
+        integers: Whether a file is run with integers.
+        shape: Shape ``[C, *]`` of the input.
+
+    Raises:
+        BridgeError: If it is none of these.
+    """
+    if isinstance(net, str | os.PathLike):
+        if integers:
+            # A file that does not have the input's shape takes that of this input, as blocks do.
+            chw = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+            return _integer_side(Network(net, aligned=True, input_shape=chw[::-1]))
+        return _slayer_side(os.fspath(net), load_hdf5(net))
+    if isinstance(net, Network):
+        return _integer_side(net)
+    for part in net if isinstance(net, list | tuple) else [net]:
+        if isinstance(part, nn.Module) and any(isinstance(m, _ADAPTERS) for m in part.modules()):
+            raise BridgeError(
+                f"{letter}: a net of both frameworks has layers of two kinds, and only one kind "
+                "would be compared; check its parts: what its adapters hold, and the rest"
+            )
+    if hasattr(net, "export_hdf5"):
+        net = [net]
+    if isinstance(net, list | tuple | nn.Sequential) and any(
+        hasattr(block, "export_hdf5") for block in net
+    ):
+        return _slayer_side(f"{letter} (slayer blocks)", net)
+    net = as_module(net)
+    if isinstance(net, nn.Module) and any(
+        isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
+    ):
+        return _spikingjelly_side(letter, net)
+    raise BridgeError(
+        f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
+        f"{type(net).__name__} without any neuron"
+    )
+
+
+def _dtype(parts: Any, x: Tensor) -> torch.dtype:
+    """The floating dtype that a net computes in; that of ``x`` if it has no parameters."""
+    found = (p.dtype for part in parts for p in part.parameters() if p.is_floating_point())
+    return next(found, x.dtype)
+
+
+def as_module(net: Any) -> Any:
+    """A net that is given as a list or tuple, nested as you like, as an nn.Sequential."""
+    if isinstance(net, list | tuple):
+        return nn.Sequential(*(as_module(part) for part in net))
+    return net
+
+
+# slayer blocks ----------------------------------------------------------------------------------
+
+
+def _slayer_side(name: str, net: Any) -> Side:
+    encoder, blocks = split_encoder(net)
+
+    def run(x: Tensor) -> list[LayerOutput]:
+        delay = 0
+        with _untouched(net):
+            x, outputs = _encoded(encoder, _as_planes(x))
+            x = x.to(_dtype(blocks, x))
+            block: Any
+            for i, block in enumerate(blocks):
+                x = block(x)
+                if isinstance(x, tuple):  # count_log: the spikes and their rate
+                    x = x[0]
+                delay += bool(getattr(block, "delay_shift", False))
+                if getattr(block, "neuron", None) is not None:
+                    name, sums = f"{i} {type(block).__name__}", _gives_voltage(block)
+                    spikes = x * block.neuron.s_scale if sums else x
+                    forgets = not sums and _forgets(block.neuron)
+                    outputs.append(LayerOutput(name, delay, spikes, None, sums, forgets))
+        return outputs
+
+    return Side(name, True, run)
+
+
+def _gives_voltage(block: Any) -> bool:
+    """Whether a block gives its neurons' voltage, as an Affine of integrating neurons does."""
+    integrates = block.neuron.threshold is None and hasattr(block.neuron, "voltage_decay")
+    return integrates and getattr(block, "dynamics", False)
+
+
+def _forgets(neuron: Any) -> bool:
+    """Whether a neuron keeps nothing from one step to the next."""
+    decays = (getattr(neuron, name, None) for name in ("current_decay", "voltage_decay"))
+    return all(
+        isinstance(decay, Tensor) and bool((torch.round(decay) == DECAY_SCALE).all())
+        for decay in decays
+    )
+
+
+def _as_planes(x: Tensor) -> Tensor:
+    """Signals of one dimension in space, ``[N, C, L, T]``, as blocks have them: of height 1."""
+    return x.unsqueeze(2) if x.dim() == 4 else x
+
+
+def _encoded(encoder: nn.Module | None, x: Tensor) -> tuple[Tensor, list[LayerOutput]]:
+    """What the blocks take, and the spikes of an encoder with neurons as a layer."""
+    x = x if encoder is None else encoder(x)
+    return x, [LayerOutput(ENCODER, 0, x)] if isinstance(encoder, Encoder) else []
+
+
+@contextmanager
+def _untouched(blocks: Any) -> Iterator[None]:
+    """Run blocks in evaluation mode from a fresh state, then put everything back."""
+    modules = list(dict.fromkeys(m for block in blocks for m in block.modules()))
+    saved = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in modules]
+    # Delays and decays per channel are drawn at a first forward: that would be the user's to do.
+    values = [(p, p.data) for m in modules for p in m.parameters(recurse=False)]
+    random = torch.get_rng_state()
+    try:
+        for module in modules:
+            module.__dict__["training"] = False
+            forget = getattr(module, "forget", None)
+            if callable(forget):
+                forget()
+            else:  # of lava-dl, or none of a state
+                module.__dict__.pop("delay_buffer", None)
+                for state in ("current_state", "voltage_state", "spike_state"):
+                    if state in module._buffers:
+                        module._buffers[state] = torch.zeros_like(module._buffers[state])
+        yield
+    finally:
+        for module, attributes, buffers, parameters in saved:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+        for parameter, value in values:
+            parameter.data = value
+        torch.set_rng_state(random)
+
+
+# Integers ---------------------------------------------------------------------------------------
+
+
+def _integer_side(net: Network) -> Side:
+    net = copy.copy(net)  # its state stays as it was
+    encoder, net.encoder = net.encoder, None
+
+    def run(x: Tensor) -> list[LayerOutput]:
+        delay = 0
+        x, outputs = _encoded(encoder, _as_planes(x))
+        layers = net.run(net.encoded(x), traces=True).layers
+        for layer, ran in zip(net.layers, layers, strict=True):
+            delay += layer.steps
+            if layer.neuron is not None:
+                spikes = ran.spike.to(x.dtype) / layer.neuron.spike_scale
+                beyond, sums = ran.traces.get("beyond"), layer.neuron.never_fires
+                if sums:
+                    spikes = ran.traces["voltage"].to(x.dtype)
+                name = f"{layer.name} {layer.kind}"
+                forgets = not sums and _forgets(layer.neuron)
+                outputs.append(LayerOutput(name, delay, spikes, beyond, sums, forgets))
+        return outputs
+
+    return Side(f"{net.filename} (integers)", True, run)
+
+
+# SpikingJelly -----------------------------------------------------------------------------------
+
+
+def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
+    modules = dict(net.named_modules())
+    encoders = {m for m in modules.values() if isinstance(m, EncoderNode)}
+    # Of a container without a neuron the sums are compared.
+    sums = [m for m in modules.values() if isinstance(m, BlockContainer) and m.gives_sums]
+    nodes: dict[Any, str] = {
+        m: ENCODER if m in encoders else name
+        for name, m in modules.items()
+        if isinstance(m, neuron.BaseNode)
+        or m in sums
+        or (isinstance(m, EncoderNode) and isinstance(m.encoder, Encoder))
+    }
+    held = {m.neuron for m in modules.values() if isinstance(m, BlockContainer)}
+    quantised = all(
+        node in sums or node in encoders or (isinstance(node, CubaLIFNode) and node in held)
+        for node in nodes
+    )
+    multi_step = any(node.step_mode == "m" for node in nodes)
+
+    def run(x: Tensor) -> list[LayerOutput]:
+        spikes: dict[nn.Module, list[Tensor]] = {}
+
+        def keep(node: Any, inputs: Any, output: Tensor) -> None:
+            output = output.detach()
+            if node in sums:
+                output = output * (node.scale * STATE_OVER_WEIGHT)
+            spikes.setdefault(node, []).append(output)
+
+        hooks = [node.register_forward_hook(keep) for node in nodes]
+        try:
+            with _from_reset(net):
+                given = _as_planes(x) if quantised else x
+                x_seq = NXT_to_TNX(given.to(_dtype([net], x)))
+                if multi_step:
+                    net(x_seq)
+                else:
+                    for x_step in x_seq:
+                        net(x_step)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        expected = 1 if multi_step else x.shape[-1]
+        for node, steps in spikes.items():
+            if len(steps) != expected:
+                raise BridgeError(
+                    f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
+                    "use each neuron once, all in the same step mode"
+                )
+        return [
+            LayerOutput(
+                _short(nodes[node]),
+                0,
+                TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)),
+                is_voltage=node in sums,
+                forgets=isinstance(node, CubaLIFNode) and _forgets(node),
+            )
+            for node, steps in spikes.items()
+        ]
+
+    kind = "twin of BlockContainers" if quantised else "float SpikingJelly net"
+    return Side(f"{letter} ({kind})", quantised, run)
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(".neuron")
+
+
+@contextmanager
+def _from_reset(net: nn.Module) -> Iterator[None]:
+    """Run a SpikingJelly net in evaluation mode from its reset state, then put everything back."""
+    modules = list(net.modules())
+    training = [m.training for m in modules]
+    memories = [
+        (m, m.__dict__, dict(m.__dict__)) for m in modules if isinstance(m, base.MemoryModule)
+    ]
+    try:
+        for module in modules:
+            module.training = False
+        for module, attributes, _ in memories:
+            attributes["_memories"] = dict(module._memories_rv)
+            for sequence in ("v_seq", "i_seq"):
+                if sequence in attributes:
+                    attributes[sequence] = None
+        yield
+    finally:
+        for _, attributes, before in memories:
+            attributes.clear()
+            attributes.update(before)
+        for module, mode in zip(modules, training, strict=True):
+            module.training = mode

@@ -1,0 +1,173 @@
+"""Random nets of all that converts, in all forms: blocks, twin, file, integers; encoders too."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spikingjelly.activation_based import functional, layer, neuron
+
+import lava_bridge
+from lava_bridge import ConversionError, check_equivalence, export_hdf5, to_slayer, to_spikingjelly
+from lava_bridge.convert import rewrite
+
+from .nets import spikes
+from .random_nets import nets, run
+
+
+def assert_all_agree(blocks, x, path):
+    """Twin, blocks, file and integers give the same spikes; and so does the way back and forth."""
+    export_hdf5(blocks, path)
+    twin = to_spikingjelly(blocks)
+    again = to_slayer(twin, tuple(x.shape[2:]))
+    for a, b, integers in (
+        (twin, blocks, False),
+        (twin, path, False),
+        (twin, path, True),
+        (again, path, False),
+    ):
+        report = check_equivalence(a, b, x, integers=integers)
+        assert report.claim == "exact"
+        assert report.ok, str(report)
+
+
+@settings(max_examples=30)
+@given(drawn=nets(), mode=st.sampled_from(["weights", "data"]), seed=st.integers(0, 99))
+def test_random_nets_say_the_same_in_all_forms_and_stay_as_they_were(
+    drawn, mode, seed, tmp_path_factory
+):
+    net, shape = drawn
+    x = spikes(12, 2, *shape, seed=seed)
+    before = copy.deepcopy(net.state_dict())
+    modes = [module.training for module in net.modules()]
+    objects = {id(module): dict(module.__dict__) for module in net.modules()}
+    blocks = to_slayer(net, shape, calibrate="weights" if mode == "weights" else x)
+    assert [module.training for module in net.modules()] == modes
+    for module in net.modules():
+        kept = objects[id(module)]
+        assert all(module.__dict__[name] is value for name, value in kept.items())
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert_all_agree(blocks, x, tmp_path_factory.mktemp("nets") / "n.net")
+    assert check_equivalence(net, blocks, x).claim == "drift"
+
+
+def images(batch: int, *shape: int, seed: int = 0, low: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return low + (1 - low) * torch.rand(1, batch, *shape, generator=generator)
+
+
+def image_net() -> nn.Sequential:
+    torch.manual_seed(5)
+    net = nn.Sequential(
+        layer.Conv2d(3, 8, 3, padding=1, bias=False),
+        layer.BatchNorm2d(8),
+        neuron.LIFNode(tau=2.0),
+        layer.MaxPool2d(2),
+        layer.Conv2d(8, 8, 3),
+        neuron.IFNode(0.5),
+        layer.Flatten(),
+        layer.Linear(72, 10),
+    )
+    functional.set_step_mode(net, "m")
+    with torch.no_grad():
+        net.train()
+        net(images(16, 3, 10, 10).expand(4, -1, -1, -1, -1))
+        net[0].weight.mul_(3)
+        net[4].weight.mul_(3)
+        functional.reset_net(net)
+    return net.eval()
+
+
+@pytest.mark.parametrize("encoding", ["direct", "graded"])
+@pytest.mark.parametrize("calibrate", ["weights", "data"])
+def test_a_net_that_is_fed_with_images_converts_with_an_encoder(encoding, calibrate, tmp_path):
+    net, x = image_net(), images(4, 3, 10, 10).expand(16, -1, -1, -1, -1)
+    by = calibrate if calibrate == "weights" else x
+    blocks = to_slayer(net, (3, 10, 10), encoding=encoding, calibrate=by)
+    kinds = [type(block).__name__ for block in blocks]
+    first = {"direct": ["Encoder", "Input"], "graded": ["GradedInput", "Input", "Conv"]}[encoding]
+    assert kinds == [*first, "Pool", "Conv", "Flatten", "Affine"]
+    assert_all_agree(blocks, x, tmp_path / "n.net")
+    assert (tmp_path / "n.encoder.h5").exists()
+    drift = check_equivalence(net, tmp_path / "n.net", x)
+    assert drift.claim == "drift"
+    assert drift.drift < 0.05
+    if encoding == "direct":
+        assert drift.layers[0].mismatches == 0  # it is the net's own layer, in floats
+
+
+def test_a_net_of_one_dimension_says_the_same_in_all_forms(tmp_path):
+    torch.manual_seed(2)
+    net = nn.Sequential(
+        nn.Conv1d(2, 6, 3),
+        nn.BatchNorm1d(6),
+        neuron.IFNode(0.4),
+        nn.MaxPool1d(2),
+        nn.Conv1d(6, 6, 3),
+        neuron.LIFNode(v_threshold=0.2),
+        nn.Flatten(),
+        nn.Linear(30, 5),
+        neuron.IFNode(0.3),
+    ).eval()
+    x = spikes(12, 3, 2, 16)
+    blocks = to_slayer(net, (2, 16), calibrate="weights")
+    assert_all_agree(blocks, x, tmp_path / "n.net")
+    assert all(part.fired_a for part in check_equivalence(net, blocks, x).layers)
+
+
+def test_graded_input_scales_the_first_threshold_only():
+    net = nn.Sequential(nn.Linear(4, 3), neuron.IFNode(0.5), nn.Linear(3, 2), neuron.IFNode(0.5))
+    made = rewrite(net, (4,), encoding="graded")
+    assert made[1].v_threshold == 0.5 * 255
+    assert torch.equal(made[0][0].bias, net[0].bias * 255)
+    assert made[3].v_threshold == 0.5
+
+
+def test_what_can_not_encode_is_refused():
+    lif, cuba = neuron.LIFNode(), lava_bridge.exchange.CubaLIFNode(1.0, 0.5)
+    with pytest.raises(ConversionError, match=r"1 \(CubaLIFNode\): is quantised, but the first"):
+        to_slayer([nn.Linear(4, 3), cuba], (4,), encoding="direct")
+    with pytest.raises(ConversionError, match=r"0 \(MaxPool2d\): takes the largest of analog"):
+        to_slayer([nn.MaxPool2d(2), nn.Conv2d(1, 2, 3), lif], (1, 8, 8), encoding="direct")
+    with pytest.raises(ConversionError, match="has no neuron after it, so nothing encodes"):
+        to_slayer([nn.Linear(4, 3)], (4,), encoding="direct")
+    with pytest.raises(ConversionError, match="encoding: expected None, 'direct' or 'graded'"):
+        to_slayer([nn.Linear(4, 3), lif], (4,), encoding="rate")
+    with pytest.raises(ConversionError, match="calibrate: expected None, 'weights', or a batch"):
+        to_slayer([nn.Linear(4, 3), lif], (4,), calibrate="best")
+
+
+def test_the_report_says_what_was_rewritten_and_calibrated():
+    net = image_net()
+    blocks = to_slayer(net, (3, 10, 10), encoding="direct", calibrate="weights")
+    text = str(blocks.report)
+    for part in ("BatchNorm folded", "decay_input", "OR", "Calibration", "limit"):
+        assert part in text, text
+    assert [table[0].split()[0] for table in blocks.report.tables] == ["What", "Calibration"]
+    assert str(blocks[1:].report) == "Nothing was rewritten or calibrated."
+
+
+def test_a_layer_of_few_levels_and_one_that_is_clipped_are_said():
+    small = nn.Linear(8, 8, bias=False)
+    with torch.no_grad():
+        small.weight.uniform_(-0.05, 0.05)
+    with pytest.warns(UserWarning, match=r"0 \(Linear\): its weights, .* of the 256 levels"):
+        to_slayer([small, neuron.IFNode()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_slayer([small, neuron.IFNode()], calibrate="weights")
+
+
+def test_blocks_of_a_net_convert_it_again_in_the_same_way():
+    net = image_net()
+    x = images(2, 3, 10, 10).expand(8, -1, -1, -1, -1)
+    blocks = to_slayer(net, (3, 10, 10), encoding="direct", calibrate=x)
+    again = to_slayer(net, (3, 10, 10), encoding="direct", calibrate=list(blocks)[1:])
+    for ours, theirs in zip(blocks.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    _, seen = run(rewrite(net, (3, 10, 10), "direct"), x)
+    assert len(seen) == 2
