@@ -29,7 +29,7 @@ __all__ = [
 NEVER_FIRES = (1 << 18) - 1
 
 # Weights that are quantised and written at a time.
-SLICE = 1 << 21
+SLICE = 1 << 18
 
 # A file has no more of a sigma-delta neuron's activation than its name. A module has its class's.
 ACTIVATIONS: dict[str, Any] = {
