@@ -18,14 +18,15 @@ from .errors import BridgeError, ConversionError, NetFileError
 from .layout import NXT_to_TNX, TNX_to_NXT
 
 if TYPE_CHECKING:
-    from . import convert as convert
-    from . import exchange as exchange
-    from . import netx as netx
-    from . import proc as proc
-    from . import slayer as slayer
+    from . import (
+        convert as convert,
+        exchange as exchange,
+        netx as netx,
+        proc as proc,
+        slayer as slayer,
+    )
     from .as_lava import as_lava as as_lava
-    from .convert import to_slayer as to_slayer
-    from .convert import to_spikingjelly as to_spikingjelly
+    from .convert import to_slayer as to_slayer, to_spikingjelly as to_spikingjelly
     from .encoder import Encoder
     from .hdf5 import export_hdf5, load_hdf5
     from .kernels import backends, use_backend

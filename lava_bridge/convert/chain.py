@@ -10,11 +10,19 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer
 
 from ..errors import ConversionError
-from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
-from ..exchange.synapses import check_pool_scale, conv_padding
+from ..exchange.synapses import check_pool_scale
 from .layers import SCALE, ChannelAffine, FloatLayer
 from .merge import MERGES, affine_as_conv, as_linear, into_linear, pool_as_conv
+from .modules import (
+    fit_pool,
+    forgetful,
+    is_global,
+    kind_of,
+    larger,
+    plain_synapse,
+    shape_after,
+)
 
 __all__ = ["ENCODINGS", "GRADED_LEVELS", "Chain"]
 
@@ -91,7 +99,7 @@ class Chain:
     def synapse(self, synapse: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
         """A linear layer or convolution, with or without bias; a neuron must follow, or the end."""
         self._require_spikes()
-        plain = _plain(synapse)
+        plain = plain_synapse(synapse)
         self._require_input(plain)
         if plain.bias is not None:
             plain.bias = nn.Parameter(plain.bias.detach() * self._factor)
@@ -159,10 +167,10 @@ class Chain:
         if self._encoding == "direct" and self.encoder is None:
             if isinstance(synapse, SumPool2d):
                 synapse = pool_as_conv(synapse, waiting.shape)
-            self.encoder = self._layer(synapse, waiting.place, _larger(node, self._factor), place)
+            self.encoder = self._layer(synapse, waiting.place, larger(node, self._factor), place)
             self.input_shape = self.shape
         else:
-            self._append(synapse, waiting.place, _larger(node, self._factor), place)
+            self._append(synapse, waiting.place, larger(node, self._factor), place)
             if self._encoding == "graded" and not self._spikes:
                 self.layers[-1].largest_input = GRADED_LEVELS
         self._begin(flattened)
@@ -181,7 +189,7 @@ class Chain:
             )
         self.note("largest of spikes as their OR: a sum, and a neuron that forgets at once")
         self._wait(pool)
-        self.neuron(_forgetful())
+        self.neuron(forgetful())
 
     def vote(self, voters: int) -> None:
         """The mean of each ``voters`` neighbouring neurons."""
@@ -212,7 +220,7 @@ class Chain:
         module, shape = waiting.module, waiting.shape
         if self._encoding == "direct" and self.encoder is None:
             raise ConversionError("has no neuron after it, so nothing encodes the input; add one")
-        if isinstance(module, SumPool2d) and shape is not None and _is_global(module, shape):
+        if isinstance(module, SumPool2d) and shape is not None and is_global(module, shape):
             # A mean over the plane is a mean of neighbours once it is flat.
             self._append(nn.Flatten(), self.place, None)
             self._append_mean(math.prod(module.kernel_size), shape[0])
@@ -227,7 +235,7 @@ class Chain:
     def _wait(self, module: nn.Module, alone: str = "") -> None:
         self._require_spikes()
         self._waiting.append(Waiting(module, self.place, self.shape, alone))
-        self.shape = None if self.shape is None else _shape_after(module, self.shape)
+        self.shape = None if self.shape is None else shape_after(module, self.shape)
 
     def _begin(self, flattened: bool) -> None:
         """Begin a new layer."""
@@ -257,7 +265,7 @@ class Chain:
     def _append_last(self, module: Any, shape: tuple[int, ...] | None) -> None:
         """A synapse without a neuron, whose sums are the net's output: a linear layer."""
         if not isinstance(module, nn.Linear):
-            outputs = None if shape is None else _shape_after(module, shape)
+            outputs = None if shape is None else shape_after(module, shape)
             if shape is None or outputs is None:
                 self._refuse_unfinished(module)
                 return
@@ -302,7 +310,7 @@ class Chain:
         if len(stack) > 1 and isinstance(stack[0].module, nn.Upsample) and self._spikes:
             # Spikes that are copied are spikes: a layer of their own.
             first = stack.pop(0)
-            self._append(first.module, first.place, _forgetful(), first.place)
+            self._append(first.module, first.place, forgetful(), first.place)
         self._waiting = stack
         return flattened
 
@@ -346,7 +354,7 @@ class Chain:
         if others:
             self.place = others[0].place
             raise ConversionError(
-                f"follows {first.place} (a {_kind(first.module)}) without a neuron of its own "
+                f"follows {first.place} (a {kind_of(first.module)}) without a neuron of its own "
                 "between them, and the two make no one layer; put an IFNode or LIFNode between"
             )
         return first
@@ -364,10 +372,10 @@ class Chain:
                 )
             module = affine_as_conv(module)
         elif isinstance(module, SumPool2d):
-            module = _fit_pool(module, waiting.shape)
+            module = fit_pool(module, waiting.shape)
         elif not isinstance(module, (*SYNAPSES, nn.Upsample)):
             raise ConversionError(
-                f"is a {_kind(module)} before a neuron without a synapse; put a Linear or Conv2d "
+                f"is a {kind_of(module)} before a neuron without a synapse; put a Linear or Conv2d "
                 "between them"
             )
         self.place = here
@@ -375,7 +383,7 @@ class Chain:
 
     def _refuse_unfinished(self, module: nn.Module) -> None:
         raise ConversionError(
-            f"is a synapse ({_kind(module)}) without a neuron of its own, but each slayer layer "
+            f"is a synapse ({kind_of(module)}) without a neuron of its own, but each slayer layer "
             "has one; put an IFNode or LIFNode after it (a last Linear may do without)"
         )
 
@@ -401,7 +409,7 @@ class Chain:
                 f"expected an input of shape ({synapse.in_channels}, H, W), found {shape}; check "
                 "the layer before it"
             )
-        elif _shape_after(synapse, shape) is None:
+        elif shape_after(synapse, shape) is None:
             raise ConversionError(
                 f"a kernel of {tuple(synapse.kernel_size)} leaves nothing of an input of shape "
                 f"{shape}; use a smaller kernel or more padding"
@@ -416,87 +424,3 @@ class Chain:
         else:
             last = self.layers[-1].synapse if self.layers else nn.Identity()
         return last.out_features if isinstance(last, nn.Linear) else None
-
-
-def _forgetful() -> CubaLIFNode:
-    """A neuron that fires where a spike comes in, and forgets it at once."""
-    return CubaLIFNode(1.0, 1.0, v_threshold=0.5, step_mode="m")
-
-
-def _larger(node: Any, factor: float) -> nn.Module:
-    """A neuron with a threshold that is larger by a factor; the neuron itself for a factor of 1."""
-    if factor == 1:
-        return node
-    made = _copied(node)
-    made.v_threshold = node.v_threshold * factor
-    if isinstance(node, CubaLIFNode) and node.norm is not None:
-        raise ConversionError(
-            "has a norm, but the pooling before it sums where the net averages, which the norm "
-            "would see; use a SumPool2d, or a neuron without a norm"
-        )
-    return made
-
-
-def _plain(synapse: Any) -> Any:
-    """torch's own layer with the same weight and bias, whatever step mode the given one has."""
-    if isinstance(synapse, nn.Linear):
-        made: Any = nn.Linear(1, 1, device="meta")
-        names: tuple[str, ...] = ("in_features", "out_features")
-    else:
-        kind = nn.ConvTranspose2d if isinstance(synapse, nn.ConvTranspose2d) else nn.Conv2d
-        made = kind(1, 1, 1, device="meta")
-        names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
-        if kind is nn.ConvTranspose2d:
-            made.output_padding, made.padding = synapse.output_padding, synapse.padding
-        else:
-            made.padding = conv_padding(synapse)
-            made._reversed_padding_repeated_twice = [0] * 4  # only for modes other than zeros
-    for name in names:
-        setattr(made, name, getattr(synapse, name))
-    made.weight, made.bias = synapse.weight, synapse.bias
-    return made.train(synapse.training)
-
-
-def _copied(module: Any) -> Any:
-    """A copy of a module that shares its tensors, but not the dicts that hold them."""
-    made = module.__class__.__new__(module.__class__)
-    made.__dict__.update(module.__dict__)
-    for name in ("_parameters", "_buffers", "_modules", "_memories", "_memories_rv"):
-        if name in module.__dict__:
-            made.__dict__[name] = dict(module.__dict__[name])
-    return made
-
-
-def _kind(module: nn.Module) -> str:
-    return "BatchNorm" if isinstance(module, ChannelAffine) else type(module).__name__
-
-
-def _is_global(pool: SumPool2d, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and pool.kernel_size == shape[1:] and not any(pool.padding)
-
-
-def _fit_pool(pool: SumPool2d, shape: tuple[int, ...] | None) -> nn.Module:
-    """The pooling itself where slayer's Pool is equal to it, else the same as a convolution."""
-    if pool.tiles:
-        cut_off = shape is not None and any(
-            size % k for size, k in zip(shape[1:], pool.kernel_size, strict=False)
-        )
-        if pool.ceil_mode or not cut_off:
-            return pool
-    return pool_as_conv(pool, shape)
-
-
-def _shape_after(module: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Shape ``[C, *]`` of a module's output, found without computing it; None if there is none."""
-    if isinstance(module, nn.Flatten):
-        return (math.prod(shape),)
-    held = (*module.named_parameters(), *module.named_buffers())
-    state = {name: torch.empty_like(value, device="meta") for name, value in held}
-    x = torch.empty(1, *shape, device="meta")
-    if state:
-        x = x.to(next(iter(state.values())).dtype)
-    try:
-        output = torch.func.functional_call(module, state, (x,))
-    except (RuntimeError, ValueError, IndexError):
-        return None
-    return tuple(output.shape[1:]) if output.numel() else None

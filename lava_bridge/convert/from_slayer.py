@@ -8,12 +8,12 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer
 from torch import Tensor
 
+from ..drawing import no_drawing
 from ..encoder import Encoder, GradedInput, InputEncoder
 from ..errors import BridgeError, ConversionError
 from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
 from ..exchange.encoder import EncoderNode
 from ..slayer.block import cuba
-from ..slayer.lazy import no_drawing
 from ..slayer.neuron.norm import ChannelBias, MeanOnlyBatchNorm, WgtScaleBatchNorm
 
 __all__ = ["TWINS", "to_spikingjelly", "twin"]

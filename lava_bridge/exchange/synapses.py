@@ -8,9 +8,9 @@ import torch
 import torch.nn as nn
 
 from .. import slayer as native_slayer
+from ..drawing import no_drawing
 from ..errors import ConversionError
 from ..quantize import WEIGHT_MAX, all_finite, quantize_8bit
-from ..slayer.lazy import no_drawing
 from .pool import SumPool2d
 
 __all__ = [

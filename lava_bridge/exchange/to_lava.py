@@ -9,8 +9,8 @@ from typing import Any
 import torch.nn as nn
 
 from .. import slayer as native_slayer
+from ..drawing import no_drawing
 from ..errors import ConversionError
-from ..slayer.lazy import no_drawing
 from .neurons import (
     check_takes_bias,
     copy_learned,

@@ -10,13 +10,13 @@ import torch
 import torch.nn as nn
 
 from .. import slayer
+from ..drawing import no_drawing
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers
 from ..net_writer import SLICE
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN
 from ..slayer.block import plain
 from ..slayer.block.common import MAX_DELAY
-from ..slayer.lazy import no_drawing
 from ..slayer.neuron.base import NEVER_FIRES
 from .encoder import read_encoder
 from .neurons import block_of, family_of, neuron_params, no_neuron, restore_neuron, scale_of

@@ -1,11 +1,10 @@
-"""Tensors that are drawn later: whose number of channels is not known yet, or never."""
+"""Tensors whose number of channels is known only at the first forward."""
 
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-__all__ = ["LazyChannels", "no_drawing"]
+__all__ = ["LazyChannels"]
 
 
 class LazyChannels(torch.nn.Module):
@@ -67,20 +66,3 @@ class LazyChannels(torch.nn.Module):
                 own.data = own.data.new_zeros(loaded.shape)
                 self.init = True
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class _NoDrawing(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def no_drawing() -> _NoDrawing:
-    """Within it modules are made without random weights, which take longer than all the rest.
-
-    Their memory is taken, but not touched.
-    """
-    return _NoDrawing()

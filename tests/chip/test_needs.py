@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from lava_bridge import BridgeError, slayer
 from lava_bridge.chip import LOIHI1, ChipReport, needs

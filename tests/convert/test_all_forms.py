@@ -6,8 +6,7 @@ import warnings
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 import lava_bridge

@@ -3,8 +3,7 @@
 import copy
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lava_bridge.convert import rewrite
 

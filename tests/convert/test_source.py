@@ -7,10 +7,8 @@ then the float net and the chip must agree in every spike, whatever the twin say
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given
-from hypothesis import strategies as st
-from spikingjelly.activation_based import functional, neuron
-from spikingjelly.activation_based import layer as sj
+from hypothesis import given, strategies as st
+from spikingjelly.activation_based import functional, layer as sj, neuron
 
 from lava_bridge import ConversionError, TNX_to_NXT, to_slayer, to_spikingjelly
 from lava_bridge.exchange import BatchNorm2d, BlockContainer, CubaLIFNode

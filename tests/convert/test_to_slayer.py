@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 import lava_bridge

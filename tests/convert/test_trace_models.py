@@ -9,8 +9,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 from spikingjelly.activation_based.model import parametric_lif_net
 

@@ -6,8 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import layer, neuron
 
 from lava_bridge import BridgeError, Encoder

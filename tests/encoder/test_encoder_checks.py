@@ -5,8 +5,7 @@ import pytest
 import torch
 import torch.nn as nn
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 import lava_bridge.convert

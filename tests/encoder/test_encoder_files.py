@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lava_bridge import Encoder, NetFileError, export_hdf5, load_hdf5, netx
 from lava_bridge.chip import LOIHI2, check_chip

@@ -6,8 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from spikingjelly.activation_based import functional, layer, monitor, neuron
 
 from lava_bridge import BridgeError, NXT_to_TNX, TNX_to_NXT, slayer

@@ -6,8 +6,7 @@ import h5py
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from spikingjelly.activation_based import functional, neuron
 
 from lava_bridge import ConversionError, check_equivalence, export_hdf5, load_hdf5, slayer

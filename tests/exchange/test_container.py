@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from spikingjelly.activation_based import functional, neuron, surrogate
 
 from lava_bridge import ConversionError, slayer

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import base, functional, monitor, neuron
 
 from lava_bridge.exchange import BatchNorm2d

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import lava_bridge
 from lava_bridge.exchange import NXT_to_TNX, TNX_to_NXT

@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from lava_bridge import BridgeError, slayer
 from lava_bridge.exchange import NXT_to_TNX, SumPool2d, TNX_to_NXT

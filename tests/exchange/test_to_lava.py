@@ -5,8 +5,7 @@ import warnings
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, neuron
 
 from lava_bridge import ConversionError, exchange, slayer

@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 from lava_bridge import ConversionError, exchange, slayer, to_slayer

@@ -8,8 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lava_bridge import BridgeError, NetFileError, export_hdf5, load_hdf5, slayer
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from lava_bridge import NetFileError, export_hdf5, load_hdf5
-from lava_bridge import slayer as native
+from lava_bridge import NetFileError, export_hdf5, load_hdf5, slayer as native
 
 from .test_hdf5 import datasets, lava_export
 

@@ -15,8 +15,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import neuron
 
 import lava_bridge
-from lava_bridge import NetFileError, export_hdf5, load_hdf5, net_writer
-from lava_bridge import slayer as native
+from lava_bridge import NetFileError, export_hdf5, load_hdf5, net_writer, slayer as native
 from lava_bridge.slayer.block import cuba
 
 from .nets import PARAMS, conv_blocks, dense_blocks, run, strong

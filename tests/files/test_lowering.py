@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lava_bridge import BridgeError, ConversionError, export_hdf5, load_hdf5
 from lava_bridge.cli import main

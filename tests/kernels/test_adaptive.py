@@ -14,8 +14,7 @@ from compared import (
     settings_of_a_run,
     states_of,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kernel_cases import ALL_ORDERS, in_order_of, laid_out, numbers, spread
 
 from lava_bridge.kernels import native

@@ -10,8 +10,7 @@ import torch
 import lava_bridge
 from lava_bridge import kernels, slayer
 from lava_bridge.errors import BridgeError
-from lava_bridge.kernels import backend as backend_module
-from lava_bridge.kernels import native
+from lava_bridge.kernels import backend as backend_module, native
 
 PARAMS = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
 

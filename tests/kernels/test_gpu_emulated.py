@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from gpu_cases import OPERATORS, SCALE, assert_same, outcome
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kernel_cases import ALL_ORDERS, laid_out, numbers, orders, shapes_and_orders, spread
 
 from lava_bridge.kernels import backend, cupy

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from compared import assert_same
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kernel_cases import ALL_ORDERS, INSTRUCTION_SETS, in_order_of, spread
 from loihi_cases import CASES, SIZES, inputs_of, literally, parameters_of, runs, settings_of, whole
 

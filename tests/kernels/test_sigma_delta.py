@@ -3,8 +3,7 @@
 import pytest
 import torch
 from compared import EXTREMES, assert_close, assert_same, assert_same_everywhere, both
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kernel_cases import (
     ALL_ORDERS,
     in_order_of,

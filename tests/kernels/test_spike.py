@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 from compared import EXTREMES, assert_close, assert_same, assert_same_everywhere, both, gradients_of
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kernel_cases import (
     ALL_ORDERS,
     in_order_of,

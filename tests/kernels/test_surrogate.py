@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 from compared import both
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kernel_cases import INSTRUCTION_SETS, laid_out, numbers, shapes_and_orders
 from spikingjelly.activation_based import surrogate
 

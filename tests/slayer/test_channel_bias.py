@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lava_bridge import BridgeError
 from lava_bridge.quantize import BIAS_MAX, BIAS_MIN, quantize_bias

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 from lava_bridge import (

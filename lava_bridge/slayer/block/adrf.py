@@ -6,9 +6,7 @@ Source: ``lava.lib.dl.slayer.block.adrf``.
 from ..neuron import adrf
 from ..synapse import complex
 from . import base
-from .plain import Average as Average
-from .plain import Flatten as Flatten
-from .plain import TimeDecimation as TimeDecimation
+from .plain import Average as Average, Flatten as Flatten, TimeDecimation as TimeDecimation
 
 
 class AbstractADRF(base.NeuronFamily):

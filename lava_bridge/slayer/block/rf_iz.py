@@ -6,9 +6,7 @@ Source: ``lava.lib.dl.slayer.block.rf_iz``.
 from ..neuron import rf_iz
 from ..synapse import complex
 from . import base
-from .plain import Average as Average
-from .plain import Flatten as Flatten
-from .plain import TimeDecimation as TimeDecimation
+from .plain import Average as Average, Flatten as Flatten, TimeDecimation as TimeDecimation
 
 
 class AbstractRFIz(base.NeuronFamily):

@@ -11,9 +11,7 @@ from torch import Tensor
 from ..neuron import sigma_delta
 from ..synapse import layer
 from . import base
-from .plain import Average as Average
-from .plain import Flatten as Flatten
-from .plain import TimeDecimation as TimeDecimation
+from .plain import Average as Average, Flatten as Flatten, TimeDecimation as TimeDecimation
 
 
 class AbstractSDRelu(base.NeuronFamily):

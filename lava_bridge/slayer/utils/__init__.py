@@ -2,8 +2,7 @@
 
 from . import filter, time
 from .assistant import Assistant
-from .quantize import MODE as QUANTIZE_MODE
-from .quantize import quantize, quantize_hook_fx
+from .quantize import MODE as QUANTIZE_MODE, quantize, quantize_hook_fx
 from .stats import LearningStat, LearningStats
 from .utils import diagonal_mask, dotdict, event_rate, staticproperty
 

@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from ....errors import BridgeError
-from ....ops import shift as shift_all
-from ....ops import shift_channels
+from ....ops import shift as shift_all, shift_channels
 
 __all__ = ["shift"]
 
