@@ -108,22 +108,26 @@ class Neuron(base.Neuron):
             "gradedSpike": self.graded_spike,
         }
 
-    def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Integrate ``[N, C, *, T]`` to current and voltage, of the same shape.
-
-        The voltage is the one before the reset. Without a threshold there is no reset.
-        """
+    def _integrated(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """The current, normalised; and what goes on of it to the next forward."""
         self.prepare(input)
         input = input.to(exact_dtype(input))
         current = leaky_integrator.dynamics(
             input, self.per_neuron(self.current_decay, input), self.current_state, self.s_scale
         )
-        held = current
-        if self.norm is not None:
-            current = self.norm(current)
-            # With a norm, what goes on is the normalised current, as in slayer; a bias is, as on
-            # the chip, no part of it.
-            held = held if isinstance(self.norm, ChannelBias) else current
+        if self.norm is None:
+            return current, current
+        normalised = self.norm(current)
+        # With a norm, what goes on is the normalised current, as in slayer; a bias is, as on the
+        # chip, no part of it.
+        return normalised, current if isinstance(self.norm, ChannelBias) else normalised
+
+    def dynamics(self, input: Tensor) -> tuple[Tensor, ...]:
+        """Integrate ``[N, C, *, T]`` to current and voltage, of the same shape.
+
+        The voltage is the one before the reset. Without a threshold there is no reset.
+        """
+        current, held = self._integrated(input)
         voltage = leaky_integrator.dynamics(
             current,
             self.per_neuron(self.voltage_decay, input),
@@ -145,28 +149,29 @@ class Neuron(base.Neuron):
 
     def forward(self, input: Tensor) -> Tensor:
         """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
-        if not self._runs_at_once():
+        learned = self.requires_grad and self.s_scale & (self.s_scale - 1) != 0
+        if self.threshold is None or learned:
             _, voltage = self.dynamics(input)
             return self.spike(voltage).to(input.dtype)
-        self.prepare(input)
-        assert self.threshold is not None
+        if self.norm is None:
+            self.prepare(input)
+            drive, decay = input, self.per_neuron(self.current_decay, input)
+            current_state = self.current_state
+        else:
+            # The rest runs at once on a current that is forgotten, since it is there already.
+            drive, held = self._integrated(input)
+            decay = self.current_decay.new_full((1,), DECAY_SCALE)
+            current_state = self.current_state.new_zeros(1)
         run = cuba.fire(
-            input,
-            (
-                self.per_neuron(self.current_decay, input),
-                self.per_neuron(self.voltage_decay, input),
-            ),
-            (self.current_state, self.voltage_state),
+            drive,
+            (decay, self.per_neuron(self.voltage_decay, input)),
+            (current_state, self.voltage_state),
             self.s_scale,
             self.threshold + self.threshold_eps,
             self.surrogate,
             self.graded_spike,
         )
         if self.persistent_state:
-            self.set_states(current_state=run.last_current, voltage_state=run.last_held)
-        return self.dropped(run.spike)
-
-    def _runs_at_once(self) -> bool:
-        """Whether nothing comes between current, voltage and spike, so that one operator does."""
-        learned = self.requires_grad and self.s_scale & (self.s_scale - 1) != 0
-        return self.norm is None and self.threshold is not None and not learned
+            last = run.last_current if self.norm is None else held[..., -1]
+            self.set_states(current_state=last, voltage_state=run.last_held)
+        return self.dropped(run.spike).to(input.dtype)
