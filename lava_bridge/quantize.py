@@ -56,6 +56,7 @@ _Quantiser = TypeVar("_Quantiser", bound=Callable[..., Tensor])
 THRESHOLD_EPS = 0.01
 
 
+@torch.compiler.assume_constant_result
 def threshold_eps(threshold: float | None, s_scale: int) -> float:
     """What is added to a CUBA threshold so that ``>=`` here is ``>`` on the chip.
 

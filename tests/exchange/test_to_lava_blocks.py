@@ -271,19 +271,18 @@ def test_spikingjelly_cant_convert_an_average_pooling(sj, last):
 
 
 REFUSED = {
-    "a bias": ([nn.Linear(2, 2), neuron.IFNode()], "0 (Linear)", "bias"),
-    "an input that decays": (
-        [nn.Linear(2, 2, bias=False), neuron.LIFNode()],
-        "1 (LIFNode)",
-        "decay_input",
+    "a bias with a current that goes on": (
+        [nn.Linear(2, 2), CubaLIFNode(0.5, 0.5)],
+        "1 (CubaLIFNode)",
+        "bias",
     ),
     "a layer without a neuron": (
-        [nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), neuron.IFNode()],
-        "0 (Linear)",
+        [nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), neuron.IFNode()],
+        "1 (Conv2d)",
         "without a neuron",
     ),
     "a neuron without a layer": ([neuron.IFNode()], "0 (IFNode)", "no synapse"),
-    "a type that nothing converts": ([nn.ReLU()], "0 (ReLU)", "no rule"),
+    "a type that nothing converts": ([nn.Threshold(1, 0)], "0 (Threshold)", "no rule"),
     "a flatten of the batch": ([nn.Flatten(0)], "0 (Flatten)", "start_dim"),
 }
 
@@ -300,12 +299,8 @@ def test_what_cant_be_converted_is_named_with_its_place_in_one_line(name):
 
 
 BLOCKS = {
-    "a linear's bias": (
-        lambda: exchange.to_lava_block_dense(nn.Linear(2, 2), neuron.IFNode()),
-        "bias",
-    ),
-    "a convolution's bias": (
-        lambda: exchange.to_lava_block_conv(nn.Conv2d(1, 1, 1), neuron.IFNode()),
+    "a bias with a current that goes on": (
+        lambda: exchange.to_lava_block_dense(nn.Linear(2, 2), CubaLIFNode(0.5, 0.5)),
         "bias",
     ),
     "a convolution for a linear": (
