@@ -14,15 +14,18 @@ LAVA_NC_FOLDER := $(VENV)/lava-nc-$(LAVA_NC)
 # A reference that is missing fails the tests here; elsewhere its tests are skipped with a reason.
 REFERENCES := LAVA_BRIDGE_REFERENCES=required
 
+# Tests use one thread each; a worker takes from the other what that has not begun.
+SIDE_BY_SIDE := -n 2 --dist worksteal
+
 .PHONY: demo test lint bench nets sanitize clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/digits.py
 
 test: $(VENV)/references
-	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=2.0.0 $(BIN)/python -m pytest
+	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=2.0.0 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 	$(REFERENCES) LAVA_BRIDGE_SPIKINGJELLY=$(SPIKINGJELLY_OLD) PYTHONPATH=$(CURDIR)/$(OLD_LINE) \
-		$(BIN)/python -m pytest --ignore=tests/slayer --ignore=tests/training \
+		$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/slayer --ignore=tests/training \
 		--ignore=tests/proc --ignore=tests/project --ignore=tests/benchmarks --ignore=tests/distributed \
 		--ignore=tests/as_lava/test_as_lava.py --ignore=tests/as_lava/test_command_line.py \
 		--ignore-glob='tests/as_lava/test_upstream_*' --ignore-glob='tests/kernels/test_[!bc]*'

@@ -34,7 +34,7 @@ from .choices import Calibration, LayerChoice
 from .layer_run import FloatRun, QuantisedRun, scale_of
 from .layers import FloatLayer
 
-__all__ = ["CLIP_POINTS", "calibrate"]
+__all__ = ["CLIP_POINTS", "calibrate", "given"]
 
 # Shares of the largest weight's magnitude that are tried as the largest that 8 bits hold.
 CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
@@ -98,6 +98,14 @@ def calibrate(
             return Calibration("weights", tuple(choices))
         batches = _checked(data).split(batch_size, dim=1)
         return Calibration("data", tuple(_by_data(layers, batches)))
+
+
+def given(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Calibration:
+    """The calibration of layers whose factors are known: what they come to."""
+    with torch.no_grad():
+        pairs = zip(layers, factors, strict=True)
+        choices = [_choice(layer, _Candidate(factor, "given")) for layer, factor in pairs]
+    return Calibration("given", tuple(choices))
 
 
 def _check(layer: FloatLayer) -> None:

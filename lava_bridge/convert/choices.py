@@ -8,6 +8,7 @@ from ..report import as_text
 
 __all__ = ["Calibration", "LayerChoice"]
 
+MODES = {"weights": "by its weights", "data": "by spikes on data", "given": "as it was given"}
 # Width of a table as text: more columns than a terminal's 80 hold.
 TEXT_WIDTH = 140
 
@@ -47,7 +48,7 @@ class Calibration:
     """What :func:`lava_bridge.convert.calibrate` chose, a :class:`LayerChoice` for each layer.
 
     Attributes:
-        mode: ``"weights"`` or ``"data"``.
+        mode: ``"weights"``, ``"data"``, or ``"given"``: taken over from blocks or a file.
         layers: The choices, in the layers' order.
     """
 
@@ -67,8 +68,7 @@ class Calibration:
     @property
     def title(self) -> str:
         """What the table is about, in one line."""
-        by = "its weights" if self.mode == "weights" else "spikes on data"
-        return f"Calibration to 8 bits, each layer by {by}"
+        return f"Calibration to 8 bits, each layer {MODES[self.mode]}"
 
     @property
     def rows(self) -> list[tuple[str, ...]]:

@@ -16,9 +16,9 @@ from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
-from .calibration import calibrate as calibrate_layers
+from .calibration import calibrate as calibrate_layers, given as given_factors
 from .chain import ENCODINGS, Chain
-from .choices import Calibration, LayerChoice
+from .choices import Calibration
 from .layers import FloatLayer
 from .result import ConversionReport, SlayerNet
 from .rules import rule_of
@@ -147,13 +147,7 @@ def _of_blocks(layers: list[FloatLayer], blocks: nn.Sequential) -> Calibration |
     if all(factor == 1 for factor in factors):
         return None
     left = iter(factors)
-    return Calibration(
-        "blocks",
-        tuple(
-            LayerChoice(part.place, next(left) if has_neuron else 1.0)
-            for part, has_neuron in zip(layers, neurons, strict=True)
-        ),
-    )
+    return given_factors(layers, [next(left) if has else 1.0 for has in neurons])
 
 
 def rewrite(

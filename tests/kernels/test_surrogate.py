@@ -150,7 +150,7 @@ def negative(function):
         surrogate.Sigmoid(alpha=math.inf),
         torch.sigmoid,
     ],
-    ids=str,
+    ids=lambda function: getattr(function, "__name__", str(function)),  # no address of an object
 )
 def test_whatever_else_computes_its_own_derivative(function):
     assert smooth(function) is function
