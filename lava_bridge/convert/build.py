@@ -12,7 +12,7 @@ from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from ..exchange.cuba_lif import CubaLIFNode
 from ..exchange.to_lava import block_of
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN
+from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
 from .layers import FloatLayer
 
 __all__ = ["build_blocks"]
@@ -117,7 +117,8 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
         )
     levels = round((most - least) * scale / 2) + 1
     trained_so = isinstance(float_layer.neuron, CubaLIFNode)
-    if levels < FEW_LEVELS <= weight.numel() and not trained_so:
+    few = levels < FEW_LEVELS <= weight.numel() and not trained_so
+    if few and not torch.equal(quantize_8bit(weight, scale), weight):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "
             f"{levels} of the 256 levels of 8 bits; to_slayer(..., calibrate='weights') gives the "

@@ -100,6 +100,12 @@ def calibrate(
         return Calibration("data", tuple(_by_data(layers, batches)))
 
 
+def calibration_of(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Calibration:
+    """What factors that were chosen before, one for each layer, make of the layers."""
+    chosen = (_Candidate(factor, "chosen before") for factor in factors)
+    return Calibration("blocks", tuple(map(_choice, layers, chosen)))
+
+
 def _check(layer: FloatLayer) -> None:
     for name in ("weight", "bias"):
         value = getattr(layer.synapse, name, None)

@@ -11,6 +11,12 @@ __all__ = ["Calibration", "LayerChoice"]
 # Width of a table as text: more columns than a terminal's 80 hold.
 TEXT_WIDTH = 140
 
+MODES = {
+    "weights": "by its weights",
+    "data": "by spikes on data",
+    "blocks": "by the factor that its block has",
+}
+
 
 @dataclass(frozen=True)
 class LayerChoice:
@@ -47,7 +53,7 @@ class Calibration:
     """What :func:`lava_bridge.convert.calibrate` chose, a :class:`LayerChoice` for each layer.
 
     Attributes:
-        mode: ``"weights"`` or ``"data"``.
+        mode: ``"weights"``, ``"data"``, or ``"blocks"`` where the factors of blocks were taken.
         layers: The choices, in the layers' order.
     """
 
@@ -67,8 +73,7 @@ class Calibration:
     @property
     def title(self) -> str:
         """What the table is about, in one line."""
-        by = "its weights" if self.mode == "weights" else "spikes on data"
-        return f"Calibration to 8 bits, each layer by {by}"
+        return f"Calibration to 8 bits, each layer {MODES[self.mode]}"
 
     @property
     def rows(self) -> list[tuple[str, ...]]:

@@ -16,9 +16,9 @@ from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
-from .calibration import calibrate as calibrate_layers
+from .calibration import calibrate as calibrate_layers, calibration_of
 from .chain import ENCODINGS, Chain
-from .choices import Calibration, LayerChoice
+from .choices import Calibration
 from .layers import FloatLayer
 from .result import ConversionReport, SlayerNet
 from .rules import rule_of
@@ -129,6 +129,7 @@ def _calibration(
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
     x = torch.as_tensor(given)
+    x = x.unsqueeze(-2) if x.dim() == 4 else x  # signals [T, N, C, L] as blocks have them
     for part in front:
         x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
     return calibrate_layers(layers, x)
@@ -141,19 +142,13 @@ def _of_blocks(layers: list[FloatLayer], blocks: nn.Sequential) -> Calibration |
     neurons = [not isinstance(part.synapse, nn.Flatten | layer.VotingLayer) for part in layers]
     if sum(neurons) != len(factors):
         raise ConversionError(
-            f"the blocks have {len(factors)} layers with a synapse, but the net has {sum(neurons)};"
-            " give the blocks of this net"
+            f"calibrate: the blocks or the file have {len(factors)} layers with a synapse, but the "
+            f"net has {sum(neurons)}; give those of this net, converted with the same encoding"
         )
     if all(factor == 1 for factor in factors):
         return None
     left = iter(factors)
-    return Calibration(
-        "blocks",
-        tuple(
-            LayerChoice(part.place, next(left) if has_neuron else 1.0)
-            for part, has_neuron in zip(layers, neurons, strict=True)
-        ),
-    )
+    return calibration_of(layers, [next(left) if has_neuron else 1.0 for has_neuron in neurons])
 
 
 def rewrite(

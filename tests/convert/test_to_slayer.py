@@ -237,3 +237,13 @@ def test_a_net_that_has_just_been_trained_on_converts_without_a_reset():
     state = layers[1].v
     to_slayer(layers, (1, 8, 8))
     assert layers[1].v is state
+
+
+def test_weights_that_8_bits_hold_as_they_are_give_no_warning(recwarn):
+    net = [nn.Linear(20, 3, bias=False), neuron.IFNode()]
+    net[0].weight.data.fill_(0.5)
+    to_slayer(net)
+    assert not [w for w in recwarn if "256 levels" in str(w.message)]
+    net[0].weight.data.fill_(0.51)
+    with pytest.warns(UserWarning, match="1 of the 256 levels"):
+        to_slayer(net)
