@@ -11,7 +11,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
 
 from .. import slayer as native_slayer
-from ..encoder import Encoder, GradedInput
+from ..encoder import Encoder, GradedInput, split_encoder
 from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
@@ -137,7 +137,7 @@ def _calibration(
 
 def _of_blocks(layers: list[FloatLayer], blocks: nn.Sequential) -> Calibration | None:
     """The factors that the blocks of a net have, for its layers; None if all are 1."""
-    synapses = [block for block in blocks if hasattr(block, "synapse")]
+    synapses = [block for block in split_encoder(blocks)[1] if hasattr(block, "synapse")]
     factors = [getattr(block, "weight_factor", 1.0) for block in synapses]
     neurons = [not isinstance(part.synapse, nn.Flatten | layer.VotingLayer) for part in layers]
     if sum(neurons) != len(factors):
