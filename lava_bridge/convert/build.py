@@ -61,7 +61,24 @@ def build_blocks(
             except BridgeError as error:
                 raise ConversionError(f"{float_layer.place}: {error}") from error
         blocks.append(block)
+    if delay_shift:
+        _warn_of_early_bias(layers)
     return blocks
+
+
+def _warn_of_early_bias(layers: Sequence[FloatLayer]) -> None:
+    """Say where a bias acts while the spikes of delayed layers are still on their way."""
+    delayed = False
+    for float_layer in layers:
+        if delayed and getattr(float_layer.synapse, "bias", None) is not None:
+            warnings.warn(
+                f"{float_layer.place}: has a bias, which acts from the first step on, before the "
+                "delayed spikes of the layers in front of it arrive: with delay_shift its spikes "
+                "are not those of the net; without, they are",
+                stacklevel=4,
+            )
+            return
+        delayed |= float_layer.neuron is not None
 
 
 def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: float) -> Any:

@@ -53,7 +53,8 @@ def to_slayer(
             poolings are taken to fit their input (slayer's Pool counts a window that is cut off,
             AvgPool2d leaves it out).
         delay_shift: Whether each block delays its spikes by one step, as the chip does. Without,
-            the blocks equal the SpikingJelly net step for step.
+            the blocks equal the SpikingJelly net step for step; with it they equal it later by the
+            delays, but for biases behind a delay, which act before the spikes arrive.
         slayer: ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
         calibrate: How each layer is scaled to 8 bits. None: as it is. ``"weights"``: so that its
             weights take all of them. A batch of input ``[T, N, *]``: so that its spikes are
@@ -71,7 +72,8 @@ def to_slayer(
     Warns
     -----
     UserWarning
-        If weights lie outside the 8-bit range and are clipped, or use few of its levels.
+        If weights lie outside the 8-bit range and are clipped, or use few of its levels; if a bias
+        acts before delayed spikes arrive.
     """
     chain = rewritten(net, input_shape, encoding)
     shape = _planes(_checked_shape(input_shape))
@@ -128,7 +130,10 @@ def _calibration(
         given = nn.Sequential(*given)
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
-    x = torch.as_tensor(given)
+    try:
+        x = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversionError(f"calibrate: the data are no array of numbers: {error}") from error
     x = x.unsqueeze(-2) if x.dim() == 4 else x  # signals [T, N, C, L] as blocks have them
     for part in front:
         x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
