@@ -54,7 +54,7 @@ NET = """
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A user's folder, where the command line is called: a module, images and signals."""
-    (tmp_path / "nets.py").write_text(textwrap.dedent(NET))
+    (tmp_path / "calibrated_nets.py").write_text(textwrap.dedent(NET))
     random = np.random.default_rng(0)
     images = random.normal(0.5, 1, (1, 6, 1, 4, 4)).astype("f4")
     np.save(tmp_path / "images.npy", np.repeat(images, 9, axis=0))
@@ -69,7 +69,9 @@ def called(*arguments: str) -> Result:
 
 
 def converted(net: str, shape: str, *arguments: str) -> str:
-    done = called("convert", f"nets.py:{net}", "--input-shape", shape, "-o", "n.net", *arguments)
+    done = called(
+        "convert", f"calibrated_nets.py:{net}", "--input-shape", shape, "-o", "n.net", *arguments
+    )
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -79,7 +81,13 @@ def test_verify_finds_the_factors_of_a_calibrated_file_and_its_page_says_them(fo
     said = converted("sums", "1,4,4", "--encoding", "direct", "--calibrate", calibrate)
     assert "n.encoder.h5: Encoder(threshold=" in said
     done = called(
-        "verify", "nets.py:sums", "n.net", "--input", "images.npy", "--report", "page.html"
+        "verify",
+        "calibrated_nets.py:sums",
+        "n.net",
+        "--input",
+        "images.npy",
+        "--report",
+        "page.html",
     )
     assert done.exit_code == 0, done.output
     assert done.output.count("exact: all") == 2
@@ -98,7 +106,7 @@ def test_signals_of_one_dimension_are_calibrated_proved_and_run(folder, encoding
     x = "spikes.npy" if encoding is None else "signals.npy"
     options = [] if encoding is None else ["--encoding", encoding]
     converted("signals", "2,8", "--calibrate", x, *options)
-    done = called("verify", "nets.py:signals", "n.net", "--input", x)
+    done = called("verify", "calibrated_nets.py:signals", "n.net", "--input", x)
     assert done.exit_code == 0, done.output
     done = called("run", "n.net", "--input", x, "-o", "y.npy")
     assert done.exit_code == 0, done.output
@@ -148,7 +156,7 @@ def test_run_refuses_voltages_where_the_last_layer_has_none(folder):
 
 def test_what_calibrate_does_not_know_is_neither_a_word_nor_a_file(folder):
     done = called(
-        "convert", "nets.py:sums", "--input-shape", "1,4,4", "-o", "n.net",
+        "convert", "calibrated_nets.py:sums", "--input-shape", "1,4,4", "-o", "n.net",
         "--encoding", "direct", "--calibrate", "weigths",
     )  # fmt: skip
     assert done.exit_code == 2
