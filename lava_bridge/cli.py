@@ -1,11 +1,9 @@
 """The command line: ``lava-bridge convert | verify | run | inspect``."""
 
-import importlib
-import importlib.util
 import io
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +14,11 @@ from rich.table import Table
 
 from . import __version__
 from .errors import BridgeError
+from .given import build_net, load_array
 from .progress import is_first_rank
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch.nn as nn
 
 __all__ = ["main"]
 
@@ -50,7 +48,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning  # type: ignore[assignment] # its rest is optional
+                return super().invoke(ctx)
         except BridgeError as error:
             if is_first_rank():
                 click.echo(f"Error: {error}", err=True)
@@ -60,6 +60,18 @@ class _Commands(click.Group):
         except Exception:  # a fault of this library: not to be taken for a mismatch
             traceback.print_exc()
             ctx.exit(CRASHED)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+) -> None:
+    """A warning of this library's in one line, another with the place of its code."""
+    if not is_first_rank():
+        return
+    if Path(filename).parent == Path(__file__).parent:
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, filename, lineno), nl=False, err=True)
 
 
 class _Shape(click.ParamType):
@@ -138,8 +150,8 @@ def convert(
     from .hdf5 import export_hdf5
     from .hdf5.encoder import encoder_file
 
-    net = _build(factory, weights)
-    by = calibrate if calibrate in (None, "weights") else _load_input(calibrate)
+    net = build_net(factory, weights)
+    by = None if calibrate is None else _calibration(calibrate)
     blocks = to_slayer(net, input_shape, delay_shift=delay_shift, encoding=encoding, calibrate=by)
     export_hdf5(blocks, output, target=target)
     encoder, layers = split_encoder(blocks)
@@ -148,6 +160,17 @@ def convert(
         click.echo(f"{encoder_file(output).name}: {_encoder_line(encoder)}")
     if blocks.report.calibration is not None:
         _show(blocks.report.calibration.table())
+
+
+def _calibration(given: str) -> "str | np.ndarray":
+    """What ``--calibrate`` names: a word of to_slayer's, or a batch of input."""
+    if given == "weights":
+        return given
+    if not Path(given).is_file():
+        raise BridgeError(
+            f"--calibrate: expected 'weights' or a file of input, found {given!r}, which is neither"
+        )
+    return load_array(given)
 
 
 _ENCODE = click.option(
@@ -184,7 +207,13 @@ Examples:
 @click.argument("factory", metavar="MODULE:FACTORY")
 @click.argument("file", metavar="NAME.net")
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
-@click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(),
+    required=True,
+    help="Input, .npy: spikes, or what the encoder takes.",
+)
 @_LAYOUT
 @click.option("--report", type=click.Path(), help="Write what was found as one HTML page as well.")
 def verify(
@@ -204,8 +233,8 @@ def verify(
 
     def sides() -> tuple[Any, Any, "np.ndarray", Any]:
         """The net, its twin, and the input, as every process has them, and how it was converted."""
-        net = _build(factory, weights)
-        x = _load_input(input_file, mapped=distributed)
+        net = build_net(factory, weights)
+        x = load_array(input_file, mapped=distributed)
         if x.ndim < 3:
             raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
@@ -247,6 +276,7 @@ def verify(
 Examples:
   lava-bridge run net.net --input x.npy -o y.npy
   lava-bridge run lava.net --input x.npy -o y.npy --input-shape 34,34,2 --reset-interval 300
+  lava-bridge run sums.net --input x.npy -o v.npy --voltages
 """,
     help=(
         "Run a .net file with integers, bit for bit as Lava does.\n\nThe input is [T, N, C, H, W] "
@@ -255,7 +285,13 @@ Examples:
     ),
 )
 @click.argument("file", metavar="NAME.net")
-@click.option("--input", "input_file", type=click.Path(), required=True, help="Input spikes, .npy.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(),
+    required=True,
+    help="Input, .npy: spikes, or what the encoder takes.",
+)
 @click.option("-o", "--output", type=click.Path(), required=True, help="The file to write, .npy.")
 @_LAYOUT
 @click.option(
@@ -265,6 +301,12 @@ Examples:
     help="Shape of one input, in Lava's order, where the file does not have it.",
 )
 @_ENCODE
+@click.option(
+    "--voltages",
+    is_flag=True,
+    help="Write the last layer's voltages, as the chip's integers: of a net that ends with sums, "
+    "which never spikes.",
+)
 @click.option("--graded", default=0, help="Bits of an input spike; 0: spikes are 0 or 1.")
 @click.option("--reset-interval", type=int, help="Set the neurons to 0 every so many steps.")
 @click.option("--reset-offset", default=0, help="Step of the first reset, counted from 0.")
@@ -275,12 +317,14 @@ def run(
     layout: str,
     input_shape: tuple[int, ...] | None,
     encode: bool,
+    voltages: bool,
     graded: int,
     reset_interval: int | None,
     reset_offset: int,
 ) -> None:
     from .hdf5.writer import write_whole
     from .netx import Network
+    from .netx.neuron import Lif
 
     net = Network(
         file,
@@ -290,21 +334,30 @@ def run(
         reset_offset=reset_offset,
         encoder=encode,
     )
-    x: Any = _load_input(input_file)
+    x: Any = load_array(input_file)
     if net.encoder is not None:
         if x.ndim < 3:
             raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
         x = net.encoded(x, layout)
-    spikes = net.run(x, layout=layout).numpy()
-    whole = spikes.astype(np.int32)
+    neuron = net.layers[-1].neuron
+    if voltages:
+        if not isinstance(neuron, Lif):
+            raise BridgeError(f"{file}: its last layer has no voltages; leave --voltages out")
+        found = net.run(x, layout=layout, traces=True).layers[-1].traces["voltage"].numpy()
+    else:
+        found = net.run(x, layout=layout).numpy()
+    whole = found.astype(np.int32)
     image = io.BytesIO()
-    np.save(image, whole if np.array_equal(whole, spikes) else spikes)
+    np.save(image, whole if np.array_equal(whole, found) else found)
     write_whole(Path(output), image.getbuffer())
-    fired = np.count_nonzero(spikes) / max(spikes.size, 1)
     if net.encoder is not None:
         click.echo(f"input encoded by {_encoder_line(net.encoder)}")
     click.echo(str(net))
-    click.echo(f"{output}: {tuple(spikes.shape)} ({layout}), {fired:.2%} spikes")
+    fired = np.count_nonzero(found) / max(found.size, 1)
+    content = "voltages" if voltages else f"{fired:.2%} spikes"
+    click.echo(f"{output}: {tuple(found.shape)} ({layout}), {content}")
+    if isinstance(neuron, Lif) and neuron.never_fires and not voltages:
+        click.echo("The last layer gives sums and never spikes; --voltages writes them.")
 
 
 @main.command(
@@ -407,86 +460,3 @@ def _describe(block: Any) -> list[str]:
     shift = int(getattr(block, "delay_shift", False))
     delay = getattr(block, "delay", None)
     return [*cells, f"{shift}" if delay is None else f"{shift}+{int(delay.delay.max())}"]
-
-
-def _build(factory: str, weights: str | None) -> "nn.Module":
-    """The net of MODULE:FACTORY, with weights from a file."""
-    import torch
-
-    from .sides import as_module
-
-    build = _factory(factory)
-    try:
-        net = as_module(build())
-    except Exception as error:  # whatever the user's code raises
-        raise BridgeError(f"{factory}: can't build the net: {_one_line(error)}") from error
-    if not isinstance(net, torch.nn.Module):
-        raise BridgeError(
-            f"{factory}: gave an object of type {type(net).__name__}, not a net; return an "
-            "nn.Sequential"
-        )
-    if weights is not None:
-        try:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-            net.load_state_dict(state)
-        except Exception as error:  # whatever a foreign file makes of torch's reader
-            raise BridgeError(
-                f"{weights}: can't be loaded into the net of {factory} ({_one_line(error)}); save "
-                "it with torch.save(net.state_dict(), ...)"
-            ) from error
-    return net.eval()
-
-
-def _factory(name: str) -> Callable[[], Any]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise BridgeError(f"{name}: expected MODULE:FACTORY, such as mynet:build")
-    try:
-        module = _import(module_name)
-        factory = getattr(module, attribute)
-    except Exception as error:  # whatever the user's module raises
-        raise BridgeError(
-            f"{name}: can't be imported ({_one_line(error)}); give a module that Python finds from "
-            "here, or a file, and a function in it"
-        ) from error
-    if not callable(factory):
-        raise BridgeError(
-            f"{name}: is of type {type(factory).__name__}, not a function that builds a net"
-        )
-    return factory
-
-
-def _import(module_name: str) -> Any:
-    if not module_name.endswith(".py"):
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        return importlib.import_module(module_name)
-    path = Path(module_name)
-    if not path.is_file():
-        raise ImportError(f"there is no file {module_name}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _load_input(path: str, mapped: bool = False) -> "np.ndarray":
-    import numpy as np
-
-    try:
-        x = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except Exception as error:  # whatever a foreign file makes of NumPy's reader
-        raise BridgeError(
-            f"{path}: can't be read as a NumPy array ({_one_line(error)}); save it with numpy.save"
-        ) from error
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
-        raise BridgeError(f"{path}: is no array of numbers; save one with numpy.save")
-    return x
-
-
-def _one_line(error: Exception) -> str:
-    """What an error says, in one line of bounded length."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,7 +12,7 @@ from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from ..exchange.cuba_lif import CubaLIFNode
 from ..exchange.to_lava import block_of
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN
+from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
 from .layers import FloatLayer
 
 __all__ = ["build_blocks"]
@@ -61,7 +61,24 @@ def build_blocks(
             except BridgeError as error:
                 raise ConversionError(f"{float_layer.place}: {error}") from error
         blocks.append(block)
+    if delay_shift:
+        _warn_of_early_bias(layers)
     return blocks
+
+
+def _warn_of_early_bias(layers: Sequence[FloatLayer]) -> None:
+    """Say where a bias acts while the spikes of delayed layers are still on their way."""
+    delayed = False
+    for float_layer in layers:
+        if delayed and getattr(float_layer.synapse, "bias", None) is not None:
+            warnings.warn(
+                f"{float_layer.place}: has a bias, which acts from the first step on, before the "
+                "delayed spikes of the layers in front of it arrive: with delay_shift its spikes "
+                "are not those of the net; without, they are",
+                stacklevel=4,
+            )
+            return
+        delayed |= float_layer.neuron is not None
 
 
 def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: float) -> Any:
@@ -117,7 +134,8 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
         )
     levels = round((most - least) * scale / 2) + 1
     trained_so = isinstance(float_layer.neuron, CubaLIFNode)
-    if levels < FEW_LEVELS <= weight.numel() and not trained_so:
+    few = levels < FEW_LEVELS <= weight.numel() and not trained_so
+    if few and not torch.equal(quantize_8bit(weight, scale), weight):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "
             f"{levels} of the 256 levels of 8 bits; to_slayer(..., calibrate='weights') gives the "

@@ -34,7 +34,7 @@ from .choices import Calibration, LayerChoice
 from .layer_run import FloatRun, QuantisedRun, scale_of
 from .layers import FloatLayer
 
-__all__ = ["CLIP_POINTS", "calibrate", "given"]
+__all__ = ["CLIP_POINTS", "calibrate"]
 
 # Shares of the largest weight's magnitude that are tried as the largest that 8 bits hold.
 CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
@@ -100,12 +100,10 @@ def calibrate(
         return Calibration("data", tuple(_by_data(layers, batches)))
 
 
-def given(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Calibration:
-    """The calibration of layers whose factors are known: what they come to."""
-    with torch.no_grad():
-        pairs = zip(layers, factors, strict=True)
-        choices = [_choice(layer, _Candidate(factor, "given")) for layer, factor in pairs]
-    return Calibration("given", tuple(choices))
+def calibration_of(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Calibration:
+    """What factors that were chosen before, one for each layer, make of the layers."""
+    chosen = (_Candidate(factor, "chosen before") for factor in factors)
+    return Calibration("blocks", tuple(map(_choice, layers, chosen)))
 
 
 def _check(layer: FloatLayer) -> None:

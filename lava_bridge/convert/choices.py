@@ -8,9 +8,14 @@ from ..report import as_text
 
 __all__ = ["Calibration", "LayerChoice"]
 
-MODES = {"weights": "by its weights", "data": "by spikes on data", "given": "as it was given"}
 # Width of a table as text: more columns than a terminal's 80 hold.
 TEXT_WIDTH = 140
+
+MODES = {
+    "weights": "by its weights",
+    "data": "by spikes on data",
+    "blocks": "by the factor that its block has",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Calibration:
     """What :func:`lava_bridge.convert.calibrate` chose, a :class:`LayerChoice` for each layer.
 
     Attributes:
-        mode: ``"weights"``, ``"data"``, or ``"given"``: taken over from blocks or a file.
+        mode: ``"weights"``, ``"data"``, or ``"blocks"`` where the factors of blocks were taken.
         layers: The choices, in the layers' order.
     """
 

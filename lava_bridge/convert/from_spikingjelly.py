@@ -11,12 +11,12 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
 
 from .. import slayer as native_slayer
-from ..encoder import Encoder, GradedInput
+from ..encoder import Encoder, GradedInput, split_encoder
 from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
-from .calibration import calibrate as calibrate_layers, given as given_factors
+from .calibration import calibrate as calibrate_layers, calibration_of
 from .chain import ENCODINGS, Chain
 from .choices import Calibration
 from .layers import FloatLayer
@@ -53,7 +53,8 @@ def to_slayer(
             poolings are taken to fit their input (slayer's Pool counts a window that is cut off,
             AvgPool2d leaves it out).
         delay_shift: Whether each block delays its spikes by one step, as the chip does. Without,
-            the blocks equal the SpikingJelly net step for step.
+            the blocks equal the SpikingJelly net step for step; with it they equal it later by the
+            delays, but for biases behind a delay, which act before the spikes arrive.
         slayer: ``lava_bridge.slayer``, or ``lava.lib.dl.slayer`` for the original's blocks.
         calibrate: How each layer is scaled to 8 bits. None: as it is. ``"weights"``: so that its
             weights take all of them. A batch of input ``[T, N, *]``: so that its spikes are
@@ -71,7 +72,8 @@ def to_slayer(
     Warns
     -----
     UserWarning
-        If weights lie outside the 8-bit range and are clipped, or use few of its levels.
+        If weights lie outside the 8-bit range and are clipped, or use few of its levels; if a bias
+        acts before delayed spikes arrive.
     """
     chain = rewritten(net, input_shape, encoding)
     shape = _planes(_checked_shape(input_shape))
@@ -128,7 +130,11 @@ def _calibration(
         given = nn.Sequential(*given)
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
-    x = torch.as_tensor(given)
+    try:
+        x = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversionError(f"calibrate: the data are no array of numbers: {error}") from error
+    x = x.unsqueeze(-2) if x.dim() == 4 else x  # signals [T, N, C, L] as blocks have them
     for part in front:
         x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
     return calibrate_layers(layers, x)
@@ -136,18 +142,18 @@ def _calibration(
 
 def _of_blocks(layers: list[FloatLayer], blocks: nn.Sequential) -> Calibration | None:
     """The factors that the blocks of a net have, for its layers; None if all are 1."""
-    synapses = [block for block in blocks if hasattr(block, "synapse")]
+    synapses = [block for block in split_encoder(blocks)[1] if hasattr(block, "synapse")]
     factors = [getattr(block, "weight_factor", 1.0) for block in synapses]
     neurons = [not isinstance(part.synapse, nn.Flatten | layer.VotingLayer) for part in layers]
     if sum(neurons) != len(factors):
         raise ConversionError(
-            f"the blocks have {len(factors)} layers with a synapse, but the net has {sum(neurons)};"
-            " give the blocks of this net"
+            f"calibrate: the blocks or the file have {len(factors)} layers with a synapse, but the "
+            f"net has {sum(neurons)}; give those of this net, converted with the same encoding"
         )
     if all(factor == 1 for factor in factors):
         return None
     left = iter(factors)
-    return given_factors(layers, [next(left) if has else 1.0 for has in neurons])
+    return calibration_of(layers, [next(left) if has_neuron else 1.0 for has_neuron in neurons])
 
 
 def rewrite(

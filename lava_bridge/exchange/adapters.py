@@ -8,6 +8,7 @@ from spikingjelly.activation_based import base, functional
 from torch import Tensor
 
 from .. import slayer as native_slayer
+from ..encoder import Encoder
 from ..errors import BridgeError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE
@@ -28,9 +29,10 @@ class AsSpikingJelly(base.MemoryModule):
 
     As the state of SpikingJelly's modules does, that of the blocks goes on from forward to forward
     until ``functional.reset_net`` (or a batch of another size): the parts' ``persistent_state`` is
-    set. Single steps then give what one multi-step run gives, bit for bit where states stay below
-    2**24; the spikes that wait in ``delay_shift`` and in learnable delays go on as well. No
-    gradient goes from one forward to the one before, as in slayer: train in step mode ``"m"``.
+    set, and of an :class:`~lava_bridge.Encoder` in front the voltage ``v`` is kept here. Single
+    steps then give what one multi-step run gives, bit for bit where states stay below 2**24; the
+    spikes that wait in ``delay_shift`` and in learnable delays go on as well. No gradient goes from
+    one forward to the one before, as in slayer: train in step mode ``"m"``.
 
     Args:
         module: A block, or blocks as a list or ``nn.Sequential``, or a module of the user's that
@@ -48,6 +50,7 @@ class AsSpikingJelly(base.MemoryModule):
     """
 
     event_rates: tuple[Any, ...]
+    v: Tensor | None
 
     def __init__(self, module: Any, step_mode: str = "s") -> None:
         super().__init__()
@@ -62,6 +65,7 @@ class AsSpikingJelly(base.MemoryModule):
                 )
             part.persistent_state = True
         self.register_memory("event_rates", ())
+        self.register_memory("v", None)  # the voltage of an encoder, which has no state itself
         self.step_mode = step_mode
 
     def reset(self) -> None:
@@ -92,7 +96,13 @@ class AsSpikingJelly(base.MemoryModule):
     def _run(self, x: Tensor) -> Tensor:
         rates: list[Any] = []
         # Not the Sequential's own forward: it would pass a count_log block's pair to the next.
-        for block in self.module if type(self.module) is nn.Sequential else (self.module,):
+        module: Any = self.module
+        chain = type(module).forward is nn.Sequential.forward
+        for block in module if chain else (module,):
+            if isinstance(block, Encoder):
+                spikes, self.v = block.steps(NXT_to_TNX(x), self.v)
+                x = TNX_to_NXT(spikes)
+                continue
             x = block(x)
             if isinstance(x, tuple):
                 x, *counted = x

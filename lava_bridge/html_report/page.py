@@ -351,7 +351,8 @@ def _foot() -> Markup:
             " compares two quantised nets: one spike of difference is a defect. ",
             tag("strong", "Drift"),
             " compares with a float net: the difference is measured and never called equivalence. ",
-            "Rates and shares are of the spike places (sample, neuron, time step).",
+            "Rates and shares are of the spike places (sample, neuron, time step); of a last layer "
+            "that gives sums, every value other than 0 counts.",
         ),
         tag("p", f"Written by lava_bridge {__version__}."),
     )

@@ -174,6 +174,8 @@ class Network:
         first = self.layers[0]
         x = as_dense(x)
         if self.encoder is not None:
+            if x.dim() == 4 and len(self.encoder.input_shape or ()) == 3:  # signals [C, L]
+                x = x.unsqueeze(3 if layout == "TNX" else 2)
             x = NXT_to_TNX(self.encoder(TNX_to_NXT(x))) if layout == "TNX" else self.encoder(x)
         return first.encoded(x) if isinstance(first, InputLayer) else x
 
@@ -220,9 +222,9 @@ class Network:
         """Run on a batch of spikes.
 
         Args:
-            x: Spikes ``[N, C, H, W, T]`` or ``[N, C, T]``; with ``layout="TNX"``
-                ``[T, N, C, H, W]`` or ``[T, N, C]``. Whole numbers of any dtype, dense or sparse.
-                An input layer of Loihi's neurons takes real numbers too.
+            x: Spikes ``[N, C, H, W, T]``, ``[N, C, L, T]`` or ``[N, C, T]``; with ``layout="TNX"``
+                ``[T, N, C, H, W]``, ``[T, N, C, L]`` or ``[T, N, C]``. Whole numbers of any dtype,
+                dense or sparse. An input layer of Loihi's neurons takes real numbers too.
             layout: ``"NXT"``, slayer's, or ``"TNX"``, SpikingJelly's.
             traces: Give each layer's spikes and states as well.
             resume: Go on from where the last run ended, with as many samples: chunks of a sequence
@@ -306,7 +308,10 @@ class Network:
         shape, expected = tuple(x.shape[2:]), self.input_shape
         if expected is None or shape == expected:
             return x
-        if math.prod(shape) != math.prod(expected) or len(expected) > 1 < len(shape):
+        planes = (*shape[:1], 1, *shape[1:])  # of signals [C, L]
+        if math.prod(shape) != math.prod(expected) or (
+            len(expected) > 1 < len(shape) and planes != expected
+        ):
             raise BridgeError(
                 f"run: expected samples of shape {expected}, found {shape} in layout {layout}"
             )

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def commands(program: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-def test_the_workflows_commands_prove_the_net_of_the_document(folder, pytester):
+def test_the_workflows_commands_prove_the_net_of_the_document(folder, pytester, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)  # of another document or test
     ((*_, pytest_, tests, maximum, share, report, reports),) = commands("python")
     assert pytest_ == "pytest"
     test = (tests, maximum, share, report, reports, "-p", "lava_bridge.pytest_plugin")

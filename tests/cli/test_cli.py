@@ -177,10 +177,6 @@ BAD_CALLS = {
         ["convert", "mynet:soft", "--input-shape", "4", "-o", "o.net"],
         "1 (IFNode): has a soft reset",
     ),
-    "calibrate": (
-        ["convert", "mynet:build", "--input-shape", "1,8,8", "-o", "o.net", "--calibrate", "mse"],
-        "mse: can't be read",
-    ),
     "module": (
         ["convert", "none:build", "--input-shape", "4", "-o", "o.net"],
         "none:build: can't be",

@@ -462,3 +462,18 @@ def test_unknown_options_are_refused():
         calibrate(layers, clip="some")
     with pytest.raises(lava_bridge.ConversionError, match="batch_size must be"):
         calibrate(layers, batch_size=0)
+
+
+@pytest.mark.parametrize("encoding", [None, "direct", "graded"])
+def test_blocks_of_a_net_calibrate_it_as_they_are_with_their_encoder_or_without(encoding):
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3), neuron.LIFNode(v_threshold=0.4), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(12, 4), neuron.LIFNode(v_threshold=0.2),
+    )  # fmt: skip
+    blocks = lava_bridge.to_slayer(net, (1, 6, 6), calibrate="weights", encoding=encoding)
+    again = lava_bridge.to_slayer(net, (1, 6, 6), calibrate=blocks, encoding=encoding)
+    assert again.report.calibration.factors == blocks.report.calibration.factors
+    assert again.report.calibration.rows[-1][5:7] == blocks.report.calibration.rows[-1][5:7]
+    assert "by the factor that its block has" in again.report.calibration.title
+    for one, other in zip(blocks.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)

@@ -1,5 +1,7 @@
 """SpikingJelly nets against the slayer blocks that they become."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn as nn
@@ -7,7 +9,7 @@ from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 import lava_bridge
-from lava_bridge import NXT_to_TNX, TNX_to_NXT, to_slayer
+from lava_bridge import ConversionError, NXT_to_TNX, TNX_to_NXT, to_slayer
 from lava_bridge.exchange import BlockContainer, CubaLIFNode, SumPool2d
 
 from .nets import conv_nets, quantised_run, spikes, widen_weights
@@ -237,3 +239,32 @@ def test_a_net_that_has_just_been_trained_on_converts_without_a_reset():
     state = layers[1].v
     to_slayer(layers, (1, 8, 8))
     assert layers[1].v is state
+
+
+def test_weights_that_8_bits_hold_as_they_are_give_no_warning(recwarn):
+    net = [nn.Linear(20, 3, bias=False), neuron.IFNode()]
+    net[0].weight.data.fill_(0.5)
+    to_slayer(net)
+    assert not [w for w in recwarn if "256 levels" in str(w.message)]
+    net[0].weight.data.fill_(0.51)
+    with pytest.warns(UserWarning, match="1 of the 256 levels"):
+        to_slayer(net)
+
+
+def test_a_bias_behind_a_delay_acts_early_and_a_warning_says_so():
+    net = [nn.Linear(4, 6), neuron.IFNode(), nn.Linear(6, 3), neuron.IFNode()]
+    net[0].bias.data.fill_(0.0)
+    net[2].bias.data.fill_(1.5)
+    with pytest.warns(UserWarning, match=r"2 \(Linear\): has a bias, which acts from the first"):
+        late = to_slayer(net, (4,), delay_shift=True)
+    net[2].bias = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_slayer(net, (4,), delay_shift=True)  # the first layer's comes with the input
+    # After its own delay only: the net's first step is two steps late.
+    assert late(torch.zeros(1, 4, 9))[..., 1].all()
+
+
+def test_what_is_no_data_to_calibrate_with_is_a_conversion_error():
+    with pytest.raises(ConversionError, match="calibrate: the data are no array of numbers"):
+        to_slayer([nn.Linear(4, 3), neuron.IFNode()], (4,), calibrate={"x": 1})

@@ -9,7 +9,8 @@ import torch.nn as nn
 from hypothesis import given, settings, strategies as st
 from spikingjelly.activation_based import functional, layer, monitor, neuron
 
-from lava_bridge import BridgeError, NXT_to_TNX, TNX_to_NXT, slayer
+from lava_bridge import BridgeError, Encoder, NXT_to_TNX, TNX_to_NXT, slayer
+from lava_bridge.convert.result import SlayerNet
 from lava_bridge.exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
 
 block = slayer.block
@@ -444,3 +445,20 @@ def test_a_bad_call_is_an_error_of_one_line(name):
     with pytest.raises(BridgeError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("made", [list, lambda b: nn.Sequential(*b), lambda b: SlayerNet(*b)])
+def test_an_encoder_in_front_goes_on_as_neurons_do_until_reset_net(made):
+    encoder = Encoder(nn.Linear(4, 6), threshold=1.0, tau=2.0)
+    leak = {"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 0.5}
+    net = AsSpikingJelly(made([encoder, slayer.block.cuba.Dense(leak, 6, 3)]), "m")
+    x = torch.rand(8, 2, 4, generator=torch.Generator().manual_seed(0)) * 2
+    whole = net(x)
+    functional.reset_net(net)
+    assert torch.equal(torch.cat([net(x[:3]), net(x[3:])]), whole)
+    functional.reset_net(net)
+    functional.set_step_mode(net, "s")
+    assert torch.equal(torch.stack([net(step) for step in x]), whole)
+    # The encoder spikes later than at once, so its voltage does matter here.
+    fresh = [encoder(step.unsqueeze(-1)) for step in x]
+    assert not torch.equal(torch.cat(fresh, -1), encoder(x.movedim(0, -1)))

@@ -39,6 +39,7 @@ ROOMS = [
     "verify",
     "pytest_plugin",
     "as_lava",
+    "given",
     "cli",
     "__main__",
 ]
