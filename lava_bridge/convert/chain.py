@@ -127,7 +127,8 @@ class Chain:
 
     def flatten(self) -> None:
         """Channels, height and width become one dimension."""
-        self._wait(nn.Flatten())
+        if not self._ended:  # means have one
+            self._wait(nn.Flatten())
 
     def encoded(self, encoder: Any) -> None:
         """What the net begins with: it makes spikes of analog input, and stays as it is."""
@@ -193,13 +194,15 @@ class Chain:
 
     def vote(self, voters: int) -> None:
         """The mean of each ``voters`` neighbouring neurons."""
+        self._require_spikes()
         channels = self._channels()
         if channels is None or channels % voters:
             raise ConversionError(
                 f"averages groups of {voters} of {channels or 'unknown'} neurons; pass "
                 "input_shape, and let them divide"
             )
-        if not self._waiting:
+        if self._spikes and all(isinstance(w.module, nn.Flatten) for w in self._waiting):
+            self._begin(flattened=bool(self._waiting))
             self._append_mean(voters, channels // voters)
             self._ended, self.shape = self.place, (channels // voters,)
             return
@@ -220,7 +223,12 @@ class Chain:
         module, shape = waiting.module, waiting.shape
         if self._encoding == "direct" and self.encoder is None:
             raise ConversionError("has no neuron after it, so nothing encodes the input; add one")
-        if isinstance(module, SumPool2d) and shape is not None and is_global(module, shape):
+        if (
+            isinstance(module, SumPool2d)
+            and shape is not None
+            and is_global(module, shape)
+            and self._factor == math.prod(module.kernel_size)
+        ):
             # A mean over the plane is a mean of neighbours once it is flat.
             self._append(nn.Flatten(), self.place, None)
             self._append_mean(math.prod(module.kernel_size), shape[0])

@@ -17,6 +17,7 @@ from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
 from .calibration import calibrate as calibrate_layers
+from .calibration import checked_data
 from .chain import ENCODINGS, Chain
 from .choices import Calibration, LayerChoice
 from .layers import FloatLayer
@@ -82,7 +83,7 @@ def to_slayer(
         front.append(_encoder(chain.encoder, shape))
     elif chain.front is not None:
         front.append(chain.front)
-    chosen = _calibration(chain.layers, calibrate, front)
+    chosen = _calibration(chain, calibrate, front)
     factors = None if chosen is None else chosen.factors
     blocks = build_blocks(chain.layers, chain.input_shape, delay_shift, slayer, factors)
     everything = [*([chain.encoder] if chain.encoder else []), *chain.layers]
@@ -104,10 +105,9 @@ def _encoder(part: FloatLayer, shape: tuple[int, ...] | None) -> Encoder:
         raise ConversionError(f"{part.place}: {error}") from error
 
 
-def _calibration(
-    layers: list[FloatLayer], given: Any, front: list[nn.Module]
-) -> Calibration | None:
+def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibration | None:
     """The choices for the layers that a caller asked for."""
+    layers = chain.layers
     if given is None:
         return None
     if isinstance(given, str):
@@ -124,13 +124,18 @@ def _calibration(
                 f"{len(layers)}; give the calibration of this net"
             )
         return given
-    if isinstance(given, list | tuple | nn.Sequential) and not isinstance(given, nn.Module | str):
+    if isinstance(given, list | tuple) and all(isinstance(part, nn.Module) for part in given):
         given = nn.Sequential(*given)
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
-    x = torch.as_tensor(given)
+    x = checked_data(given)
+    if chain.flat and x.dim() == 4:  # [T, N, C, L]
+        x = x.unsqueeze(3)
     for part in front:
-        x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
+        try:
+            x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
+        except BridgeError as error:
+            raise ConversionError(f"calibrate: {error}") from error
     return calibrate_layers(layers, x)
 
 

@@ -8,7 +8,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
 
 from lava_bridge import BridgeError, ConversionError, to_slayer
-from lava_bridge.exchange import CubaLIFNode
+from lava_bridge.exchange import CubaLIFNode, SumPool2d
 
 IF = neuron.IFNode
 
@@ -36,6 +36,12 @@ def out_of_range_decay() -> CubaLIFNode:
 def started_at(reset: float) -> neuron.IFNode:
     node = IF()
     node.v_reset = reset
+    return node
+
+
+def with_number(name: str, value: torch.Tensor) -> nn.Module:
+    node = neuron.ParametricLIFNode() if name == "w" else neuron.LIFNode()
+    setattr(node, name, value)
     return node
 
 
@@ -239,6 +245,36 @@ BAD_NETS = {
         lambda: [nn.AvgPool2d(2), linear(), IF()],
         (1, 8, 8),
         ["1 (Linear)", "Flatten"],
+    ),
+    "sum over the plane at the end": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), SumPool2d(6), nn.Flatten()],
+        (1, 8, 8),
+        ["2 (SumPool2d)", "without a neuron"],
+    ),
+    "mean of another divisor at the end": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), nn.AvgPool2d(6, divisor_override=3), nn.Flatten()],
+        (1, 8, 8),
+        ["2 (AvgPool2d)", "without a neuron"],
+    ),
+    "votes of means": (
+        lambda: [linear(4, 4), IF(), layer.VotingLayer(2), layer.VotingLayer(2)],
+        (4,),
+        ["3 (VotingLayer)", "2 (VotingLayer)", "end the net there"],
+    ),
+    "a threshold for each neuron": (
+        lambda: [linear(), with_number("v_threshold", torch.ones(3))],
+        (4,),
+        ["1 (LIFNode)", "v_threshold of shape (3,)", "train with a number"],
+    ),
+    "a tau for each neuron": (
+        lambda: [linear(), with_number("tau", torch.full((3,), 2.0))],
+        (4,),
+        ["1 (LIFNode)", "tau of shape (3,)", "train with a number"],
+    ),
+    "learned tau that is infinite": (
+        lambda: [linear(), with_number("w", nn.Parameter(torch.tensor(-800.0)))],
+        (4,),
+        ["1 (ParametricLIFNode)", "infinite tau", "training"],
     ),
     "overlapping pool before a padded convolution": (
         lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, padding=1, bias=False), IF()],
