@@ -90,7 +90,7 @@ def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) ->
     reached: tuple[int, ...] = own.infer_shape(shape)
     if hasattr(block, "neuron") and block.neuron is not None:
         block.neuron.shape = torch.Size(reached)
-    elif hasattr(block, "shape"):
+    elif hasattr(block, "shape") and not float_layer.outputs:  # an Average finds its own
         block.shape = own.shape
     return reached
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import operator
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,7 @@ from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
-from .calibration import calibrate as calibrate_layers
-from .calibration import checked_data
+from .calibration import calibrate as calibrate_layers, checked_data
 from .chain import ENCODINGS, Chain
 from .choices import Calibration, LayerChoice
 from .layers import FloatLayer
@@ -26,6 +26,8 @@ from .rules import rule_of
 from .trace import leaves
 
 __all__ = ["rewrite", "to_slayer"]
+
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def to_slayer(
@@ -225,9 +227,10 @@ def _parameters(net: Any) -> Iterator[torch.Tensor]:
 
 
 def _fresh(node: Any) -> nn.Module:
-    """A copy of a neuron without the state of a run."""
+    """A copy of a neuron without the state of a run, and without the hooks of monitors."""
     made = copy.copy(node)
-    made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv)}
+    hooks: dict[str, Any] = {name: OrderedDict() for name in _HOOKS}
+    made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv), **hooks}
     return copy.deepcopy(made)
 
 

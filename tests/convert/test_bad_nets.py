@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
+from torch.nn.utils import prune
 
 from lava_bridge import BridgeError, ConversionError, to_slayer
 from lava_bridge.exchange import CubaLIFNode, SumPool2d
@@ -276,6 +277,21 @@ BAD_NETS = {
         (4,),
         ["1 (ParametricLIFNode)", "infinite tau", "training"],
     ),
+    "bias that is pruned": (
+        lambda: [prune.l1_unstructured(nn.Linear(4, 3), "bias", 1), IF()],
+        (4,),
+        ["0 (Linear)", "computes its bias in a hook", "prune.remove"],
+    ),
+    "parametrized weight": (
+        lambda: [nn.utils.parametrizations.weight_norm(linear()), IF()],
+        (4,),
+        ["0 (ParametrizedLinear)", "parametrize.remove_parametrizations"],
+    ),
+    "compiled": (
+        lambda: [torch.compile(linear(), backend="eager"), IF()],
+        (4,),
+        ["0 (OptimizedModule)", "net._orig_mod"],
+    ),
     "overlapping pool before a padded convolution": (
         lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, padding=1, bias=False), IF()],
         (1, 9, 9),
@@ -333,3 +349,10 @@ def test_a_good_net_is_bit_identical_after_conversion_states_and_modes_included(
     assert {k: id(v) for k, v in node.__dict__.items()} == {k: id(v) for k, v in attributes.items()}
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_layers_without_numbers_are_refused():
+    with pytest.raises(ConversionError, match=r"0 \(Linear\): is on the meta device, .* load its"):
+        to_slayer([linear(device="meta"), IF()], (4,))
+    with pytest.raises(ConversionError, match=r"0 \(LazyLinear\): has no weights yet; run the net"):
+        to_slayer([nn.LazyLinear(3), IF()], (4,))

@@ -3,7 +3,9 @@
 import copy
 
 import torch
+import torch.nn as nn
 from hypothesis import given, settings, strategies as st
+from spikingjelly.activation_based import monitor, neuron
 
 from lava_bridge.convert import rewrite
 
@@ -27,3 +29,10 @@ def test_every_spike_is_the_same_before_and_after_the_rewrites(drawn, steps, bat
     for ours, truth in zip(seen_after, seen_before, strict=True):
         assert torch.equal(ours.reshape(truth.shape), truth)
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+
+
+def test_a_rewritten_net_is_not_watched_by_the_monitors_of_the_net():
+    net = nn.Sequential(nn.Linear(6, 5), neuron.IFNode(0.3, step_mode="m"))
+    watching = monitor.OutputMonitor(net, neuron.IFNode)
+    rewrite(net, (6,))(spikes(3, 2, 6))
+    assert not watching.records

@@ -237,3 +237,24 @@ def test_a_net_that_has_just_been_trained_on_converts_without_a_reset():
     state = layers[1].v
     to_slayer(layers, (1, 8, 8))
     assert layers[1].v is state
+
+
+def test_all_kinds_of_layers_of_the_real_slayer_give_the_same(lava):
+    torch.manual_seed(6)
+    lif = neuron.LIFNode
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), lif(v_threshold=0.2), nn.MaxPool2d(2)),
+        *(nn.ConvTranspose2d(4, 3, 2, 2), neuron.IFNode(0.3), nn.Upsample(scale_factor=2)),
+        *(nn.Conv2d(3, 2, 3), neuron.IFNode(0.3), nn.AvgPool2d(2), neuron.IFNode(0.4)),
+        *(nn.Flatten(), nn.Linear(50, 6), lif(v_threshold=0.1)),
+    ).eval()
+    x = TNX_to_NXT(spikes(12, 2, 2, 8, 8))
+    for end in (nn.Linear(6, 3), layer.VotingLayer(2)):
+        whole = nn.Sequential(*net, end)
+        ours = to_slayer(whole, (2, 8, 8), calibrate="weights")
+        theirs = to_slayer(whole, (2, 8, 8), calibrate="weights", slayer=lava)
+        a = b = x
+        for our, their in zip(ours, theirs, strict=True):
+            a, b = our(a), their(b)
+            assert torch.equal(a, b)
+            assert a.any()
