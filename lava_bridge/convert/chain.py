@@ -119,6 +119,11 @@ class Chain:
 
     def affine(self, scale: torch.Tensor, shift: torch.Tensor) -> None:
         """``scale x + shift`` for each channel, numbers ``[C]``."""
+        if self.shape is not None and len(scale) != self.shape[0]:
+            raise ConversionError(
+                f"has {len(scale)} features after a layer of {self.shape[0]} channels; give it as "
+                "many"
+            )
         self._wait(ChannelAffine(scale.double(), shift.double() * self._factor))
 
     def scale(self, divisor: float) -> None:
@@ -243,7 +248,13 @@ class Chain:
     def _wait(self, module: nn.Module, alone: str = "") -> None:
         self._require_spikes()
         self._waiting.append(Waiting(module, self.place, self.shape, alone))
-        self.shape = None if self.shape is None else shape_after(module, self.shape)
+        if self.shape is not None:
+            after = shape_after(module, self.shape)
+            if after is None:
+                raise ConversionError(
+                    f"takes no input of shape {self.shape}; check it and the layer before it"
+                )
+            self.shape = after
 
     def _begin(self, flattened: bool) -> None:
         """Begin a new layer."""

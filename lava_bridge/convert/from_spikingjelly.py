@@ -187,6 +187,9 @@ def rewrite(
     chain = rewritten(net, input_shape, encoding)
     modules: list[nn.Module] = []
     dtype = next((p.dtype for p in _parameters(net) if p.is_floating_point()), torch.float32)
+    flat = input_shape is not None and len(input_shape) == 1
+    if chain.encoder and isinstance(chain.encoder.synapse, nn.Linear) and not flat:
+        modules.append(layer.SeqToANNContainer(nn.Flatten()))
     for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
         synapse = copy.deepcopy(part.synapse).to(dtype)
         if isinstance(synapse, layer.VotingLayer):

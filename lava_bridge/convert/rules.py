@@ -371,6 +371,10 @@ def _block_container(module: BlockContainer, chain: Chain) -> None:
 
 def _one_dimension(chain: Chain) -> None:
     """From here signals are ``[C, L]``, held as ``[C, 1, L]``."""
+    if chain.shape is not None and not chain.flat:
+        raise ConversionError(
+            f"takes an input of shape (C, L), found {chain.shape}; use the layer of two dimensions"
+        )
     chain.flat = True
 
 

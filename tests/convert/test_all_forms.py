@@ -200,3 +200,13 @@ def test_a_list_of_numbers_calibrates_as_its_tensor():
     net, x = nn.Sequential(nn.Linear(4, 3), neuron.IFNode()), spikes(3, 2, 4)
     one, other = (to_slayer(net, calibrate=data).report.calibration for data in (x, x.tolist()))
     assert one == other
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
+def test_sums_are_compared_in_full_whatever_the_dtype_of_the_spikes(dtype, tmp_path):
+    torch.manual_seed(8)
+    net = nn.Sequential(nn.Linear(6, 8), neuron.IFNode(0.5), nn.Linear(8, 3))
+    blocks, x = to_slayer(net, (6,), calibrate="weights"), spikes(8, 2, 6).to(dtype)
+    export_hdf5(blocks, tmp_path / "n.net")
+    report = check_equivalence(blocks, tmp_path / "n.net", x, integers=True)
+    assert report.ok, str(report)

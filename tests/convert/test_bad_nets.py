@@ -40,6 +40,12 @@ def started_at(reset: float) -> neuron.IFNode:
     return node
 
 
+def with_bias(value: float) -> nn.Linear:
+    layer_of_three = nn.Linear(3, 3)
+    layer_of_three.bias.data[0] = value
+    return layer_of_three
+
+
 def with_number(name: str, value: torch.Tensor) -> nn.Module:
     node = neuron.ParametricLIFNode() if name == "w" else neuron.LIFNode()
     setattr(node, name, value)
@@ -291,6 +297,31 @@ BAD_NETS = {
         lambda: [torch.compile(linear(), backend="eager"), IF()],
         (4,),
         ["0 (OptimizedModule)", "net._orig_mod"],
+    ),
+    "bias beyond 13 bits": (
+        lambda: [linear(), IF(), with_bias(1e5), IF()],
+        (4,),
+        ["2 (Linear)", "outside its 13 bits", "calibrate='weights'"],
+    ),
+    "pool larger than its input": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), nn.AvgPool2d(9), nn.Flatten(), nn.Linear(2, 3), IF()],
+        (1, 8, 8),
+        ["2 (AvgPool2d)", "no input of shape (2, 6, 6)"],
+    ),
+    "pool of what is flat": (
+        lambda: [linear(), IF(), nn.MaxPool2d(2), IF()],
+        (4,),
+        ["2 (MaxPool2d)", "no input of shape (3,)"],
+    ),
+    "norm of other channels": (
+        lambda: [linear(4, 4), IF(), nn.BatchNorm1d(5), linear(4, 4), IF()],
+        (4,),
+        ["2 (BatchNorm1d)", "5 features", "4 channels"],
+    ),
+    "layer of one dimension on a plane": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), nn.Conv1d(2, 2, 3), IF()],
+        (1, 8, 8),
+        ["2 (Conv1d)", "(C, L)", "(2, 6, 6)"],
     ),
     "overlapping pool before a padded convolution": (
         lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, padding=1, bias=False), IF()],

@@ -36,3 +36,13 @@ def test_a_rewritten_net_is_not_watched_by_the_monitors_of_the_net():
     watching = monitor.OutputMonitor(net, neuron.IFNode)
     rewrite(net, (6,))(spikes(3, 2, 6))
     assert not watching.records
+
+
+def test_a_linear_encoder_takes_planes_also_once_rewritten():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(18, 5), neuron.IFNode(0.3), nn.Linear(5, 2))
+    net = net.double()
+    x = spikes(5, 2, 2, 3, 3).double() * 0.7
+    expected, _ = run(net, x)
+    found, _ = run(rewrite(net, (2, 3, 3), "direct"), x)
+    torch.testing.assert_close(found, expected)
+    assert expected.std() > 0
