@@ -208,16 +208,17 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     if encoding is not None and encoding not in ENCODINGS:
         raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
     chain = Chain(_checked_shape(input_shape), encoding)
-    for place, module in leaves(net):
-        chain.place = f"{place or 'net'} ({type(module).__name__})"
+    with torch.inference_mode(False):  # layers are merged with gradients
+        for place, module in leaves(net):
+            chain.place = f"{place or 'net'} ({type(module).__name__})"
+            try:
+                rule_of(module)(module, chain)
+            except BridgeError as error:
+                raise ConversionError(f"{chain.place}: {error}") from error
         try:
-            rule_of(module)(module, chain)
+            chain.finish()
         except BridgeError as error:
             raise ConversionError(f"{chain.place}: {error}") from error
-    try:
-        chain.finish()
-    except BridgeError as error:
-        raise ConversionError(f"{chain.place}: {error}") from error
     return chain
 
 

@@ -345,3 +345,16 @@ def test_a_conversion_draws_no_random_numbers():
     before = torch.get_rng_state()
     to_slayer(net, (2, 8, 8), calibrate=x)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nets_convert_in_inference_mode_as_outside_of_it():
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(12, 5), nn.BatchNorm1d(5), IF()),
+    ).double()
+    expected = rewrite(net, (2, 6, 6))
+    for inside in (torch.inference_mode, torch.no_grad):
+        with inside():
+            found = rewrite(net, (2, 6, 6))
+        for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
