@@ -31,8 +31,8 @@ NET = """
         functional.set_step_mode(net, "m")
         return net
 
-    def biased():
-        return [nn.Linear(4, 3), neuron.IFNode()]
+    def soft():
+        return [nn.Linear(4, 3), neuron.IFNode(v_reset=None)]
 
     def nothing():
         return 7
@@ -173,9 +173,9 @@ def test_help_has_examples(folder, command):
 
 
 BAD_CALLS = {
-    "bias": (
-        ["convert", "mynet:biased", "--input-shape", "4", "-o", "o.net"],
-        "0 (Linear): has a bias",
+    "soft reset": (
+        ["convert", "mynet:soft", "--input-shape", "4", "-o", "o.net"],
+        "1 (IFNode): has a soft reset",
     ),
     "module": (
         ["convert", "none:build", "--input-shape", "4", "-o", "o.net"],
