@@ -18,7 +18,7 @@ from .exchange.encoder import EncoderNode
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .netx import Network
-from .quantize import DECAY_SCALE
+from .quantize import DECAY_SCALE, exact_dtype
 from .slayer.neuron.base import STATE_OVER_WEIGHT
 
 __all__ = ["LayerOutput", "Side", "as_module", "side_of"]
@@ -226,10 +226,11 @@ def _integer_side(net: Network) -> Side:
         for layer, ran in zip(net.layers, layers, strict=True):
             delay += layer.steps
             if layer.neuron is not None:
-                spikes = ran.spike.to(x.dtype) / layer.neuron.spike_scale
+                dtype = exact_dtype(x)
+                spikes = ran.spike.to(dtype) / layer.neuron.spike_scale
                 beyond, sums = ran.traces.get("beyond"), layer.neuron.never_fires
                 if sums:
-                    spikes = ran.traces["voltage"].to(x.dtype)
+                    spikes = ran.traces["voltage"].to(dtype)
                 name = f"{layer.name} {layer.kind}"
                 forgets = not sums and _forgets(layer.neuron)
                 outputs.append(LayerOutput(name, delay, spikes, beyond, sums, forgets))

@@ -11,8 +11,10 @@ from spikingjelly.activation_based import layer
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from ..exchange.cuba_lif import CubaLIFNode
+from ..exchange.neurons import check_bias
 from ..exchange.to_lava import block_of
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
+from .layer_run import scale_of
 from .layers import FloatLayer
 
 __all__ = ["build_blocks"]
@@ -48,6 +50,7 @@ def build_blocks(
         shape = _told(blocks[0], shape, None)
     for i, float_layer in enumerate(layers):
         factor = 1.0 if factors is None else factors[i]
+        _check_bias(float_layer, factor)
         try:
             block = _block(float_layer, delay_shift, slayer, factor)
         except BridgeError as error:
@@ -81,6 +84,17 @@ def _warn_of_early_bias(layers: Sequence[FloatLayer]) -> None:
         delayed |= float_layer.neuron is not None
 
 
+def _check_bias(float_layer: FloatLayer, factor: float) -> None:
+    """Refuse a bias that does not fit, in the synapse's name."""
+    bias = getattr(float_layer.synapse, "bias", None)
+    if bias is None:
+        return
+    try:
+        check_bias(bias.detach() * factor, scale_of(float_layer))
+    except BridgeError as error:
+        raise ConversionError(f"{float_layer.place}: {error}") from error
+
+
 def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: float) -> Any:
     synapse: Any = float_layer.synapse
     node: Any = float_layer.neuron
@@ -107,13 +121,9 @@ def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) ->
     reached: tuple[int, ...] = own.infer_shape(shape)
     if hasattr(block, "neuron") and block.neuron is not None:
         block.neuron.shape = torch.Size(reached)
-    elif hasattr(block, "shape"):
+    elif hasattr(block, "shape") and not float_layer.outputs:  # an Average finds its own
         block.shape = own.shape
     return reached
-
-
-def _scale(node: Any) -> int:
-    return getattr(node, "scale", getattr(node, "lava_s_cale", 1 << 6))
 
 
 def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) -> None:
@@ -121,7 +131,7 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
     weight = getattr(float_layer.synapse, "weight", None)
     if weight is None or not weight.numel() or calibrated:
         return  # calibration chose what to clip
-    scale = _scale(float_layer.neuron)
+    scale = scale_of(float_layer)
     low, high = WEIGHT_MIN / scale, WEIGHT_MAX / scale
     least, most = (x.item() for x in torch.aminmax(weight.detach()))
     if least < low or most > high:

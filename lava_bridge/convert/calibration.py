@@ -34,7 +34,7 @@ from .choices import Calibration, LayerChoice
 from .layer_run import FloatRun, QuantisedRun, scale_of
 from .layers import FloatLayer
 
-__all__ = ["CLIP_POINTS", "calibrate"]
+__all__ = ["CLIP_POINTS", "calibrate", "checked_data"]
 
 # Shares of the largest weight's magnitude that are tried as the largest that 8 bits hold.
 CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
@@ -96,7 +96,7 @@ def calibrate(
         if data is None:
             choices = [_by_weights(layer, clip) for layer in layers]
             return Calibration("weights", tuple(choices))
-        batches = _checked(data).split(batch_size, dim=1)
+        batches = checked_data(data).split(batch_size, dim=1)
         return Calibration("data", tuple(_by_data(layers, batches)))
 
 
@@ -127,7 +127,8 @@ def _check(layer: FloatLayer) -> None:
         )
 
 
-def _checked(data: Tensor | np.ndarray) -> Tensor:
+def checked_data(data: Any) -> Tensor:
+    """Data of a calibration, refused where they can be none."""
     try:
         x = torch.as_tensor(data)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -119,6 +119,11 @@ class Chain:
 
     def affine(self, scale: torch.Tensor, shift: torch.Tensor) -> None:
         """``scale x + shift`` for each channel, numbers ``[C]``."""
+        if self.shape is not None and len(scale) != self.shape[0]:
+            raise ConversionError(
+                f"has {len(scale)} features after a layer of {self.shape[0]} channels; give it as "
+                "many"
+            )
         self._wait(ChannelAffine(scale.double(), shift.double() * self._factor))
 
     def scale(self, divisor: float) -> None:
@@ -127,7 +132,8 @@ class Chain:
 
     def flatten(self) -> None:
         """Channels, height and width become one dimension."""
-        self._wait(nn.Flatten())
+        if not self._ended:  # means have one
+            self._wait(nn.Flatten())
 
     def encoded(self, encoder: Any) -> None:
         """What the net begins with: it makes spikes of analog input, and stays as it is."""
@@ -193,13 +199,15 @@ class Chain:
 
     def vote(self, voters: int) -> None:
         """The mean of each ``voters`` neighbouring neurons."""
+        self._require_spikes()
         channels = self._channels()
         if channels is None or channels % voters:
             raise ConversionError(
                 f"averages groups of {voters} of {channels or 'unknown'} neurons; pass "
                 "input_shape, and let them divide"
             )
-        if not self._waiting:
+        if self._spikes and all(isinstance(w.module, nn.Flatten) for w in self._waiting):
+            self._begin(flattened=bool(self._waiting))
             self._append_mean(voters, channels // voters)
             self._ended, self.shape = self.place, (channels // voters,)
             return
@@ -220,7 +228,12 @@ class Chain:
         module, shape = waiting.module, waiting.shape
         if self._encoding == "direct" and self.encoder is None:
             raise ConversionError("has no neuron after it, so nothing encodes the input; add one")
-        if isinstance(module, SumPool2d) and shape is not None and is_global(module, shape):
+        if (
+            isinstance(module, SumPool2d)
+            and shape is not None
+            and is_global(module, shape)
+            and self._factor == math.prod(module.kernel_size)
+        ):
             # A mean over the plane is a mean of neighbours once it is flat.
             self._append(nn.Flatten(), self.place, None)
             self._append_mean(math.prod(module.kernel_size), shape[0])
@@ -235,7 +248,13 @@ class Chain:
     def _wait(self, module: nn.Module, alone: str = "") -> None:
         self._require_spikes()
         self._waiting.append(Waiting(module, self.place, self.shape, alone))
-        self.shape = None if self.shape is None else shape_after(module, self.shape)
+        if self.shape is not None:
+            after = shape_after(module, self.shape)
+            if after is None:
+                raise ConversionError(
+                    f"takes no input of shape {self.shape}; check it and the layer before it"
+                )
+            self.shape = after
 
     def _begin(self, flattened: bool) -> None:
         """Begin a new layer."""

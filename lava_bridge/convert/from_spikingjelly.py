@@ -3,6 +3,7 @@
 import copy
 import math
 import operator
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
-from .calibration import calibrate as calibrate_layers, calibration_of
+from .calibration import calibrate as calibrate_layers, calibration_of, checked_data
 from .chain import ENCODINGS, Chain
 from .choices import Calibration
 from .layers import FloatLayer
@@ -25,6 +26,8 @@ from .rules import rule_of
 from .trace import leaves
 
 __all__ = ["rewrite", "to_slayer"]
+
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def to_slayer(
@@ -84,7 +87,7 @@ def to_slayer(
         front.append(_encoder(chain.encoder, shape))
     elif chain.front is not None:
         front.append(chain.front)
-    chosen = _calibration(chain.layers, calibrate, front)
+    chosen = _calibration(chain, calibrate, front)
     factors = None if chosen is None else chosen.factors
     blocks = build_blocks(chain.layers, chain.input_shape, delay_shift, slayer, factors)
     everything = [*([chain.encoder] if chain.encoder else []), *chain.layers]
@@ -106,10 +109,9 @@ def _encoder(part: FloatLayer, shape: tuple[int, ...] | None) -> Encoder:
         raise ConversionError(f"{part.place}: {error}") from error
 
 
-def _calibration(
-    layers: list[FloatLayer], given: Any, front: list[nn.Module]
-) -> Calibration | None:
+def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibration | None:
     """The choices for the layers that a caller asked for."""
+    layers = chain.layers
     if given is None:
         return None
     if isinstance(given, str):
@@ -126,17 +128,18 @@ def _calibration(
                 f"{len(layers)}; give the calibration of this net"
             )
         return given
-    if isinstance(given, list | tuple | nn.Sequential) and not isinstance(given, nn.Module | str):
+    if isinstance(given, list | tuple) and all(isinstance(part, nn.Module) for part in given):
         given = nn.Sequential(*given)
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
-    try:
-        x = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConversionError(f"calibrate: the data are no array of numbers: {error}") from error
-    x = x.unsqueeze(-2) if x.dim() == 4 else x  # signals [T, N, C, L] as blocks have them
+    x = checked_data(given)
+    if chain.flat and x.dim() == 4:  # [T, N, C, L]
+        x = x.unsqueeze(3)
     for part in front:
-        x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
+        try:
+            x = NXT_to_TNX(part(TNX_to_NXT(x.float())))
+        except BridgeError as error:
+            raise ConversionError(f"calibrate: {error}") from error
     return calibrate_layers(layers, x)
 
 
@@ -180,6 +183,9 @@ def rewrite(
     chain = rewritten(net, input_shape, encoding)
     modules: list[nn.Module] = []
     dtype = next((p.dtype for p in _parameters(net) if p.is_floating_point()), torch.float32)
+    flat = input_shape is not None and len(input_shape) == 1
+    if chain.encoder and isinstance(chain.encoder.synapse, nn.Linear) and not flat:
+        modules.append(layer.SeqToANNContainer(nn.Flatten()))
     for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
         synapse = copy.deepcopy(part.synapse).to(dtype)
         if isinstance(synapse, layer.VotingLayer):
@@ -198,16 +204,17 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     if encoding is not None and encoding not in ENCODINGS:
         raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
     chain = Chain(_checked_shape(input_shape), encoding)
-    for place, module in leaves(net):
-        chain.place = f"{place or 'net'} ({type(module).__name__})"
+    with torch.inference_mode(False):  # layers are merged with gradients
+        for place, module in leaves(net):
+            chain.place = f"{place or 'net'} ({type(module).__name__})"
+            try:
+                rule_of(module)(module, chain)
+            except BridgeError as error:
+                raise ConversionError(f"{chain.place}: {error}") from error
         try:
-            rule_of(module)(module, chain)
+            chain.finish()
         except BridgeError as error:
             raise ConversionError(f"{chain.place}: {error}") from error
-    try:
-        chain.finish()
-    except BridgeError as error:
-        raise ConversionError(f"{chain.place}: {error}") from error
     return chain
 
 
@@ -220,9 +227,10 @@ def _parameters(net: Any) -> Iterator[torch.Tensor]:
 
 
 def _fresh(node: Any) -> nn.Module:
-    """A copy of a neuron without the state of a run."""
+    """A copy of a neuron without the state of a run, and without the hooks of monitors."""
     made = copy.copy(node)
-    made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv)}
+    hooks: dict[str, Any] = {name: OrderedDict() for name in _HOOKS}
+    made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv), **hooks}
     return copy.deepcopy(made)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..exchange import BatchNorm2d, CubaLIFNode
 from ..quantize import quantize_8bit, quantize_bias
+from ..slayer.neuron.norm import ChannelBias
 from .layers import FloatLayer
 
 __all__ = ["FloatRun", "QuantisedRun", "scale_of"]
@@ -83,8 +84,11 @@ def _fresh(node: Any) -> Any:
         return None
     if isinstance(node, CubaLIFNode):
         params = node.lava_cuba_neuron_params
-        norm = None
-        if node.norm is not None:
+        norm: Any = None
+        if isinstance(node.norm, ChannelBias):
+            norm = ChannelBias(node.norm.value.numel(), node.scale)
+            norm.load_state_dict(node.norm.state_dict())
+        elif node.norm is not None:
             norm = BatchNorm2d(
                 node.norm.running_mean.numel(),
                 node.norm.eps,

@@ -173,9 +173,10 @@ def pool_as_conv(pool: SumPool2d, shape: Shape) -> nn.Conv2d:
         pool.dilation,
         groups=shape[0],
         bias=False,
+        device="meta",  # so that nothing is drawn
     )
-    nn.init.ones_(conv.weight)
-    return conv.requires_grad_(False)
+    conv.weight = nn.Parameter(torch.ones(conv.weight.shape), requires_grad=False)
+    return conv
 
 
 @_merge(SumPool2d, nn.Conv2d)

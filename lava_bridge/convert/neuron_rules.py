@@ -1,5 +1,6 @@
 """The rules of neurons: each becomes an IFNode or LIFNode that the chip can hold."""
 
+import math
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def _integrate_and_fire(node: Any, chain: Chain) -> None:
     to 0, obeys the same equation, and fires at :math:`\vartheta - v_r`.
     """
     threshold = _threshold(node, chain)
-    if type(node) is neuron.IFNode and threshold == node.v_threshold:
+    if type(node) is neuron.IFNode and threshold is node.v_threshold:
         chain.neuron(node)
     else:
         chain.neuron(_like(node, neuron.IFNode(threshold, 0.0)), node)
@@ -43,15 +44,16 @@ def _integrate_and_fire(node: Any, chain: Chain) -> None:
 
 @rule(*_named("LIFNode", "SimpleLIFNode"))
 def _leaky(node: Any, chain: Chain) -> None:
-    _leak(node, chain, float(node.tau), node.decay_input)
+    _leak(node, chain, _number(node, "tau"), node.decay_input)
 
 
 @rule(*_named("ParametricLIFNode"))
 def _parametric(node: Any, chain: Chain) -> None:
     r"""A LIFNode whose learned parameter w gives :math:`1 / \tau = \mathrm{sigmoid}(w)`."""
     share = torch.sigmoid(node.w.detach().double()).item()
-    chain.note(f"learned tau = {1 / share:.4g}")
-    _leak(node, chain, 1 / share, node.decay_input)
+    tau = 1 / share if share else math.inf
+    chain.note(f"learned tau = {tau:.4g}")
+    _leak(node, chain, tau, node.decay_input)
 
 
 def _leak(node: Any, chain: Chain, tau: float, decay_input: bool) -> None:
@@ -70,10 +72,12 @@ def _leak(node: Any, chain: Chain, tau: float, decay_input: bool) -> None:
     threshold = _threshold(node, chain)
     if not tau >= 1:
         raise ConversionError(f"has tau={tau:g}, but a leak needs a tau of 1 or more")
+    if decay_input and math.isinf(tau):
+        raise ConversionError("divides its input by an infinite tau; check the training")
     if decay_input:
         chain.note(f"decay_input: threshold times tau = {tau:.4g}")
         chain.scale(tau)
-    elif type(node) is neuron.LIFNode and threshold == node.v_threshold:
+    elif type(node) is neuron.LIFNode and threshold is node.v_threshold and tau is node.tau:
         chain.neuron(node)
         return
     made = neuron.LIFNode(max(tau, LEAST_TAU), False, threshold, 0.0)
@@ -87,21 +91,33 @@ def _threshold(node: Any, chain: Chain) -> float:
             "has a soft reset (v_reset=None), but the chip sets the voltage to 0 after a spike; "
             "train with v_reset=0."
         )
+    threshold, reset = _number(node, "v_threshold"), _number(node, "v_reset")
     start = node._memories_rv["v"]
-    if start != node.v_reset:
+    if start != reset:
         raise ConversionError(
-            f"begins at {start} but resets to v_reset={node.v_reset}, where the chip has 0 for "
+            f"begins at {start} but resets to v_reset={reset}, where the chip has 0 for "
             "both; use v_reset=0."
         )
-    if node.v_reset == 0:
-        return node.v_threshold
-    if not node.v_threshold > node.v_reset:
+    if reset == 0:
+        return threshold
+    if not threshold > reset:
         raise ConversionError(
-            f"has v_reset={node.v_reset}, not below v_threshold={node.v_threshold}, so that it "
+            f"has v_reset={reset}, not below v_threshold={threshold}, so that it "
             "fires without an input; train with v_reset=0."
         )
-    chain.note(f"v_reset = {node.v_reset:g}: state and threshold shifted by it")
-    return node.v_threshold - node.v_reset
+    chain.note(f"v_reset = {reset:g}: state and threshold shifted by it")
+    return threshold - reset
+
+
+def _number(node: Any, name: str) -> float:
+    """A neuron's number, which may be a tensor of one that was learned; the float itself if so."""
+    value = getattr(node, name)
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        raise ConversionError(
+            f"has a {name} of shape {tuple(value.shape)}, but all neurons of a slayer layer have "
+            "one; train with a number"
+        )
+    return float(value)
 
 
 def _like(node: Any, made: Any) -> nn.Module:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 
 from ..errors import ConversionError
 from ..exchange import BlockContainer, SumPool2d
@@ -369,6 +371,10 @@ def _block_container(module: BlockContainer, chain: Chain) -> None:
 
 def _one_dimension(chain: Chain) -> None:
     """From here signals are ``[C, L]``, held as ``[C, 1, L]``."""
+    if chain.shape is not None and not chain.flat:
+        raise ConversionError(
+            f"takes an input of shape (C, L), found {chain.shape}; use the layer of two dimensions"
+        )
     chain.flat = True
 
 
@@ -406,6 +412,13 @@ def rule_of(module: Any) -> Rule:
     found = RULES.get(type(module))
     if found is not None:
         return found
+    if hasattr(module, "_orig_mod"):
+        raise ConversionError("is compiled; convert what was compiled (net._orig_mod)")
+    if parametrize.is_parametrized(module):
+        raise ConversionError(
+            "computes its weight anew in each forward (a parametrization); make it permanent with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
     advice = next((NEAREST[base] for base in type(module).__mro__ if base in NEAREST), None)
     if advice is not None:
         raise ConversionError(advice)
@@ -427,5 +440,6 @@ NEAREST: dict[type, str] = {
     **dict.fromkeys((nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.GELU, nn.SiLU), _ACTIVATION),
     nn.MultiheadAttention: "multiplies its inputs with each other, which synapses can't; there is "
     "nothing near it but Linear and Conv2d",
+    LazyModuleMixin: "has no weights yet; run the net once",
     nn.AdaptiveMaxPool2d: "has windows that follow from the input; use MaxPool2d",
 }

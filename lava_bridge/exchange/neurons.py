@@ -206,7 +206,7 @@ def check_bias(bias: Tensor, scale: int) -> None:
         raise ConversionError(
             f"has a bias of {outside[0].item() / scale:g}, which is {int(outside[0])} on the chip, "
             f"outside its 13 bits ({BIAS_MIN} ... {BIAS_MAX}); scale weights, bias and threshold "
-            "down together"
+            "down together, as to_slayer(..., calibrate='weights') does"
         )
 
 

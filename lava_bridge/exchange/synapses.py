@@ -31,11 +31,12 @@ __all__ = [
 
 def check_synapse(layer: Any) -> None:
     """Refuse a layer that no slayer synapse equals (its bias apart, which is the neuron's)."""
-    if hasattr(layer, "weight") and "weight" not in layer._parameters:
-        raise ConversionError(
-            "computes its weight in a hook (weight norm, pruning), so it may be out of date; make "
-            "it permanent with remove_weight_norm or prune.remove"
-        )
+    for name in ("weight", "bias"):
+        if hasattr(layer, name) and name not in layer._parameters:
+            raise ConversionError(
+                f"computes its {name} in a hook (weight norm, pruning), so it may be out of date; "
+                "make it permanent with remove_weight_norm or prune.remove"
+            )
     padding_mode = getattr(layer, "padding_mode", "zeros")
     if padding_mode != "zeros":
         raise ConversionError(
@@ -50,6 +51,8 @@ def check_synapse(layer: Any) -> None:
     if isinstance(layer, nn.Upsample):
         upsampling(layer)
     weight = getattr(layer, "weight", None)
+    if weight is not None and weight.is_meta:
+        raise ConversionError("is on the meta device, without numbers; load its weights first")
     if weight is not None and not all_finite(weight):
         raise ConversionError(
             f"has {int((~torch.isfinite(weight)).sum())} weights that are NaN or infinite; "

@@ -115,6 +115,11 @@ def test_a_net_of_one_dimension_says_the_same_in_all_forms(tmp_path):
     x = spikes(12, 3, 2, 16)
     blocks = to_slayer(net, (2, 16), calibrate="weights")
     assert_all_agree(blocks, x, tmp_path / "n.net")
+    planes = to_slayer(net, (2, 16), calibrate=x.unsqueeze(3)).report.calibration
+    assert to_slayer(net, (2, 16), calibrate=x).report.calibration == planes
+    for encoding in ("direct", "graded"):
+        blocks = to_slayer(net, (2, 16), calibrate=x, encoding=encoding)
+        assert_all_agree(blocks, x, tmp_path / f"{encoding}.net")
     assert all(part.fired_a for part in check_equivalence(net, blocks, x).layers)
 
 
@@ -138,6 +143,12 @@ def test_what_can_not_encode_is_refused():
         to_slayer([nn.Linear(4, 3), lif], (4,), encoding="rate")
     with pytest.raises(ConversionError, match="calibrate: expected None, 'weights', or a batch"):
         to_slayer([nn.Linear(4, 3), lif], (4,), calibrate="best")
+    batch = spikes(3, 2, 4)
+    for data in ([(batch, 0)], {"x": batch}):
+        with pytest.raises(ConversionError, match="calibrate: the data are no array of numbers"):
+            to_slayer([nn.Linear(4, 3), lif], (4,), calibrate=data)
+    with pytest.raises(ConversionError, match=r"calibrate: Encoder: expected samples of shape"):
+        to_slayer([nn.Linear(4, 3), lif], (4,), calibrate=spikes(3, 2, 5), encoding="direct")
 
 
 def test_the_report_says_what_was_rewritten_and_calibrated():
@@ -170,3 +181,32 @@ def test_blocks_of_a_net_convert_it_again_in_the_same_way():
         assert torch.equal(ours, theirs)
     _, seen = run(rewrite(net, (3, 10, 10), "direct"), x)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("by", ["weights", "data"])
+def test_a_twin_with_biases_is_calibrated_and_stays_as_it_is(by):
+    torch.manual_seed(4)
+    hidden, leaky = neuron.IFNode(0.5), neuron.LIFNode(v_threshold=0.1)
+    net = nn.Sequential(nn.Linear(6, 8), hidden, nn.Linear(8, 5), leaky, nn.Linear(5, 3))
+    x = spikes(12, 3, 6)
+    blocks = to_slayer(net, (6,), calibrate="weights")
+    again = to_slayer(to_spikingjelly(blocks), (6,), calibrate="weights" if by == "weights" else x)
+    report = check_equivalence(blocks[:3], again[:3], x)
+    assert report.ok, str(report)
+    assert all(part.fired_a for part in report.layers)
+
+
+def test_a_list_of_numbers_calibrates_as_its_tensor():
+    net, x = nn.Sequential(nn.Linear(4, 3), neuron.IFNode()), spikes(3, 2, 4)
+    one, other = (to_slayer(net, calibrate=data).report.calibration for data in (x, x.tolist()))
+    assert one == other
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
+def test_sums_are_compared_in_full_whatever_the_dtype_of_the_spikes(dtype, tmp_path):
+    torch.manual_seed(8)
+    net = nn.Sequential(nn.Linear(6, 8), neuron.IFNode(0.5), nn.Linear(8, 3))
+    blocks, x = to_slayer(net, (6,), calibrate="weights"), spikes(8, 2, 6).to(dtype)
+    export_hdf5(blocks, tmp_path / "n.net")
+    report = check_equivalence(blocks, tmp_path / "n.net", x, integers=True)
+    assert report.ok, str(report)

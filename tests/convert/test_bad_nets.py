@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
+from torch.nn.utils import prune
 
 from lava_bridge import BridgeError, ConversionError, to_slayer
-from lava_bridge.exchange import CubaLIFNode
+from lava_bridge.exchange import CubaLIFNode, SumPool2d
 
 IF = neuron.IFNode
 
@@ -36,6 +37,18 @@ def out_of_range_decay() -> CubaLIFNode:
 def started_at(reset: float) -> neuron.IFNode:
     node = IF()
     node.v_reset = reset
+    return node
+
+
+def with_bias(value: float) -> nn.Linear:
+    layer_of_three = nn.Linear(3, 3)
+    layer_of_three.bias.data[0] = value
+    return layer_of_three
+
+
+def with_number(name: str, value: torch.Tensor) -> nn.Module:
+    node = neuron.ParametricLIFNode() if name == "w" else neuron.LIFNode()
+    setattr(node, name, value)
     return node
 
 
@@ -240,6 +253,76 @@ BAD_NETS = {
         (1, 8, 8),
         ["1 (Linear)", "Flatten"],
     ),
+    "sum over the plane at the end": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), SumPool2d(6), nn.Flatten()],
+        (1, 8, 8),
+        ["2 (SumPool2d)", "without a neuron"],
+    ),
+    "mean of another divisor at the end": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), nn.AvgPool2d(6, divisor_override=3), nn.Flatten()],
+        (1, 8, 8),
+        ["2 (AvgPool2d)", "without a neuron"],
+    ),
+    "votes of means": (
+        lambda: [linear(4, 4), IF(), layer.VotingLayer(2), layer.VotingLayer(2)],
+        (4,),
+        ["3 (VotingLayer)", "2 (VotingLayer)", "end the net there"],
+    ),
+    "a threshold for each neuron": (
+        lambda: [linear(), with_number("v_threshold", torch.ones(3))],
+        (4,),
+        ["1 (LIFNode)", "v_threshold of shape (3,)", "train with a number"],
+    ),
+    "a tau for each neuron": (
+        lambda: [linear(), with_number("tau", torch.full((3,), 2.0))],
+        (4,),
+        ["1 (LIFNode)", "tau of shape (3,)", "train with a number"],
+    ),
+    "learned tau that is infinite": (
+        lambda: [linear(), with_number("w", nn.Parameter(torch.tensor(-800.0)))],
+        (4,),
+        ["1 (ParametricLIFNode)", "infinite tau", "training"],
+    ),
+    "bias that is pruned": (
+        lambda: [prune.l1_unstructured(nn.Linear(4, 3), "bias", 1), IF()],
+        (4,),
+        ["0 (Linear)", "computes its bias in a hook", "prune.remove"],
+    ),
+    "parametrized weight": (
+        lambda: [nn.utils.parametrizations.weight_norm(linear()), IF()],
+        (4,),
+        ["0 (ParametrizedLinear)", "parametrize.remove_parametrizations"],
+    ),
+    "compiled": (
+        lambda: [torch.compile(linear(), backend="eager"), IF()],
+        (4,),
+        ["0 (OptimizedModule)", "net._orig_mod"],
+    ),
+    "bias beyond 13 bits": (
+        lambda: [linear(), IF(), with_bias(1e5), IF()],
+        (4,),
+        ["2 (Linear)", "outside its 13 bits", "calibrate='weights'"],
+    ),
+    "pool larger than its input": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), nn.AvgPool2d(9), nn.Flatten(), nn.Linear(2, 3), IF()],
+        (1, 8, 8),
+        ["2 (AvgPool2d)", "no input of shape (2, 6, 6)"],
+    ),
+    "pool of what is flat": (
+        lambda: [linear(), IF(), nn.MaxPool2d(2), IF()],
+        (4,),
+        ["2 (MaxPool2d)", "no input of shape (3,)"],
+    ),
+    "norm of other channels": (
+        lambda: [linear(4, 4), IF(), nn.BatchNorm1d(5), linear(4, 4), IF()],
+        (4,),
+        ["2 (BatchNorm1d)", "5 features", "4 channels"],
+    ),
+    "layer of one dimension on a plane": (
+        lambda: [nn.Conv2d(1, 2, 3), IF(), nn.Conv1d(2, 2, 3), IF()],
+        (1, 8, 8),
+        ["2 (Conv1d)", "(C, L)", "(2, 6, 6)"],
+    ),
     "overlapping pool before a padded convolution": (
         lambda: [nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3, padding=1, bias=False), IF()],
         (1, 9, 9),
@@ -297,3 +380,10 @@ def test_a_good_net_is_bit_identical_after_conversion_states_and_modes_included(
     assert {k: id(v) for k, v in node.__dict__.items()} == {k: id(v) for k, v in attributes.items()}
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_layers_without_numbers_are_refused():
+    with pytest.raises(ConversionError, match=r"0 \(Linear\): is on the meta device, .* load its"):
+        to_slayer([linear(device="meta"), IF()], (4,))
+    with pytest.raises(ConversionError, match=r"0 \(LazyLinear\): has no weights yet; run the net"):
+        to_slayer([nn.LazyLinear(3), IF()], (4,))

@@ -3,7 +3,9 @@
 import copy
 
 import torch
+import torch.nn as nn
 from hypothesis import given, settings, strategies as st
+from spikingjelly.activation_based import monitor, neuron
 
 from lava_bridge.convert import rewrite
 
@@ -27,3 +29,20 @@ def test_every_spike_is_the_same_before_and_after_the_rewrites(drawn, steps, bat
     for ours, truth in zip(seen_after, seen_before, strict=True):
         assert torch.equal(ours.reshape(truth.shape), truth)
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+
+
+def test_a_rewritten_net_is_not_watched_by_the_monitors_of_the_net():
+    net = nn.Sequential(nn.Linear(6, 5), neuron.IFNode(0.3, step_mode="m"))
+    watching = monitor.OutputMonitor(net, neuron.IFNode)
+    rewrite(net, (6,))(spikes(3, 2, 6))
+    assert not watching.records
+
+
+def test_a_linear_encoder_takes_planes_also_once_rewritten():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(18, 5), neuron.IFNode(0.3), nn.Linear(5, 2))
+    net = net.double()
+    x = spikes(5, 2, 2, 3, 3).double() * 0.7
+    expected, _ = run(net, x)
+    found, _ = run(rewrite(net, (2, 3, 3), "direct"), x)
+    torch.testing.assert_close(found, expected)
+    assert expected.std() > 0

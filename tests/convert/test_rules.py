@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 from spikingjelly.activation_based import functional, layer, neuron
 
+from lava_bridge import to_slayer
 from lava_bridge.convert import rewrite
 
 from .nets import spikes
@@ -257,6 +258,16 @@ RULES: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, ...], int]] = {
         3,
     ),
     "votes": (lambda: [nn.Linear(6, 8), IF(0.2), layer.VotingLayer(4)], (6,), 2),
+    "votes of flattened spikes": (
+        lambda: [nn.Conv2d(2, 3, 3), IF(0.2), nn.Flatten(), layer.VotingLayer(6), nn.Flatten()],
+        (2, 6, 6),
+        3,
+    ),
+    "mean over the plane": (
+        lambda: [nn.Conv2d(2, 3, 3), IF(0.2), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
+        (2, 6, 6),
+        3,
+    ),
     "votes of sums": (
         lambda: [nn.Linear(6, 5), IF(0.2), nn.Linear(5, 8), layer.VotingLayer(4)],
         (6,),
@@ -311,3 +322,39 @@ def test_a_rule_is_exact(name, steps):
     torch.testing.assert_close(found.reshape(expected.shape), expected, rtol=1e-9, atol=1e-9)
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, int, lambda x: torch.tensor([x])])
+def test_thresholds_that_were_set_as_tensors_or_integers_are_numbers(kind):
+    node, leaky = IF(), LIF(2.0, decay_input=False)
+    node.v_threshold, leaky.v_threshold, leaky.tau = kind(1), kind(2), kind(3)
+    net = nn.Sequential(nn.Linear(6, 5), node, nn.Linear(5, 4), leaky)
+    x = spikes(5, 2, 6)
+    made = rewrite(net, (6,))
+    numbers = made[1].v_threshold, made[3].v_threshold, made[3].tau
+    assert numbers == (1.0, 2.0, 3.0)
+    assert all(type(number) is float for number in numbers)
+    blocks = to_slayer(net, (6,), calibrate=x)
+    assert blocks[1].neuron.threshold > 0
+
+
+def test_a_conversion_draws_no_random_numbers():
+    pool = nn.AvgPool2d(3, 2, 1)  # slayer has none that overlaps: a convolution
+    net = nn.Sequential(pool, IF(0.2), nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), IF())
+    x = spikes(3, 2, 2, 8, 8)
+    before = torch.get_rng_state()
+    to_slayer(net, (2, 8, 8), calibrate=x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nets_convert_in_inference_mode_as_outside_of_it():
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(12, 5), nn.BatchNorm1d(5), IF()),
+    ).double()
+    expected = rewrite(net, (2, 6, 6))
+    for inside in (torch.inference_mode, torch.no_grad):
+        with inside():
+            found = rewrite(net, (2, 6, 6))
+        for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(ours, theirs)

@@ -268,3 +268,24 @@ def test_a_bias_behind_a_delay_acts_early_and_a_warning_says_so():
 def test_what_is_no_data_to_calibrate_with_is_a_conversion_error():
     with pytest.raises(ConversionError, match="calibrate: the data are no array of numbers"):
         to_slayer([nn.Linear(4, 3), neuron.IFNode()], (4,), calibrate={"x": 1})
+
+
+def test_all_kinds_of_layers_of_the_real_slayer_give_the_same(lava):
+    torch.manual_seed(6)
+    lif = neuron.LIFNode
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), lif(v_threshold=0.2), nn.MaxPool2d(2)),
+        *(nn.ConvTranspose2d(4, 3, 2, 2), neuron.IFNode(0.3), nn.Upsample(scale_factor=2)),
+        *(nn.Conv2d(3, 2, 3), neuron.IFNode(0.3), nn.AvgPool2d(2), neuron.IFNode(0.4)),
+        *(nn.Flatten(), nn.Linear(50, 6), lif(v_threshold=0.1)),
+    ).eval()
+    x = TNX_to_NXT(spikes(12, 2, 2, 8, 8))
+    for end in (nn.Linear(6, 3), layer.VotingLayer(2)):
+        whole = nn.Sequential(*net, end)
+        ours = to_slayer(whole, (2, 8, 8), calibrate="weights")
+        theirs = to_slayer(whole, (2, 8, 8), calibrate="weights", slayer=lava)
+        a = b = x
+        for our, their in zip(ours, theirs, strict=True):
+            a, b = our(a), their(b)
+            assert torch.equal(a, b)
+            assert a.any()
