@@ -7,6 +7,7 @@ Two kinds of claim, never mixed:
 - *drift*: one side is a float net. The difference is measured and shown, never called equivalence.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def _of_float_nets(
 def _matched(
     side_a: Side, outputs_a: list[LayerOutput], side_b: Side, outputs_b: list[LayerOutput]
 ) -> list[LayerOutput]:
-    """The outputs of b in the shapes of a's, of which some may lack a height of 1."""
+    """The outputs of b in the shapes of a's: a height of 1 may lack, a layer may be flat."""
     if len(outputs_a) != len(outputs_b):
         raise BridgeError(
             f"{side_a.name} has {len(outputs_a)} layers with neurons, {side_b.name} has "
@@ -182,7 +183,7 @@ def _matched(
         )
     matched = []
     for a, b in zip(outputs_a, outputs_b, strict=True):
-        if _without_ones(a) != _without_ones(b):
+        if not _same_neurons(a.spikes.shape, b.spikes.shape):
             raise BridgeError(
                 f"{side_a.name}, layer {a.name} gives {tuple(a.spikes.shape)}, but {side_b.name}, "
                 f"layer {b.name} gives {tuple(b.spikes.shape)} (NXT); compare nets of the same "
@@ -192,6 +193,9 @@ def _matched(
     return matched
 
 
-def _without_ones(output: LayerOutput) -> list[int]:
-    samples, *shape, steps = output.spikes.shape
-    return [samples, *(size for size in shape if size > 1), steps]
+def _same_neurons(a: torch.Size, b: torch.Size) -> bool:
+    """Whether shapes ``[N, *, T]`` are of the same neurons: equal but for ones, or one is flat."""
+    (samples_a, *shape_a, steps_a), (samples_b, *shape_b, steps_b) = a, b
+    large_a, large_b = ([size for size in shape if size > 1] for shape in (shape_a, shape_b))
+    is_flat = min(len(large_a), len(large_b)) <= 1 and math.prod(large_a) == math.prod(large_b)
+    return (samples_a, steps_a) == (samples_b, steps_b) and (large_a == large_b or is_flat)

@@ -123,6 +123,15 @@ def test_a_net_of_one_dimension_says_the_same_in_all_forms(tmp_path):
     assert all(part.fired_a for part in check_equivalence(net, blocks, x).layers)
 
 
+def test_a_neuron_after_a_flatten_is_compared_with_the_plane_of_its_block():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), neuron.IFNode(0.3)).eval()
+    x = spikes(9, 2, 1, 8, 8)
+    (layer_,) = check_equivalence(net, to_slayer(net, (1, 8, 8), calibrate="weights"), x).layers
+    assert layer_.shape == (144,)
+    assert layer_.fired_a
+    assert layer_.drift < 0.05
+
+
 def test_graded_input_scales_the_first_threshold_only():
     net = nn.Sequential(nn.Linear(4, 3), neuron.IFNode(0.5), nn.Linear(3, 2), neuron.IFNode(0.5))
     made = rewrite(net, (4,), encoding="graded")
