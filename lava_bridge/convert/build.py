@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer
+from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
@@ -21,6 +22,8 @@ __all__ = ["build_blocks"]
 
 # Below so many of the 256 levels of 8 bits, rounding leaves little of a layer's weights.
 FEW_LEVELS = 16
+# Weights that are looked at together.
+SLICE = 1 << 18
 
 
 def build_blocks(
@@ -126,6 +129,12 @@ def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) ->
     return reached
 
 
+def _on_the_grid(weight: Tensor, scale: int) -> bool:
+    """Whether 8 bits hold weights as they are; some at a time, so that no second copy is held."""
+    parts = weight.flatten().split(SLICE)
+    return all(torch.equal(quantize_8bit(part, scale), part) for part in parts)
+
+
 def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) -> None:
     """Say where 8 bits lose more of the weights than they should."""
     weight = getattr(float_layer.synapse, "weight", None)
@@ -145,7 +154,7 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
     levels = round((most - least) * scale / 2) + 1
     trained_so = isinstance(float_layer.neuron, CubaLIFNode)
     few = levels < FEW_LEVELS <= weight.numel() and not trained_so
-    if few and not torch.equal(quantize_8bit(weight, scale), weight):
+    if few and not _on_the_grid(weight.detach(), scale):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "
             f"{levels} of the 256 levels of 8 bits; to_slayer(..., calibrate='weights') gives the "

@@ -1,6 +1,8 @@
 """Random nets of all that converts, in all forms: blocks, twin, file, integers; encoders too."""
 
 import copy
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -130,6 +132,29 @@ def test_a_neuron_after_a_flatten_is_compared_with_the_plane_of_its_block():
     assert layer_.shape == (144,)
     assert layer_.fired_a
     assert layer_.drift < 0.05
+
+
+@pytest.mark.parametrize("calibrate", [None, "weights"])
+def test_conversion_holds_the_blocks_copy_of_the_weights_and_no_other(calibrate):
+    code = f"""
+import resource, warnings
+import torch.nn as nn
+from spikingjelly.activation_based import neuron
+import lava_bridge
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+warnings.simplefilter("ignore")
+lava_bridge.to_slayer([nn.Linear(9, 9), neuron.IFNode()], (9,), calibrate={calibrate!r})
+net = [nn.Linear(4_000, 4_000), neuron.IFNode()]
+before = peak()
+blocks = lava_bridge.to_slayer(net, (4_000,), calibrate={calibrate!r})
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    # The weights have 61 MiB.
+    assert float(done.stdout) < 61 + 30, done.stderr
 
 
 def test_graded_input_scales_the_first_threshold_only():
