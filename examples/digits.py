@@ -4,6 +4,7 @@ Run it with ``make demo`` or ``python examples/digits.py``. It writes ``out/digi
 picture ``out/digits.png``, and for the command line the trained weights and the test spikes.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def train(
 ) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for epoch in track(range(epochs), "training"):
+    for epoch in track(range(epochs), "training", disable=not sys.stdout.isatty()):
         x = spikes_of(images, seed=epoch)
         for batch in torch.randperm(len(labels)).split(64):
             rate = net(x[:, batch]).mean(0)
