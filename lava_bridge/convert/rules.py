@@ -433,13 +433,22 @@ def rule_of(module: Any) -> Rule:
 
 
 _NORM = "normalises by its own input, which is not linear between neurons; use BatchNorm"
+_ATTENTION = (
+    "multiplies its inputs with each other, which synapses can't; there is nothing near it but "
+    "Linear and Conv2d"
+)
 _ACTIVATION = "is not linear between neurons; use a spiking neuron in its place"
 # What no layer of neurons computes, and the nearest thing that converts.
 NEAREST: dict[type, str] = {
     **dict.fromkeys((nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d), _NORM),
     **dict.fromkeys((nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.GELU, nn.SiLU), _ACTIVATION),
-    nn.MultiheadAttention: "multiplies its inputs with each other, which synapses can't; there is "
-    "nothing near it but Linear and Conv2d",
+    **dict.fromkeys(
+        (
+            *_of("MultiheadAttention", "TemporalWiseAttention", "MultiDimensionalAttention"),
+            *_of("SpikingSelfAttention", "QKAttention", "SpikeDrivenSelfAttention"),
+        ),
+        _ATTENTION,
+    ),
     LazyModuleMixin: "has no weights yet; run the net once",
     nn.AdaptiveMaxPool2d: "has windows that follow from the input; use MaxPool2d",
 }

@@ -170,6 +170,11 @@ BAD_NETS = {
         (4,),
         ["1 (ReLU)", "not linear between neurons"],
     ),
+    "attention over time": (
+        lambda: [layer.TemporalWiseAttention(T=4, reduction=2), linear(), IF()],
+        (4,),
+        ["0 (TemporalWiseAttention)", "multiplies its inputs"],
+    ),
     "attention": (
         lambda: [nn.MultiheadAttention(4, 2), IF()],
         (4,),
