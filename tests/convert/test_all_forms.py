@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import given, reject, settings, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 import lava_bridge
@@ -32,8 +32,9 @@ def assert_all_agree(blocks, x, path):
     ):
         report = check_equivalence(a, b, x, integers=integers)
         assert report.claim == "exact"
-        # By weights alone, an IFNode that is inhibited for long can leave the chip's 24 bits.
-        assume(report.ok or not any(part.beyond for part in report.layers))
+        if not report.ok and any(part.beyond for part in report.layers):
+            # By weights alone, an IFNode that is inhibited for long can leave the chip's 24 bits.
+            reject()
         assert report.ok, str(report)
 
 
