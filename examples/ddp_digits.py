@@ -74,8 +74,11 @@ def save(net: nn.Module, path: Path) -> None:
 
 
 def train(net: nn.Module, data: TensorDataset, epochs: int, batch: int, most: int | None) -> None:
-    """Run over the digits ``epochs`` times, or ``most`` optimizer steps."""
+    """Run over the digits ``epochs`` times, or ``most`` optimizer steps, with all ranks."""
     ranks = dist.get_world_size() if dist.is_initialized() else 1
+    # For the length of this function: where DDP outlives the process group that it was made in, its
+    # end waits for gloo's thread, which may be waiting for this one to let go of Python.
+    trained = DistributedDataParallel(net) if ranks > 1 else net
     device = next(net.parameters()).device
     images, labels = data.tensors
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
@@ -89,7 +92,7 @@ def train(net: nn.Module, data: TensorDataset, epochs: int, batch: int, most: in
         for x, label in DataLoader(spikes, batch // ranks, sampler=sampler, drop_last=True):
             # Before the forward: no rank gets the state of another's digits from DDP's buffers.
             functional.reset_net(net)
-            rate = net(x.transpose(0, 1).to(device)).mean(0)
+            rate = trained(x.transpose(0, 1).to(device)).mean(0)
             loss = F.cross_entropy(rate * 8, label.to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -129,8 +132,7 @@ def main(epochs: int, batch: int, steps: int | None, out: Path) -> None:
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if cuda else "gloo")
     net = build().to(device)
-    trained = DistributedDataParallel(net) if ranks > 1 else net
-    train(trained, TensorDataset(images, labels), epochs, batch, steps)
+    train(net, TensorDataset(images, labels), epochs, batch, steps)
     if not same_on_all_ranks(net):
         raise click.ClickException("the ranks have come to different weights")
     if rank == 0:
