@@ -15,6 +15,7 @@ it, layer by layer.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ MOST_COUNTED = 1 << 18
 # Share of the 24 bits that measured states may take: other data reach further.
 HEADROOM = 7 / 8
 # Where only weights are known, inputs are taken to spike at random, half of the time; sums then
-# stay within so many standard deviations of their mean.
+# stay within so many standard deviations of their mean. Or those of a channel spike all alike.
 DEVIATIONS = 6
 # A threshold of so many steps of its grid is moved to where its rounding loses nothing: that
 # costs no more than an eighth of the range. A smaller one stays.
@@ -94,7 +95,10 @@ def calibrate(
         _check(layer)
     with torch.no_grad():
         if data is None:
-            choices = [_by_weights(layer, clip) for layer in layers]
+            choices, channels = [], 1
+            for layer in layers:
+                choices.append(_by_weights(layer, clip, channels))
+                channels = _channels(layer, channels)
             return Calibration("weights", tuple(choices))
         batches = checked_data(data).split(batch_size, dim=1)
         return Calibration("data", tuple(_by_data(layers, batches)))
@@ -222,7 +226,10 @@ def _over(bound: float, value: float) -> float:
 
 
 def _exact_factor(layer: FloatLayer, bound: float) -> float | None:
-    """The largest factor that brings all weights and the bias onto the grid as they are, if any."""
+    """A factor that brings all weights and the bias onto the grid as they are, if there is one.
+
+    The largest where a leak rounds states; else the least, which leaves them the most room.
+    """
     synapse: Any = layer.synapse
     scale = scale_of(layer)
     largest = _largest(synapse.weight, WEIGHT_MIN, WEIGHT_MAX) * scale
@@ -232,10 +239,12 @@ def _exact_factor(layer: FloatLayer, bound: float) -> float | None:
         if _whole(synapse.weight, finer * scale / 2) and (
             synapse.bias is None or _whole(synapse.bias, finer * scale)
         ):
-            times = min(_over(1, largest * finer), bound / finer)
-            factor = finer * math.floor(times) * (1 - HAIR)
-            threshold = getattr(layer.neuron, "v_threshold", 1.0)
-            return factor if int(factor * threshold * scale) >= 1 else None
+            times = math.floor(min(_over(1, largest * finer), bound / finer))
+            threshold = scale * getattr(layer.neuron, "v_threshold", 1.0)
+            if not isinstance(layer.neuron, neuron.LIFNode):
+                times = min(times, max(1, math.ceil((1 + 2 * HAIR) / (finer * threshold))))
+            factor = finer * times * (1 - HAIR)
+            return factor if int(factor * threshold) >= 1 else None
     return None
 
 
@@ -273,49 +282,81 @@ def _settled(layer: FloatLayer, factor: float) -> float:
     return (math.floor((steps - offset) / period) * period + offset) / unit
 
 
-def _expected_reach(layer: FloatLayer) -> float:
-    """The largest state of one step, if inputs spike at random half of the time.
+def _expected_reach(layer: FloatLayer, channels: int) -> tuple[float, float]:
+    """The largest state of one step, and how far down a step takes a voltage.
 
-    Below zero nothing resets: there a leak by tau lets the sums of tau steps gather.
+    Inputs spike at random half of the time, or those of each channel all or none: a current that
+    wraps around turns inhibition into spikes. Below zero nothing resets: there a leak by tau lets
+    the sums of tau steps gather. Without a leak no factor is small enough for all runs, and each
+    halving of it doubles the spikes that differ: an IFNode is given the room of one step.
+
+    Args:
+        layer: The layer.
+        channels: The channels of its input, where a Linear's is flat.
     """
     synapse: Any = layer.synapse
     if _fixed(layer) or not synapse.weight.numel():
-        return 0.0
-    threshold: float = getattr(layer.neuron, "v_threshold", 0.0)
+        return 0.0, 0.0
     weight = synapse.weight
     if isinstance(synapse, nn.ConvTranspose2d):  # [C_in, C_out / groups, H, W]
         weight = weight.unflatten(0, (synapse.groups, -1)).transpose(1, 2).flatten(0, 1)
+    if weight.dim() == 2:
+        weight = weight.unflatten(1, (math.gcd(channels, weight.shape[1]), -1))
     rows = weight.flatten(1)
     # Squares of what is larger overflow; in 64 bits all the others would only be copied.
     wide = torch.float64 if max(abs(x) for x in torch.aminmax(rows)) > 1e15 else rows.dtype
-    total = rows.sum(1, dtype=wide)
+    planes = weight.flatten(2).sum(2, dtype=wide)
+    total = planes.sum(1)
     size, spread = (torch.linalg.vector_norm(rows, order, dim=1, dtype=wide) for order in (1, 2))
-    bias = 0 if synapse.bias is None else synapse.bias
-    up, down = (
+    rise, fall = (
         torch.minimum((size + sign * total) / 2, (sign * total + DEVIATIONS * spread) / 2)
-        * layer.largest_input
-        + sign * bias
+        .maximum((sign * planes).clamp(min=0).sum(1))
+        .mul(layer.largest_input)
         for sign in (1, -1)
     )
-    steps = getattr(layer.neuron, "tau", 1.0)
-    return max(threshold + max(up.max().item(), 0.0), down.max().item() * steps)
+    bias = 0 if synapse.bias is None else synapse.bias
+    up, down, lowest = (
+        x.max().item() for x in (torch.maximum(rise, rise + bias), fall, fall - bias)
+    )
+    # The current has no bias. A voltage beyond the threshold, of 17 bits, fires wherever it ends.
+    reach = max(up, down, lowest * getattr(layer.neuron, "tau", 1.0))
+    # Each weight is rounded by up to half of its step of 2.
+    rounding = rows.shape[1] * layer.largest_input * STATE_OVER_WEIGHT / STATE_MAX
+    return reach / (1 - min(rounding, 0.5)), lowest
+
+
+def _channels(layer: FloatLayer, before: int) -> int:
+    """Channels of what a layer gives, by those ``before`` it; 1: all neurons are alike."""
+    synapse = layer.synapse
+    if isinstance(synapse, nn.Conv2d | nn.ConvTranspose2d):
+        return synapse.out_channels
+    return 1 if isinstance(synapse, nn.Linear) else before
 
 
 # The choice ---------------------------------------------------------------------------------------
 
 
-def _by_weights(layer: FloatLayer, clip: str) -> LayerChoice:
+def _by_weights(layer: FloatLayer, clip: str, channels: int) -> LayerChoice:
     points = CLIP_POINTS if clip == "mse" else CLIP_POINTS[:1]
-    candidates = _candidates(layer, points, _expected_reach(layer))
+    reach, lowest = _expected_reach(layer, channels)
+    choice = _choice(layer, _nearest(layer, _candidates(layer, points, reach)))
+    if not isinstance(layer.neuron, neuron.IFNode) or lowest <= 0:
+        return choice
+    held = _over(STATE_MAX / STATE_OVER_WEIGHT, lowest * choice.factor * scale_of(layer))
+    return replace(choice, steps=int(held))
+
+
+def _nearest(layer: FloatLayer, candidates: list[_Candidate]) -> _Candidate:
+    """The one with which the weights, rounded, are nearest to themselves."""
     if len(candidates) == 1:
-        return _choice(layer, candidates[0])
+        return candidates[0]
     weight, scale = _counted(layer.synapse), scale_of(layer)
 
     def squared_error(candidate: _Candidate) -> float:
         rounded = quantize_8bit(weight * candidate.factor, scale) / candidate.factor
         return (rounded - weight).square().sum().item()
 
-    return _choice(layer, min(candidates, key=squared_error))
+    return min(candidates, key=squared_error)
 
 
 def _by_data(layers: Sequence[FloatLayer], inputs: Sequence[Tensor]) -> Iterator[LayerChoice]:
