@@ -310,6 +310,14 @@ def test_weights_on_the_grid_of_an_if_node_leave_its_states_all_the_room():
     assert (leaky.limit, leaky.factor > 80) == ("exact", True)
 
 
+@pytest.mark.parametrize(("node", "steps"), [(if_node(), 5), (lif_node(), None)])
+def test_the_table_says_how_many_steps_of_inhibition_an_if_node_holds(node, steps):
+    found = calibrate(single(linear(torch.full((2, 100), -0.731)), node))
+    # 100 weights of -256 in a step; 24 bits hold 131071 of their units.
+    assert [choice.steps for choice in found.layers] == [steps]
+    assert found.rows[0][found.columns.index("steps held")] == ("-" if steps is None else "5")
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_transposed_convolutions_are_calibrated_as_all_others(groups):
     torch.manual_seed(0)
