@@ -43,8 +43,8 @@ CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
 MOST_COUNTED = 1 << 18
 # Share of the 24 bits that measured states may take: other data reach further.
 HEADROOM = 7 / 8
-# Where only weights are known, inputs are taken to spike at random, half of the time; sums then
-# stay within so many standard deviations of their mean. Or those of a channel spike all alike.
+# Where only weights are known, inputs are taken to spike at random, half of the time, each by
+# itself or all of a channel; sums then stay within so many standard deviations of their mean.
 DEVIATIONS = 6
 # A threshold of so many steps of its grid is moved to where its rounding loses nothing: that
 # costs no more than an eighth of the range. A smaller one stays.
@@ -54,6 +54,8 @@ LEAST_MOVED = 16
 HAIR = 2.0**-20
 # No sum is finite in 32 bits with more.
 LARGEST_FACTOR = 2.0**64
+# No run has as many steps.
+ENDLESS = 1e6
 # What a layer without freedom is fixed by.
 ONES, NO_WEIGHTS = "weights of 1", "no weights"
 
@@ -285,10 +287,11 @@ def _settled(layer: FloatLayer, factor: float) -> float:
 def _expected_reach(layer: FloatLayer, channels: int) -> tuple[float, float]:
     """The largest state of one step, and how far down a step takes a voltage.
 
-    Inputs spike at random half of the time, or those of each channel all or none: a current that
-    wraps around turns inhibition into spikes. Below zero nothing resets: there a leak by tau lets
-    the sums of tau steps gather. Without a leak no factor is small enough for all runs, and each
-    halving of it doubles the spikes that differ: an IFNode is given the room of one step.
+    Inputs spike at random half of the time, each by itself or those of a channel all or none, as
+    behind an average pooling, where a current that wraps around would make spikes of inhibition.
+    Below zero nothing resets: there a leak by tau lets the sums of tau steps gather. Without a
+    leak no factor is small enough for all runs, and each halving of it doubles the spikes that
+    differ: an IFNode is given the room of one step.
 
     Args:
         layer: The layer.
@@ -306,23 +309,22 @@ def _expected_reach(layer: FloatLayer, channels: int) -> tuple[float, float]:
     # Squares of what is larger overflow; in 64 bits all the others would only be copied.
     wide = torch.float64 if max(abs(x) for x in torch.aminmax(rows)) > 1e15 else rows.dtype
     planes = weight.flatten(2).sum(2, dtype=wide)
-    total = planes.sum(1)
-    size, spread = (torch.linalg.vector_norm(rows, order, dim=1, dtype=wide) for order in (1, 2))
-    rise, fall = (
-        torch.minimum((size + sign * total) / 2, (sign * total + DEVIATIONS * spread) / 2)
-        .maximum((sign * planes).clamp(min=0).sum(1))
-        .mul(layer.largest_input)
-        for sign in (1, -1)
-    )
     bias = 0 if synapse.bias is None else synapse.bias
-    up, down, lowest = (
-        x.max().item() for x in (torch.maximum(rise, rise + bias), fall, fall - bias)
-    )
+    sums = zip(_expected_sums(rows, wide), _expected_sums(planes, wide), strict=True)
+    rise, fall = (torch.maximum(*pair) * layer.largest_input for pair in sums)
+    up, down, lowest = (x.max().item() for x in (rise.maximum(rise + bias), fall, fall - bias))
     # The current has no bias. A voltage beyond the threshold, of 17 bits, fires wherever it ends.
     reach = max(up, down, lowest * getattr(layer.neuron, "tau", 1.0))
     # Each weight is rounded by up to half of its step of 2.
     rounding = rows.shape[1] * layer.largest_input * STATE_OVER_WEIGHT / STATE_MAX
     return reach / (1 - min(rounding, 0.5)), lowest
+
+
+def _expected_sums(parts: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """The largest sums ``[O]`` up and down of parts ``[O, K]``, each there half of the time."""
+    total = parts.sum(1, dtype=dtype)
+    size, spread = (torch.linalg.vector_norm(parts, n, dim=1, dtype=dtype) for n in (1, 2))
+    return [torch.minimum(size, DEVIATIONS * spread).add(x).div(2) for x in (total, -total)]
 
 
 def _channels(layer: FloatLayer, before: int) -> int:
@@ -340,10 +342,10 @@ def _by_weights(layer: FloatLayer, clip: str, channels: int) -> LayerChoice:
     points = CLIP_POINTS if clip == "mse" else CLIP_POINTS[:1]
     reach, lowest = _expected_reach(layer, channels)
     choice = _choice(layer, _nearest(layer, _candidates(layer, points, reach)))
-    if not isinstance(layer.neuron, neuron.IFNode) or lowest <= 0:
+    if not isinstance(layer.neuron, neuron.IFNode):
         return choice
     held = _over(STATE_MAX / STATE_OVER_WEIGHT, lowest * choice.factor * scale_of(layer))
-    return replace(choice, steps=int(held))
+    return replace(choice, steps=int(held) if held < ENDLESS else None)
 
 
 def _nearest(layer: FloatLayer, candidates: list[_Candidate]) -> _Candidate:
