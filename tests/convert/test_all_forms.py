@@ -42,9 +42,17 @@ def assert_all_agree(blocks, x, path):
 def assert_agree_within_24_bits(a, b, x):
     """Each sample is the same in all layers up to the layer and step where 24 bits end."""
     for sample in x.split(1, dim=1):
-        report = check_equivalence(a, b, sample, integers=True)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            report = check_equivalence(a, b, sample, integers=True)
+        # A matrix without a positive weight, which Lava changes: what comes before it is the same.
+        changed = [
+            str(w.message).split(":")[0] for w in caught if "become others" in str(w.message)
+        ]
         ends = []
         for part in report.layers:
+            if part.name_b.split()[0] in changed:
+                break
             ends += [part] if part.beyond else []
             if part.mismatches:
                 assert ends, str(report)
