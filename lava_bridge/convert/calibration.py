@@ -212,7 +212,31 @@ def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> lis
         else:
             found.append(_Candidate(wanted, "8-bit weights"))
     settled = [choice._replace(factor=_settled(layer, choice.factor)) for choice in found]
-    return list({choice.factor: choice for choice in reversed(settled)}.values())[::-1]
+    distinct = list({choice.factor: choice for choice in reversed(settled)}.values())[::-1]
+    ends = _ends(synapse.weight)
+    lower = [
+        choice._replace(factor=_settled(layer, choice.factor * (1 + 2 / low)))
+        for choice in distinct
+        if (low := _changed_by_lava(ends, choice.factor, scale))
+        and choice.factor * (1 + 2 / low) > lowest
+    ]
+    kept = [x for x in lower + distinct if not _changed_by_lava(ends, x.factor, scale)]
+    return kept or distinct
+
+
+def _ends(weight: Tensor) -> Tensor:
+    """The lowest and the highest of weights ``[2]``."""
+    return torch.stack(torch.aminmax(weight)) if weight.numel() else weight.new_zeros(2)
+
+
+def _changed_by_lava(ends: Tensor, factor: float, scale: int) -> int:
+    """The lowest of a layer's integers, if Lava makes another one of it; else 0.
+
+    It shifts them left as far as eight bits allow. Without one above 0 these hold a magnitude of
+    255, not the 256 that a power of 2 becomes.
+    """
+    low, high = (int(x) for x in quantize_8bit(ends * factor, scale, descale=True).tolist())
+    return low if high <= 0 and not -low & (-low - 1) else 0
 
 
 def _largest(x: Tensor, least: int, most: int) -> float:
@@ -241,11 +265,15 @@ def _exact_factor(layer: FloatLayer, bound: float) -> float | None:
         if _whole(synapse.weight, finer * scale / 2) and (
             synapse.bias is None or _whole(synapse.bias, finer * scale)
         ):
-            times = math.floor(min(_over(1, largest * finer), bound / finer))
-            threshold = scale * getattr(layer.neuron, "v_threshold", 1.0)
+            most = math.floor(min(_over(1, largest * finer), bound / finer))
+            times, threshold = most, scale * getattr(layer.neuron, "v_threshold", 1.0)
             if not isinstance(layer.neuron, neuron.LIFNode):
-                times = min(times, max(1, math.ceil((1 + 2 * HAIR) / (finer * threshold))))
-            factor = finer * times * (1 - HAIR)
+                times = min(most, max(1, math.ceil((1 + 2 * HAIR) / (finer * threshold))))
+            ends = _ends(synapse.weight)
+            near = [n for n in (times, times + 1, times + 2, times - 1) if 0 < n <= most]
+            factors = [finer * n * (1 - HAIR) for n in near]
+            kept = (f for f in factors if not _changed_by_lava(ends, f, scale))
+            factor = next(kept, factors[0])
             return factor if int(factor * threshold) >= 1 else None
     return None
 
