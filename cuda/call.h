@@ -10,7 +10,7 @@
 
 #define LB_SEQUENCES 6
 #define LB_PARAMETERS 8
-#define LB_RESULTS 4
+#define LB_RESULTS 5
 #define LB_NUMBERS 12
 
 struct Call {

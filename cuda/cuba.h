@@ -1,9 +1,10 @@
 // The CUBA neuron in one pass: two leaky integrators, threshold, reset and spike.
 
 // in: x. out: spike, voltage before the reset, current, voltage after the reset. Parameters: current
-// decay, voltage decay, current and voltage before the first step. Results: current and voltage
-// after the last step. Numbers: scale; threshold * scale, below which nothing is reset; the
-// threshold that fires; whether spikes are graded; whether x is the current itself.
+// decay, voltage decay, current and voltage before the first step, bias. Results: current and
+// voltage after the last step. Numbers: scale; threshold * scale, below which nothing is reset; the
+// threshold that fires; whether spikes are graded; whether x is the current itself; whether there
+// is a bias, which is added to the current on its way to the voltage.
 template <class L> struct Cuba {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -12,35 +13,37 @@ template <class L> struct Cuba {
 
     struct Neuron {
         Int current, voltage, current_kept, voltage_kept;
-        Real held;
+        Real held, bias;
     };
 
     Scale<L> scale;
     Real resets_at, fires_at;
-    bool graded, is_current;
+    bool graded, is_current, biased;
 
     LB_INLINE explicit Cuba(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])),
           fires_at(L::all(call.number[2])), graded(call.number[3] != 0),
-          is_current(call.number[4] != 0) {}
+          is_current(call.number[4] != 0), biased(call.number[5] != 0) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = Fixed<L>::kept(at.parameter(0), high);
         n.voltage_kept = Fixed<L>::kept(at.parameter(1), high);
         n.current = scale.state(at.parameter(2), high);
         n.voltage = scale.state(at.parameter(3), high);
+        n.bias = at.parameter(4);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
-        Int drive;
-        if (is_current) {
-            drive = scale.integer(in[0], high);
-        } else {
+        Real current = in[0];
+        if (!is_current) {
             n.current =
                 Fixed<L>::decayed(n.current, n.current_kept) + scale.integer(in[0], high);
             Fixed<L>::watch(n.current, high);
-            drive = scale.rounded(n.current, high);
+            current = scale.real(n.current);
         }
+        // A real for a while, as between two operators: what is added there is rounded there.
+        Int drive = is_current || biased ? scale.integer(current + n.bias, high)
+                                         : scale.rounded(n.current, high);
         Int level = Fixed<L>::decayed(n.voltage, n.voltage_kept) + drive;
         Fixed<L>::watch(level, high);
         Real voltage = scale.real(level);
@@ -49,7 +52,7 @@ template <class L> struct Cuba {
         typename L::Mask fired = L::mask(voltage >= fires_at);
         out[0] = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
         out[1] = voltage;
-        out[2] = is_current ? in[0] : scale.real(n.current);
+        out[2] = current;
         out[3] = n.held = L::choose(fired, L::all(0), voltage);
     }
 
@@ -70,9 +73,9 @@ LB_INLINE typename L::Real current_of(typename L::Real voltage, typename L::Real
 
 // slayer's gradient: the leaks' adjoints and nothing through the reset.
 // in: gradient of the spike, voltage before the reset. out: gradient of x. Parameters: current
-// decay, voltage decay, voltage before the first step. Results: sum over t of grad_u[t+1] u[t] and
-// of grad_v[t+1] v[t] (slayer's gradients of the decays, v before the reset).
-// Numbers: scale; threshold * scale; the surrogate's four.
+// decay, voltage decay, voltage before the first step, bias. Results: sum over t of grad_u[t+1] u[t]
+// and of grad_v[t+1] v[t] (slayer's gradients of the decays, v before the reset), and of grad_v[t]
+// (the bias'). Numbers: scale; threshold * scale; the surrogate's four.
 template <class L> struct CubaSlayerBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -81,26 +84,27 @@ template <class L> struct CubaSlayerBackward {
 
     struct Neuron {
         Real current_kept, voltage_kept, grad, later_grad, voltage_grad, voltage;
-        Real current_sum, voltage_sum, first;
+        Real current_sum, voltage_sum, bias_sum, first, bias;
         Int kept;
     };
 
     Scale<L> scale;
     Real resets_at;
     ExponentialSurrogate<L> surrogate;
-    bool sums;
+    bool sums, sums_bias;
 
     LB_INLINE explicit CubaSlayerBackward(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])), surrogate(call.number + 2),
-          sums(call.result[0] || call.result[1]) {}
+          sums(call.result[0] || call.result[1]), sums_bias(call.result[2]) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
         n.first = at.parameter(2);
+        n.bias = at.parameter(3);
         n.kept = Fixed<L>::kept(at.parameter(1), high);
         n.grad = n.later_grad = n.voltage_grad = n.voltage = L::all(0);
-        n.current_sum = n.voltage_sum = L::all(0);
+        n.current_sum = n.voltage_sum = n.bias_sum = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -112,6 +116,7 @@ template <class L> struct CubaSlayerBackward {
             n.voltage = in[1];
         }
         n.voltage_grad = in[0] * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
+        if (sums_bias) n.bias_sum = n.bias_sum + n.voltage_grad;
         n.grad = n.voltage_grad + n.current_kept * n.grad;
         out[0] = n.grad;
     }
@@ -120,12 +125,13 @@ template <class L> struct CubaSlayerBackward {
         if (sums) add(n, n.first, high);
         at.result(0, n.current_sum);
         at.result(1, n.voltage_sum);
+        at.result(2, n.bias_sum);
     }
 
   private:
     // The product for the current of the step after the one whose voltage went on as `held`.
     LB_INLINE void add(Neuron &n, Real held, Int &high) const {
-        Real current = current_of<L>(n.voltage, held, n.kept, scale, high);
+        Real current = current_of<L>(n.voltage, held, n.kept, scale, high) - n.bias;
         n.current_sum = n.current_sum + n.later_grad * current;
     }
 };
@@ -134,8 +140,9 @@ template <class L> struct CubaSlayerBackward {
 // in: gradient of the spike; voltage before the reset; the surrogate's derivative there, unless it
 // is computed here; gradients of the voltage after the reset and of the current (0 where there are
 // none). out: gradient of x. Parameters: current decay, voltage decay, current and voltage before the
-// first step, gradients of the last current and voltage. Results: gradients of the current decay, of
-// the voltage decay (both times -4096), of the first current and of the first voltage.
+// first step, gradients of the last current and voltage, bias. Results: gradients of the current
+// decay, of the voltage decay (both times -4096), of the first current, of the first voltage and of
+// the bias.
 // Numbers: scale; the threshold that fires; whether the reset is detached; whether x is the current
 // itself; SmoothSurrogate's two (0: none).
 template <class L> struct CubaResetBackward {
@@ -146,19 +153,19 @@ template <class L> struct CubaResetBackward {
 
     struct Neuron {
         Real current_kept, voltage_kept, current_grad, voltage_grad, later_grad, voltage;
-        Real current_through, voltage_through, current_sum, voltage_sum;
+        Real current_through, voltage_through, current_sum, voltage_sum, bias_sum, bias;
         Int kept;
     };
 
     Scale<L> scale;
     Real fires_at;
-    bool detached, is_current, sums, smooth;
+    bool detached, is_current, sums, sums_bias, smooth;
     SmoothSurrogate<L> surrogate;
 
     LB_INLINE explicit CubaResetBackward(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), detached(call.number[2] != 0),
           is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]),
-          smooth(call.number[4] != 0), surrogate(call.number + 4) {}
+          sums_bias(call.result[4]), smooth(call.number[4] != 0), surrogate(call.number + 4) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -167,8 +174,9 @@ template <class L> struct CubaResetBackward {
         n.kept = Fixed<L>::kept(at.parameter(1), high);
         n.current_through = at.parameter(4);
         n.voltage_through = at.parameter(5);
+        n.bias = at.parameter(6);
         n.current_grad = n.voltage_grad = n.later_grad = n.voltage = L::all(0);
-        n.current_sum = n.voltage_sum = L::all(0);
+        n.current_sum = n.voltage_sum = n.bias_sum = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -180,6 +188,7 @@ template <class L> struct CubaResetBackward {
         n.later_grad = n.current_grad;
         n.voltage = voltage;
         n.voltage_grad = in[0] * slope + (in[3] + n.voltage_through) * held_by_voltage;
+        if (sums_bias) n.bias_sum = n.bias_sum + n.voltage_grad;
         n.current_grad = in[4] + n.voltage_grad + n.current_through;
         n.voltage_through = n.voltage_kept * n.voltage_grad;
         n.current_through = n.current_kept * n.current_grad;
@@ -195,13 +204,14 @@ template <class L> struct CubaResetBackward {
         at.result(1, n.voltage_sum);
         at.result(2, n.current_through);
         at.result(3, n.voltage_through);
+        at.result(4, n.bias_sum);
     }
 
   private:
     // What the voltage that went on as `held` adds to the sums.
     LB_INLINE void add(Neuron &n, Real held, Int &high) const {
         n.voltage_sum = n.voltage_sum + n.voltage_grad * held;
-        Real current = current_of<L>(n.voltage, held, n.kept, scale, high);
+        Real current = current_of<L>(n.voltage, held, n.kept, scale, high) - n.bias;
         n.current_sum = n.current_sum + n.later_grad * current;
     }
 };

@@ -13,7 +13,7 @@ from .. import slayer as native_slayer
 from ..errors import BridgeError
 from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
-from ..ops import DECAY_SCALE, cuba
+from ..ops import DECAY_SCALE, cuba, cuba_reset
 from ..ops.leaky_integrator import leak
 from ..quantize import (
     exact_dtype,
@@ -356,15 +356,19 @@ class CubaLIFNode(neuron.BaseNode):
         firing = self.s_scale, threshold, smooth(self.surrogate_function), self.detach_reset
         keep_held, backend = self.store_v_seq, self._backend_now()
         power_of_two = self.scale & (self.scale - 1) == 0
-        if self.norm is None and (power_of_two or not self.requires_grad):
+        plain = self.norm is None or (isinstance(self.norm, ChannelBias) and self.norm.is_plain)
+        if plain and (power_of_two or not self.requires_grad):
             states = current_state, voltage_state
             keeps = self.store_i_seq, keep_held
-            return cuba.fire_and_reset(x, decays, states, *firing, False, *keeps, backend)
+            bias = None if self.norm is None else self.norm.of(x).squeeze(-1)
+            return cuba_reset.fire_and_reset(
+                x, decays, states, *firing, False, *keeps, backend, bias
+            )
         # The current by itself, for the norm; and for its decay's gradient at other scales.
         x = x.to(exact_dtype(x))
         current = leak(x, decays[0], current_state, self.s_scale, backend)
         drive = current if self.norm is None else self.norm(current)
-        run = cuba.fire_and_reset(
+        run = cuba_reset.fire_and_reset(
             drive,
             (decays[0].detach(), decays[1]),
             (current_state.detach(), voltage_state),

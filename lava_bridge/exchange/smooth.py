@@ -24,7 +24,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def smooth(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] | Smooth:
-    """A surrogate as :func:`lava_bridge.ops.cuba.fire_and_reset` takes it fastest."""
+    """A surrogate as :func:`lava_bridge.ops.cuba_reset.fire_and_reset` takes it fastest."""
     kind = _KINDS.get(type(function))
     alpha: Any = getattr(function, "alpha", None)
     if kind is None or type(alpha) not in (int, float) or not math.isfinite(alpha):

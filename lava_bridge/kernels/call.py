@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["Call", "MemoryOrder", "filled"]
 
-SEQUENCES, PARAMETERS, RESULTS, NUMBERS = 6, 8, 4, 12
+SEQUENCES, PARAMETERS, RESULTS, NUMBERS = 6, 8, 5, 12
 
 _STORED = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 

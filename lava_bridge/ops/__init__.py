@@ -11,6 +11,7 @@ from . import (
     adaptive_threshold,
     alif,
     cuba,
+    cuba_reset,
     delta,
     leaky_integrator,
     loihi,
@@ -26,6 +27,7 @@ from .shift import shift, shift_channels, shift_on
 __all__ = ["DECAY_SCALE", "adaptive_phase_th", "adaptive_resonator", "adaptive_threshold", "alif"]
 __all__ += [
     "cuba",
+    "cuba_reset",
     "delta",
     "integrate",
     "leaky_integrator",

@@ -2,32 +2,28 @@ r"""The CUBA neuron in one operator: two leaky integrators, threshold, reset and
 
 .. math::
     u &= \mathrm{leak}(x, d_u), \qquad
-    v = \mathrm{leak}(u, d_v)\ \text{with reset at } \vartheta \\
+    v = \mathrm{leak}(u + b, d_v)\ \text{with reset at } \vartheta \\
     s[t] &= v[t] \ge \vartheta, \qquad h[t] = v[t]\,(1 - s[t])
 
 with :mod:`.leaky_integrator`'s recurrence. :func:`fire` has slayer's gradient: the leaks' adjoints
-and the exponential surrogate, nothing through the reset. :func:`fire_and_reset` has SpikingJelly's:
-any surrogate, through the reset unless it is detached, and to the decays and the first states.
+and the exponential surrogate, nothing through the reset. :mod:`.cuba_reset` has SpikingJelly's.
 
 The backward pass keeps the voltages before the reset and nothing else: whether a neuron fired, and
 the current (from two voltages), cost less to compute again than to read.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from ..errors import BridgeError
 from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .spike import require_width
-from .surrogate import Smooth, derivative, of_any
 
-__all__ = ["Fired", "fire", "fire_and_reset"]
+__all__ = ["Fired", "Parameters", "Six", "currents", "fake", "fire", "run"]
 
 
 class Fired(NamedTuple):
@@ -47,43 +43,48 @@ class Fired(NamedTuple):
     last_held: Tensor
 
 
-_Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# As operators give it: Fired's six.
+Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# Decays of current and voltage, states before the first step, and a bias, if there is one.
+Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 
-def _run(
+def run(
     x: Tensor,
-    parameters: tuple[Tensor, ...],
+    parameters: Parameters,
     scale: float,
     threshold: float,
     graded: bool,
     is_current: bool,
     keeps: tuple[bool, bool, bool],
     backend: str,
-) -> _Six:
-    """Forward, on whichever backend."""
+) -> Six:
+    """Forward, on whichever backend; ``keeps``: voltage, current, voltage after the reset."""
     real = x.dtype if x.dtype == torch.float64 else torch.float32
     compiled = kernels.chosen(backend, x)
     if compiled is None:
         return _reference(x.to(real), parameters, scale, threshold, graded, is_current, keeps, x)
-    numbers = scale, threshold * scale, threshold, graded, is_current
+    numbers = scale, threshold * scale, threshold, graded, is_current, parameters[4] is not None
     outputs = [x.dtype, *(real if kept else None for kept in keeps)]
-    done = kernels.run(compiled, "cuba", x, [x], parameters, numbers, outputs, (True, True))
+    given = [parameter for parameter in parameters if parameter is not None]
+    done = kernels.run(compiled, "cuba", x, [x], given, numbers, outputs, (True, True))
     return (*done.sequences, *done.neurons)  # type: ignore[return-value] # four and two
 
 
 def _reference(
     x: Tensor,
-    parameters: tuple[Tensor, ...],
+    parameters: Parameters,
     scale: float,
     threshold: float,
     graded: bool,
     is_current: bool,
     keeps: tuple[bool, bool, bool],
     like: Tensor,
-) -> _Six:
-    current_decay, voltage_decay, current_state, voltage_state = parameters
+) -> Six:
+    current_decay, voltage_decay, current_state, voltage_state, bias = parameters
     current = x.clone() if is_current else integrate(x, current_decay, current_state, scale)
-    voltage = integrate(current, voltage_decay, voltage_state, scale, threshold)
+    drive = current if bias is None else current + bias.unsqueeze(-1).to(current.dtype)
+    voltage = integrate(drive, voltage_decay, voltage_state, scale, threshold)
     fired = voltage >= threshold
     spike = fired * voltage if graded else fired
     held = voltage.masked_fill(fired, 0)
@@ -95,16 +96,13 @@ def _reference(
     return (spike.to(like.dtype), *sequences, *last)  # type: ignore[return-value] # three and two
 
 
-def _fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> _Six:
+def fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> Six:
     real = x.dtype if x.dtype == torch.float64 else torch.float32
     sequences = [
         torch.empty_like(x, dtype=real) if keep else x.new_empty(0, dtype=real) for keep in keeps
     ]
     last = (torch.empty_like(x[..., 0], dtype=real) for _ in range(2))
     return (torch.empty_like(x), *sequences, *last)  # type: ignore[return-value] # three and two
-
-
-# slayer's gradient ------------------------------------------------------------------------------
 
 
 @torch.library.custom_op("lava_bridge::cuba", mutates_args=())
@@ -114,6 +112,7 @@ def _cuba(
     voltage_decay: Tensor,
     current_state: Tensor,
     voltage_state: Tensor,
+    bias: Tensor | None,
     scale: float,
     threshold: float,
     tau: float,
@@ -122,14 +121,14 @@ def _cuba(
     keep_voltage: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    parameters = current_decay, voltage_decay, current_state, voltage_state
+    parameters = current_decay, voltage_decay, current_state, voltage_state, bias
     keeps = keep_voltage, False, False
-    return _run(x, parameters, scale, threshold, graded, False, keeps, backend)
+    return run(x, parameters, scale, threshold, graded, False, keeps, backend)
 
 
 @_cuba.register_fake
 def _(x: Tensor, *args: Any) -> Any:
-    return _fake(x, (args[9], False, False))
+    return fake(x, (args[10], False, False))
 
 
 @torch.library.custom_op("lava_bridge::cuba_backward", mutates_args=())
@@ -139,24 +138,26 @@ def _cuba_backward(
     current_decay: Tensor,
     voltage_decay: Tensor,
     voltage_state: Tensor,
+    bias: Tensor | None,
     scale: float,
     threshold: float,
     tau: float,
     height: float,
     graded: bool,
     wants_sums: bool,
+    wants_bias: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of x, and the decays' per neuron."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient of x, and per neuron the decays' and the bias'."""
     compiled = kernels.chosen(backend, voltage)
     if compiled is not None:
         numbers = scale, threshold * scale, threshold, tau, height, graded
-        parameters = current_decay, voltage_decay, voltage_state
-        wanted = [grad.dtype], (wants_sums, wants_sums)
+        parameters = current_decay, voltage_decay, voltage_state, *([] if bias is None else [bias])
+        wanted = [grad.dtype], (wants_sums, wants_sums, wants_bias)
         done = kernels.run(
             compiled, "cuba_slayer_backward", voltage, (grad, voltage), parameters, numbers, *wanted
         )
-        return done.sequences[0], done.neurons[0], done.neurons[1]
+        return (done.sequences[0], *done.neurons)  # type: ignore[return-value] # one and three
     above = voltage - threshold
     away = above.clamp(max=0) if graded else -above.abs()
     slope = (height if graded else height / 2 / tau) * torch.exp(away / tau)
@@ -165,53 +166,61 @@ def _cuba_backward(
     of_current = leak_adjoint(of_voltage, left[0])
     sums: tuple[Tensor, ...] = (voltage.new_empty(0), voltage.new_empty(0))
     if wants_sums:
-        current = _currents(voltage, voltage_decay, voltage_state, scale, threshold)
+        current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
         sums = tuple(
             (grads[..., 1:] * states[..., :-1]).sum(-1)
             for grads, states in ((of_current, current), (of_voltage, voltage))
         )
-    return (of_current.to(grad.dtype), *sums)  # type: ignore[return-value] # one and two
+    of_bias = of_voltage.sum(-1) if wants_bias else voltage.new_empty(0)
+    return (of_current.to(grad.dtype), *sums, of_bias)  # type: ignore[return-value] # two sums
 
 
-def _currents(
-    voltage: Tensor, decay: Tensor, state: Tensor, scale: float, threshold: float
+def currents(
+    voltage: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    threshold: float,
 ) -> Tensor:
     """The currents that led to these voltages: what the leak left of the voltage is taken off."""
     held = torch.where(voltage * scale < threshold * scale, voltage, 0)
     first = state.to(voltage.dtype).expand(voltage.shape[:-1]).unsqueeze(-1)
     before = torch.cat([first, held[..., :-1]], dim=-1)
     left = decayed(integers(before, scale), kept(decay).unsqueeze(-1))
-    return voltage - left.to(voltage.dtype) / scale
+    drive = voltage - left.to(voltage.dtype) / scale
+    return drive if bias is None else drive - bias.unsqueeze(-1).to(drive.dtype)
 
 
 @_cuba_backward.register_fake
 def _(grad: Tensor, voltage: Tensor, *args: Any) -> Any:
-    sums = (voltage.new_empty(voltage.shape[:-1] if args[8] else 0) for _ in range(2))
+    sums = (voltage.new_empty(voltage.shape[:-1] if args[k] else 0) for k in (9, 9, 10))
     return torch.empty_like(voltage, dtype=grad.dtype), *sums
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
-    _, *decays, _, voltage_state, ctx.scale, ctx.threshold, ctx.tau, ctx.height = inputs[:9]
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
+    _, *decays, _, voltage_state, bias, ctx.scale, ctx.threshold, ctx.tau, ctx.height = inputs[:10]
     *_, ctx.graded, _, ctx.backend = inputs
-    ctx.save_for_backward(output[1], *decays, voltage_state)
+    ctx.save_for_backward(output[1], *decays, voltage_state, bias)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Tensor) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 12
+        return (None,) * 13
     require_width(ctx.tau)
-    voltage, *decays, voltage_state = ctx.saved_tensors
-    wants_sums = any(ctx.needs_input_grad[1:3])
+    voltage, *decays, voltage_state, bias = ctx.saved_tensors
+    wanted = [*ctx.needs_input_grad[1:3], ctx.needs_input_grad[5]]
     surrogate = ctx.scale, ctx.threshold, ctx.tau, ctx.height, ctx.graded
+    wants = any(wanted[:2]), wanted[2]
     grad_x, *sums = _cuba_backward(
-        grad, voltage, *decays, voltage_state, *surrogate, wants_sums, ctx.backend
+        grad, voltage, *decays, voltage_state, bias, *surrogate, *wants, ctx.backend
     )
-    grad_decays = [
-        reduced(total, decay) if wanted else None
-        for total, decay, wanted in zip(sums, decays, ctx.needs_input_grad[1:3], strict=True)
-    ]
-    return grad_x, *grad_decays, *(None,) * 9
+    *grad_decays, grad_bias = (
+        reduced(total, parameter) if needed else None
+        for total, parameter, needed in zip(sums, (*decays, bias), wanted, strict=True)
+    )
+    return grad_x, *grad_decays, None, None, grad_bias, *(None,) * 7
 
 
 torch.library.register_autograd("lava_bridge::cuba", _gradients, setup_context=_save)
@@ -226,8 +235,9 @@ def fire(
     threshold: float,
     surrogate: tuple[float, float],
     graded: bool,
+    bias: Tensor | None = None,
 ) -> Fired:
-    """Spikes with slayer's gradients for ``x`` ``[N, *, T]`` and the decays.
+    """Spikes with slayer's gradients for ``x`` ``[N, *, T]``, the decays and the bias.
 
     Args:
         x: The dendritic input, in any memory order; spikes come in its dtype and order. Half
@@ -239,241 +249,14 @@ def fire(
         threshold: Where the neuron fires and is reset.
         surrogate: Width and height of :class:`lava_bridge.slayer.spike.Spike`'s derivative.
         graded: Whether a spike carries its voltage.
+        bias: Added to the current on its way to the voltage, in each step; broadcasts likewise.
 
     The decays' gradients are slayer's, as :func:`.leaky_integrator.dynamics`'s. Their sums need the
     current, which is taken from the voltages: the scale must be a power of two then.
     """
-    learned = any(tensor.requires_grad for tensor in (x, *decays))
+    learned = any(t.requires_grad for t in (x, *decays, bias) if t is not None)
     keep = torch.is_grad_enabled() and learned
     held = (state.detach() for state in states)
     backend = kernels.current_backend()
-    return Fired(*_cuba(x, *decays, *held, scale, threshold, *surrogate, graded, keep, backend))
-
-
-# SpikingJelly's gradient ------------------------------------------------------------------------
-
-
-@torch.library.custom_op("lava_bridge::cuba_reset", mutates_args=())
-def _cuba_reset(
-    x: Tensor,
-    current_decay: Tensor,
-    voltage_decay: Tensor,
-    current_state: Tensor,
-    voltage_state: Tensor,
-    scale: float,
-    threshold: float,
-    detach_reset: bool,
-    is_current: bool,
-    keep_voltage: bool,
-    keep_current: bool,
-    keep_held: bool,
-    kind: int,
-    alpha: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    parameters = current_decay, voltage_decay, current_state, voltage_state
-    keeps = keep_voltage, keep_current, keep_held
-    return _run(x, parameters, scale, threshold, False, is_current, keeps, backend)
-
-
-@_cuba_reset.register_fake
-def _(x: Tensor, *args: Any) -> Any:
-    return _fake(x, args[8:11])
-
-
-@torch.library.custom_op("lava_bridge::cuba_reset_backward", mutates_args=())
-def _cuba_reset_backward(
-    grad: Tensor | None,
-    slope: Tensor | None,
-    grad_held: Tensor | None,
-    grad_current: Tensor | None,
-    grad_last_current: Tensor | None,
-    grad_last_held: Tensor | None,
-    voltage: Tensor,
-    current_decay: Tensor,
-    voltage_decay: Tensor,
-    current_state: Tensor,
-    voltage_state: Tensor,
-    scale: float,
-    threshold: float,
-    detach_reset: bool,
-    is_current: bool,
-    wants_sums: bool,
-    kind: int,
-    alpha: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, and per neuron of the decays (times -4096) and of the first states."""
-    compiled = kernels.chosen(backend, voltage)
-    decays, states = (current_decay, voltage_decay), (current_state, voltage_state)
-    none = voltage.new_zeros(1)
-    last = [none if g is None else g for g in (grad_last_current, grad_last_held)]
-    if compiled is not None:
-        sequences = grad, voltage, slope, grad_held, grad_current
-        numbers = scale, threshold, detach_reset, is_current, kind, alpha
-        wanted = [voltage.dtype], (wants_sums, wants_sums, True, True)
-        parameters = (*decays, *states, *last)
-        done = kernels.run(
-            compiled, "cuba_reset_backward", voltage, sequences, parameters, numbers, *wanted
-        )
-        return (done.sequences[0], *done.neurons)  # type: ignore[return-value] # one and four
-    left = [(1 - decay / DECAY_SCALE).to(voltage.dtype) for decay in decays]
-    if is_current:
-        left[0] = none
-    if kind:
-        slope = derivative(kind, alpha, voltage - threshold)
-    fired = voltage >= threshold
-    held_by_voltage = (~fired).to(voltage.dtype)
-    if slope is not None and not detach_reset:
-        held_by_voltage = held_by_voltage - voltage * slope
-    shape = voltage.shape[:-1]
-    through = [g.expand(shape) for g in last]
-    grads = torch.empty_like(voltage), torch.empty_like(voltage)
-    for t in reversed(range(voltage.shape[-1])):
-        of_held = through[1] if grad_held is None else through[1] + grad_held[..., t]
-        of_voltage = of_held * held_by_voltage[..., t]
-        if grad is not None and slope is not None:
-            of_voltage = of_voltage + grad[..., t] * slope[..., t]
-        of_current = of_voltage + through[0]
-        if grad_current is not None:
-            of_current = of_current + grad_current[..., t]
-        grads[0][..., t], grads[1][..., t] = of_current, of_voltage
-        through = [left[0] * of_current, left[1] * of_voltage]
-    sums = [voltage.new_empty(0), voltage.new_empty(0)]
-    if wants_sums:
-        held = voltage.masked_fill(fired, 0)
-        current = _currents(voltage, voltage_decay, voltage_state, scale, threshold)
-        for k, sequence in enumerate((current, held)):
-            first = states[k].to(voltage.dtype).expand(shape).unsqueeze(-1)
-            before = torch.cat([first, sequence[..., :-1]], dim=-1)
-            sums[k] = (grads[k] * before).sum(-1)
-    firsts = (g.expand(shape).clone() for g in through)
-    return (grads[0], *sums, *firsts)  # type: ignore[return-value] # one, two and two
-
-
-@_cuba_reset_backward.register_fake
-def _(*args: Any) -> Any:
-    voltage, wants_sums = args[6], args[15]
-    sums = (voltage.new_empty(voltage.shape[:-1] if wants_sums else 0) for _ in range(2))
-    states = (torch.empty_like(voltage[..., 0]) for _ in range(2))
-    return torch.empty_like(voltage), *sums, *states
-
-
-def _save_for_reset(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
-    x, *parameters, ctx.scale, ctx.threshold, ctx.detach_reset, ctx.is_current = inputs[:9]
-    *ctx.smooth, ctx.backend, ctx.dtype = *inputs[12:], x.dtype
-    ctx.save_for_backward(output[1], *parameters)
-    ctx.set_materialize_grads(False)
-    if ctx.smooth[0]:  # else the surrogate's derivative comes back through the voltage
-        ctx.mark_non_differentiable(output[1])
-
-
-def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad, slope, grad_current, grad_held, *grad_last = grads
-    if slope is None and not ctx.detach_reset and not ctx.smooth[0]:
-        raise BridgeError(
-            "fire_and_reset: expected a loss that reads the spikes, where it is compiled and the "
-            "reset is not detached, found one on states only; add the spikes, or detach the reset"
-        )
-    voltage, *parameters = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[1:5]
-    settings = ctx.scale, ctx.threshold, ctx.detach_reset, ctx.is_current
-    grad_x, *per_neuron = _cuba_reset_backward(
-        grad,
-        slope,
-        grad_held,
-        grad_current,
-        *grad_last,
-        voltage,
-        *parameters,
-        *settings,
-        any(wanted[:2]),
-        *ctx.smooth,
-        ctx.backend,
-    )
-    found = [
-        reduced(total / -DECAY_SCALE if k < 2 else total, parameters[k]) if wanted[k] else None
-        for k, total in enumerate(per_neuron)
-    ]
-    return grad_x.to(ctx.dtype), *found, *(None,) * 10
-
-
-torch.library.register_autograd(
-    "lava_bridge::cuba_reset", _gradients_through_reset, setup_context=_save_for_reset
-)
-no_gradients("lava_bridge::cuba_reset_backward")
-
-
-def fire_and_reset(
-    x: Tensor,
-    decays: tuple[Tensor, Tensor],
-    states: tuple[Tensor, Tensor],
-    scale: int,
-    threshold: float,
-    surrogate: Callable[[Tensor], Tensor] | Smooth,
-    detach_reset: bool,
-    is_current: bool = False,
-    keep_current: bool = False,
-    keep_held: bool = False,
-    backend: str = "auto",
-) -> Fired:
-    """Spikes with SpikingJelly's gradients for x ``[N, *, T]``, decays and states.
-
-    Args:
-        x, decays, states, scale, threshold: As in :func:`fire`; all get gradients.
-        surrogate: From the voltage over the threshold to spikes; its gradient is the spike's. Or
-            one that the kernels compute.
-        detach_reset: Take the spikes of the reset as constants.
-        is_current: ``x`` is the current itself: there is one integrator only, the voltage's.
-        keep_current, keep_held: Whether the current, and the voltage after the reset, are wanted.
-        backend: One of :mod:`lava_bridge.kernels`.
-    """
-    learned = any(tensor.requires_grad for tensor in (x, *decays, *states))
-    learns = torch.is_grad_enabled() and learned
-    keeps = learns, keep_current, keep_held
-    smooth = surrogate if isinstance(surrogate, Smooth) else Smooth(0, 0.0)
-    settings = scale, threshold, detach_reset, is_current, *keeps, *smooth, backend
-    if not learns or isinstance(surrogate, Smooth):
-        return Fired(*_cuba_reset(x, *decays, *states, *settings))
-    if not torch.compiler.is_compiling():
-        return Fired(*_EagerReset.apply(x, *decays, *states, *settings, surrogate))
-    fired = Fired(*_cuba_reset(x, *decays, *states, *settings))
-    # The surrogate may be any function of torch's. What comes back through `voltage` is its
-    # derivative alone, the gradient comes back through `spike`: the backward kernel wants both.
-    smooth_spike = surrogate(fired.voltage - threshold)
-    return fired._replace(spike=_Attached.apply(fired.spike, smooth_spike))
-
-
-class _Attached(torch.autograd.Function):
-    """The spikes; backward, their gradient, and for the surrogate's output ones."""
-
-    @staticmethod
-    def forward(ctx, spike, smooth):
-        ctx.dtype = smooth.dtype
-        return spike.view_as(spike)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs):
-        return grad_outputs[0], torch.ones_like(grad_outputs[0], dtype=ctx.dtype)
-
-
-class _EagerReset(torch.autograd.Function):
-    """The operator with the surrogate evaluated in backward only, piece by piece.
-
-    torch.compile can't follow that, but fuses the other form by itself.
-    """
-
-    @staticmethod
-    def forward(ctx, *args):
-        *inputs, ctx.surrogate = args
-        output = _cuba_reset(*inputs)
-        _save_for_reset(ctx, tuple(inputs), output)
-        return output
-
-    @staticmethod
-    def backward(ctx, *grads):
-        voltage = ctx.saved_tensors[0]
-        slope = None
-        if grads[0] is not None or not ctx.detach_reset:
-            slope = of_any(ctx.surrogate, voltage, ctx.threshold)
-        return *_gradients_through_reset(ctx, grads[0], slope, *grads[2:]), None
+    settings = scale, threshold, *surrogate, graded, keep, backend
+    return Fired(*_cuba(x, *decays, *held, bias, *settings))

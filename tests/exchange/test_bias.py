@@ -269,3 +269,46 @@ def test_what_the_chip_has_not_is_refused_in_one_line(name, make):
 def test_a_weight_factor_without_weights_is_refused(layer):
     with pytest.raises(ConversionError, match="weight_factor"):
         block_of(layer, neuron.IFNode(), weight_factor=2)
+
+
+@given(
+    st.lists(biases, min_size=3, max_size=3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([(3,), (3, 2), (3, 2, 2)]),
+    seeds,
+)
+def test_a_bias_in_one_operator_with_the_neuron_does_what_it_does_by_itself(
+    values, learned, detach, shape, seed
+):
+    norm = ChannelBias(3)
+    norm.value.data = torch.tensor(values)
+    fused = CubaLIFNode(
+        0.3,
+        0.1,
+        norm=norm,
+        requires_grad=learned,
+        detach_reset=detach,
+        step_mode="m",
+        store_v_seq=True,
+        store_i_seq=True,
+    )
+    apart = copy.deepcopy(fused)
+    apart.norm.register_forward_hook(lambda *_: None)
+    runs = []
+    for node in (fused, apart):
+        x = sequence((7, 2, *shape), seed, 1.0).requires_grad_()
+        spikes = node(x[:3]), node(x[3:])
+        kept = node.v_seq, node.i_seq, node.v
+        sum((part * k).sum() for k, part in enumerate((*spikes, *kept), 1)).backward()
+        own = node.norm.value, node.current_decay, node.voltage_decay
+        runs.append(
+            (
+                [*spikes, *kept, node.current_state],
+                [x.grad, *(p.grad for p in own if p.requires_grad)],
+            )
+        )
+    (mine, my_gradients), (reference, gradients) = runs
+    assert all(torch.equal(a, b) for a, b in zip(mine, reference, strict=True))
+    for gradient, expected in zip(my_gradients, gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)

@@ -17,6 +17,7 @@ from lava_bridge.ops import (
     adaptive_threshold,
     alif,
     cuba,
+    cuba_reset,
     delta,
     leaky_integrator,
     loihi,
@@ -85,10 +86,11 @@ def _leak(x: Tensor, numbers: Parameters) -> list[Tensor]:
     return [leaky_integrator.leak(x, decay, state, 100, kernels.current_backend())]
 
 
-def _fire(graded: bool) -> Operator:
+def _fire(graded: bool, biased: bool = False) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         decays, states = numbers.decays(), numbers.states()
-        fired = cuba.fire(x, decays, states, SCALE, THRESHOLD, (0.7, 1.3), graded)
+        bias = numbers.between(-1, 1) if biased else None
+        fired = cuba.fire(x, decays, states, SCALE, THRESHOLD, (0.7, 1.3), graded, bias)
         return [fired.spike, fired.last_current, fired.last_held]
 
     return run
@@ -103,10 +105,11 @@ def _fire_and_reset(
     detach_reset: bool,
     keep: bool,
     smooth: Callable[[Tensor], Tensor] | Smooth = _sigmoid,
+    biased: bool = False,
 ) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         decays, states = numbers.decays(), numbers.states()
-        fired = cuba.fire_and_reset(
+        fired = cuba_reset.fire_and_reset(
             x,
             decays,
             states,
@@ -118,6 +121,7 @@ def _fire_and_reset(
             keep_current=keep,
             keep_held=keep,
             backend=kernels.current_backend(),
+            bias=numbers.between(-1, 1) if biased else None,
         )
         kept = [fired.current, fired.held] if keep else []
         # Where x is the current itself there is no state of it.
@@ -278,9 +282,11 @@ OPERATORS: dict[str, Operator] = {
     "leak": _leak,
     "fire": _fire(False),
     "graded fire": _fire(True),
+    "fire with a bias": _fire(False, True),
     "fire and reset": _fire_and_reset(False, False, True),
     "fire and detached reset": _fire_and_reset(False, True, False),
     "fire and reset of currents": _fire_and_reset(True, False, True),
+    "fire and reset with a bias": _fire_and_reset(False, False, True, biased=True),
     **{
         f"fire and reset by surrogate {kind}": _fire_and_reset(
             False, False, True, Smooth(kind, 1.5)

@@ -1,5 +1,7 @@
 """The fused CUBA neuron and the leaky integrator: native kernels against the torch reference."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -17,7 +19,7 @@ from spikingjelly.activation_based import surrogate
 
 from lava_bridge import kernels
 from lava_bridge.kernels import native
-from lava_bridge.ops import cuba, leaky_integrator
+from lava_bridge.ops import cuba, cuba_reset, leaky_integrator
 
 pytestmark = pytest.mark.skipif(
     native.missing() is not None, reason=f"no native kernels: {native.missing()}"
@@ -65,6 +67,7 @@ settings_of_a_run = st.fixed_dictionaries(
         "threshold": st.sampled_from([0.0, 0.5, 1.0, 17.0]),
         "graded": st.booleans(),
         "first": st.sampled_from([0.0, 0.7, -3.0]),
+        "bias": st.sampled_from([None, 0.0, 0.25, -17.0, 1e5]),
     }
 )
 
@@ -80,11 +83,31 @@ def case(run):
     return x, decays, states, run["threshold"] + 0.01 / run["scale"]
 
 
+def bias_of(run):
+    """None, or a bias: for each neuron, or one for each channel in float32."""
+    shape, size = run["layout"][0], run["bias"]
+    if size is None:
+        return None
+    if run["kind"] == "neuron":
+        return numbers(shape[:-1], run["seed"] + 2, 1.0, run["dtype"]) * size
+    channels = (shape[1], *[1] * (len(shape) - 3))
+    return numbers(channels, run["seed"] + 2, 1.0, torch.float32) * size
+
+
 @given(settings_of_a_run)
 def test_the_fused_neuron_is_the_reference_to_the_bit(run):
     x, decays, states, threshold = case(run)
     reference, mine = both(
-        lambda: cuba.fire(x, decays, states, run["scale"], threshold, (100.0, 0.1), run["graded"])
+        lambda: cuba.fire(
+            x,
+            decays,
+            states,
+            run["scale"],
+            threshold,
+            (100.0, 0.1),
+            run["graded"],
+            bias_of(run),
+        )
     )
     for name, ours, theirs in zip(cuba.Fired._fields, mine, reference, strict=True):
         assert same(ours, theirs), name
@@ -95,7 +118,7 @@ def test_the_fused_neuron_is_the_reference_to_the_bit(run):
 def test_the_fused_neuron_with_reset_is_the_reference_to_the_bit(run, detach, is_current):
     x, decays, states, threshold = case(run)
     reference, mine = both(
-        lambda: cuba.fire_and_reset(
+        lambda: cuba_reset.fire_and_reset(
             x,
             decays,
             states,
@@ -107,6 +130,7 @@ def test_the_fused_neuron_with_reset_is_the_reference_to_the_bit(run, detach, is
             not is_current,
             True,
             kernels.current_backend(),
+            bias_of(run),
         )
     )
     for name, ours, theirs in zip(cuba.Fired._fields, mine, reference, strict=True):
@@ -133,7 +157,9 @@ def gradients_of(outputs, weights, inputs):
 
 
 # Sums over states beyond 2^24 can't be told from two voltages: gradients are compared below.
-smooth_runs = settings_of_a_run.filter(lambda run: run["size"] <= 30 and run["scale"] != 100)
+smooth_runs = settings_of_a_run.filter(
+    lambda run: run["size"] <= 30 and run["scale"] != 100 and run["bias"] != 1e5
+)
 
 
 @given(smooth_runs)
@@ -141,9 +167,12 @@ def test_slayers_gradients(run):
     x, decays, states, threshold = case(run)
     power_of_two = run["scale"] & (run["scale"] - 1) == 0
     leaves = [x.requires_grad_(), *(d.requires_grad_() for d in decays if power_of_two)]
+    bias = bias_of(run)
+    leaves += [] if bias is None else [bias.requires_grad_()]
+    surrogate_of_run = (2.0, 0.7), run["graded"]
 
     def run_it():
-        fired = cuba.fire(x, decays, states, run["scale"], threshold, (2.0, 0.7), run["graded"])
+        fired = cuba.fire(x, decays, states, run["scale"], threshold, *surrogate_of_run, bias)
         weight = numbers(x.shape, 3, 1.0, x.dtype)
         return gradients_of([fired.spike], [weight], leaves)
 
@@ -158,9 +187,11 @@ def test_spikingjellys_gradients(run, detach, is_current, smooth):
     leaves = [x.requires_grad_(), *(d.requires_grad_() for d in (*decays, *states))]
     if is_current or run["scale"] & (run["scale"] - 1):
         leaves = [x, states[1]]  # the decays of the current are another operator's
+    bias = bias_of(run)
+    leaves += [] if bias is None else [bias.requires_grad_()]
 
     def run_it():
-        fired = cuba.fire_and_reset(
+        fired = cuba_reset.fire_and_reset(
             x,
             decays,
             states,
@@ -172,6 +203,7 @@ def test_spikingjellys_gradients(run, detach, is_current, smooth):
             not is_current,
             True,
             kernels.current_backend(),
+            bias,
         )
         outputs = [fired.spike, fired.held, fired.last_held]
         if not is_current:
@@ -347,36 +379,39 @@ def test_the_operators_are_registered_as_torch_wants():
     x = numbers((2, 3, 7), 1, 1.0, torch.float32)
     decays = torch.tensor([900.0]), torch.tensor([10.0])
     states = torch.zeros(1), torch.zeros(1)
+    bias = torch.rand(3)
     grads = [torch.rand_like(x) for _ in range(4)]
     last = [torch.rand(2, 3) for _ in range(2)]
-    for backend in ("native", "torch"):
+    for backend, fixed in product(("native", "torch"), (None, bias)):
         leaf, parameters = x.clone().requires_grad_(), [d.clone().requires_grad_() for d in decays]
+        learned = None if fixed is None else fixed.clone().requires_grad_()
+        firing, held = (learned, 4096.0, 1.0), (fixed, 4096.0, 1.0)
         for op, args in (
             (OPERATORS.leaky_integrator, (leaf, parameters[0], states[0], 4096.0, None, False)),
             (OPERATORS.leaky_integrator, (leaf, parameters[0], states[0], 4096.0, 1.0, True)),
             (OPERATORS.leaky_integrator_backward, (x, x, decays[0], True)),
             (OPERATORS.leaky_integrator_backward, (x, x, decays[0], False)),
-            (OPERATORS.cuba, (leaf, *parameters, *states, 4096.0, 1.0, 2.0, 0.5, False, True)),
-            (OPERATORS.cuba, (x, *decays, *states, 4096.0, 1.0, 2.0, 0.5, True, False)),
+            (OPERATORS.cuba, (leaf, *parameters, *states, *firing, 2.0, 0.5, False, True)),
+            (OPERATORS.cuba, (x, *decays, *states, *held, 2.0, 0.5, True, False)),
             (
                 OPERATORS.cuba_backward,
-                (x, x, *decays, states[0], 4096.0, 1.0, 2.0, 0.5, False, True),
+                (x, x, *decays, states[0], *held, 2.0, 0.5, False, True, fixed is not None),
             ),
             (
                 OPERATORS.cuba_reset,
-                (leaf, *parameters, *states, 4096.0, 1.0, False, False, True, True, True, 0, 0.0),
+                (leaf, *parameters, *states, *firing, False, False, True, True, True, 0, 0.0),
             ),
             (
                 OPERATORS.cuba_reset,
-                (leaf, *parameters, *states, 4096.0, 1.0, False, False, True, True, True, 1, 4.0),
+                (leaf, *parameters, *states, *firing, False, False, True, True, True, 1, 4.0),
             ),
             (
                 OPERATORS.cuba_reset_backward,
-                (*grads, *last, x, *decays, *states, 4096.0, 1.0, False, False, True, 0, 0.0),
+                (*grads, *last, x, *decays, *states, *held, False, False, True, True, 0, 0.0),
             ),
             (
                 OPERATORS.cuba_reset_backward,
-                (*grads, *last, x, *decays, *states, 4096.0, 1.0, False, False, True, 1, 4.0),
+                (*grads, *last, x, *decays, *states, *held, False, False, True, True, 1, 4.0),
             ),
         ):
             torch.library.opcheck(op.default, (*args, backend))

@@ -13,7 +13,7 @@ from lava_bridge import use_backend
 from lava_bridge.exchange import CubaLIFNode
 from lava_bridge.exchange.smooth import smooth
 from lava_bridge.kernels import current_backend, native
-from lava_bridge.ops import cuba
+from lava_bridge.ops import cuba_reset
 from lava_bridge.ops.surrogate import Smooth, derivative, of_any
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +55,7 @@ def test_an_alpha_of_any_sign_has_spikingjellys_derivative(kind, alpha):
 def gradients(x, decays, states, function, detach, is_current):
     """From spikes and states to everything that is learned."""
     leaves = [part.detach().requires_grad_() for part in (x, *decays, *states)]
-    run = cuba.fire_and_reset(
+    run = cuba_reset.fire_and_reset(
         leaves[0],
         tuple(leaves[1:3]),
         tuple(leaves[3:]),
@@ -110,7 +110,7 @@ def test_every_instruction_set_computes_them_over_all_voltages(kind, dtype, monk
             found = []
             for function in (kind(alpha=alpha), smooth(kind(alpha=alpha))):
                 leaf = x.clone().requires_grad_()
-                run = cuba.fire_and_reset(
+                run = cuba_reset.fire_and_reset(
                     leaf, (zero, zero), (zero, zero), 64, 0.5, function, True, True
                 )
                 found.append(torch.autograd.grad(run.spike.sum(), leaf)[0])
@@ -171,7 +171,9 @@ def test_a_compiled_loss_on_states_alone_goes_through_the_reset():
     states = torch.zeros(1), torch.zeros(1)
 
     def held(x):
-        run = cuba.fire_and_reset(x, decays, states, 64, 0.5, Smooth(1, 4.0), False, keep_held=True)
+        run = cuba_reset.fire_and_reset(
+            x, decays, states, 64, 0.5, Smooth(1, 4.0), False, keep_held=True
+        )
         return run.held.sum()
 
     torch._dynamo.reset()

@@ -120,3 +120,77 @@ def test_split_runs_of_persistent_state_are_one_long_run(values, first, seed):
     split = Neuron(**PARAMS, norm=lambda: biased(values), persistent_state=True)
     parts = [split(part) for part in (x[..., :first], x[..., first:])]
     assert torch.equal(torch.cat(parts, -1), whole(x))
+
+
+def apart(neuron: Neuron) -> Neuron:
+    """The same neuron with a norm that is called by itself, between current and voltage."""
+    other = copy.deepcopy(neuron)
+    other.norm.register_forward_hook(lambda *_: None)
+    return other
+
+
+@given(
+    st.lists(biases, min_size=3, max_size=3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([torch.float16, torch.float32, torch.float64]),
+    spaces,
+    seeds,
+)
+def test_in_one_operator_with_the_neuron_it_does_what_it_does_by_itself(
+    values, learned, graded, dtype, rest, seed
+):
+    fused = Neuron(
+        **PARAMS,
+        norm=lambda: biased(values),
+        requires_grad=learned,
+        graded_spike=graded,
+        persistent_state=True,
+    )
+    runs = []
+    for neuron in (fused, apart(fused)):
+        spikes, gradients = [], []
+        for part in (seed, seed + 1):  # the second from the states after the first
+            x = analog((2, 3, *rest), part, 2).to(dtype).requires_grad_()
+            y = neuron(x)
+            (y * torch.linspace(0.3, 1, y.shape[-1]).to(dtype)).sum().backward()
+            spikes.append(y.detach())
+            gradients.append(x.grad)
+        own = neuron.norm.value, neuron.current_decay, neuron.voltage_decay
+        gradients += [p.grad for p in own if p.requires_grad]
+        runs.append(([*spikes, neuron.current_state, neuron.voltage_state], gradients))
+    (mine, my_gradients), (reference, gradients) = runs
+    assert all(torch.equal(a, b) for a, b in zip(mine, reference, strict=True))
+    bound = 1e-3 if dtype == torch.float16 else 1e-5
+    for gradient, expected in zip(my_gradients, gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=bound, atol=bound)
+
+
+def test_what_hooks_on_to_it_is_called():
+    neuron = Neuron(**PARAMS, norm=lambda: biased([0.5, -0.5]))
+    x = analog((2, 2, 9), 1, 1)
+    assert neuron.norm.is_plain
+    called = []
+    handle = neuron.norm.register_forward_pre_hook(lambda module, inputs: called.append(inputs))
+    neuron(x)
+    handle.remove()
+    assert len(called) == 1
+    assert neuron.norm.is_plain
+    doubled = Neuron(**PARAMS, norm=lambda: Twice(2))
+    doubled.norm.value.data = torch.tensor([0.5, -0.5])
+    assert not doubled.norm.is_plain
+    twice = Neuron(**PARAMS, norm=lambda: biased([1.0, -1.0]))
+    assert torch.equal(doubled(x), twice(x))
+
+
+class Twice(ChannelBias):
+    def forward(self, inp: torch.Tensor) -> torch.Tensor:
+        return super().forward(super().forward(inp))
+
+
+def test_a_compiled_neuron_with_a_bias_is_the_eager_one():
+    torch._dynamo.reset()
+    neuron = Neuron(**PARAMS, norm=lambda: biased([0.5, -0.5]))
+    x = analog((2, 2, 9), 1, 1)
+    compiled = torch.compile(copy.deepcopy(neuron), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), neuron(x))

@@ -55,8 +55,14 @@ class ChannelBias(LazyChannels):
         """The chip's bias as integers, ``[C]``."""
         return quantize_bias(self.value, self.scale, descale=True)
 
-    def forward(self, inp: Tensor) -> Tensor:
-        """Add the bias to ``[N, C, *]``; half precision becomes the bias' float32.
+    @property
+    def is_plain(self) -> bool:
+        """Whether a call does no more than add :meth:`of`: nobody has hooked on to it."""
+        hooks = self._forward_hooks, self._forward_pre_hooks, self._backward_hooks
+        return type(self) is ChannelBias and not any((*hooks, self._backward_pre_hooks))
+
+    def of(self, inp: Tensor) -> Tensor:
+        """The rounded bias ``[C, 1, ...]``, to be added to ``[N, C, *]``.
 
         A BridgeError is raised if the channels are not those that the bias has.
         """
@@ -67,7 +73,11 @@ class ChannelBias(LazyChannels):
             self.num_features = inp.shape[1]
             self.draw(inp.shape[1])
         bias = quantize_bias(self.value, self.scale)
-        return inp + bias.reshape(-1, *[1] * (inp.dim() - 2))
+        return bias.reshape(-1, *[1] * (inp.dim() - 2))
+
+    def forward(self, inp: Tensor) -> Tensor:
+        """Add the bias to ``[N, C, *]``; half precision becomes the bias' float32."""
+        return inp + self.of(inp)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, scale={self.scale}"

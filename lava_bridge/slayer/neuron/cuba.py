@@ -153,10 +153,12 @@ class Neuron(base.Neuron):
         if self.threshold is None or learned:
             _, voltage = self.dynamics(input)
             return self.spike(voltage).to(input.dtype)
-        if self.norm is None:
+        bias = held = None
+        if self.norm is None or (isinstance(self.norm, ChannelBias) and self.norm.is_plain):
             self.prepare(input)
             drive, decay = input, self.per_neuron(self.current_decay, input)
             current_state = self.current_state
+            bias = None if self.norm is None else self.norm.of(input).squeeze(-1)
         else:
             # The rest runs at once on a current that is forgotten, since it is there already.
             drive, held = self._integrated(input)
@@ -170,8 +172,9 @@ class Neuron(base.Neuron):
             self.threshold + self.threshold_eps,
             self.surrogate,
             self.graded_spike,
+            bias,
         )
         if self.persistent_state:
-            last = run.last_current if self.norm is None else held[..., -1]
+            last = run.last_current if held is None else held[..., -1]
             self.set_states(current_state=last, voltage_state=run.last_held)
         return self.dropped(run.spike).to(input.dtype)
