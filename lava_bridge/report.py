@@ -46,7 +46,8 @@ class LayerComparison:
         mismatches: How many differ.
         first: Where the first of these is.
         largest: The largest absolute difference.
-        beyond: Where a current or a voltage first left the chip's 24 bits, in an integer run.
+        beyond: Where a current or a voltage first left the chip's 24 bits, in an integer run; in
+            the steps of ``first``, so that no difference before it comes from there.
         raster_a, raster_b: The spikes of the first sample, ``[neurons, T]``.
     """
 
@@ -92,9 +93,12 @@ class LayerComparison:
         self.largest = max(self.largest, float((spikes_a - spikes_b).abs().max()))
         self.first = _earlier(self.first, differ, first_sample)
 
-    def add_beyond(self, beyond: Tensor, first_sample: int) -> None:
-        """Take into account where a batch ``[N, *, T]`` left the chip's 24 bits."""
-        self.beyond = _earlier(self.beyond, beyond, first_sample)
+    def add_beyond(self, beyond: Tensor, first_sample: int, delay: int = 0) -> None:
+        """Take into account where a batch ``[N, *, T]``, later by a delay, left 24 bits."""
+        # Before the input has come to it, a layer rests, or by its biases alone is beyond already.
+        begun = beyond[..., : delay + 1].any(dim=-1, keepdim=True)
+        later = beyond[..., delay + 1 :].bool()
+        self.beyond = _earlier(self.beyond, torch.cat([begun, later], dim=-1), first_sample)
 
     def merge(self, later: "LayerComparison", first_sample: int) -> None:
         """Take the same layer on later samples into account, which start at ``first_sample``."""

@@ -101,7 +101,7 @@ def check_equivalence(
                 )
                 for side in (a, b):
                     if side.beyond is not None:
-                        comparison.add_beyond(side.beyond, start)
+                        comparison.add_beyond(side.beyond, start, side.delay)
             advance()
     claim = "exact" if side_a.quantised and side_b.quantised else "drift"
     return EquivalenceReport(

@@ -15,6 +15,7 @@ it, layer by layer.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,8 +43,8 @@ CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
 MOST_COUNTED = 1 << 18
 # Share of the 24 bits that measured states may take: other data reach further.
 HEADROOM = 7 / 8
-# Where only weights are known, inputs are taken to spike at random, half of the time; sums then
-# stay within so many standard deviations of their mean.
+# Where only weights are known, inputs are taken to spike at random, half of the time, each by
+# itself or all of a channel; sums then stay within so many standard deviations of their mean.
 DEVIATIONS = 6
 # A threshold of so many steps of its grid is moved to where its rounding loses nothing: that
 # costs no more than an eighth of the range. A smaller one stays.
@@ -53,6 +54,8 @@ LEAST_MOVED = 16
 HAIR = 2.0**-20
 # No sum is finite in 32 bits with more.
 LARGEST_FACTOR = 2.0**64
+# No run has as many steps.
+ENDLESS = 1e6
 # What a layer without freedom is fixed by.
 ONES, NO_WEIGHTS = "weights of 1", "no weights"
 
@@ -94,7 +97,10 @@ def calibrate(
         _check(layer)
     with torch.no_grad():
         if data is None:
-            choices = [_by_weights(layer, clip) for layer in layers]
+            choices, channels = [], 1
+            for layer in layers:
+                choices.append(_by_weights(layer, clip, channels))
+                channels = _channels(layer, channels)
             return Calibration("weights", tuple(choices))
         batches = checked_data(data).split(batch_size, dim=1)
         return Calibration("data", tuple(_by_data(layers, batches)))
@@ -206,7 +212,31 @@ def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> lis
         else:
             found.append(_Candidate(wanted, "8-bit weights"))
     settled = [choice._replace(factor=_settled(layer, choice.factor)) for choice in found]
-    return list({choice.factor: choice for choice in reversed(settled)}.values())[::-1]
+    distinct = list({choice.factor: choice for choice in reversed(settled)}.values())[::-1]
+    ends = _ends(synapse.weight)
+    lower = [
+        choice._replace(factor=_settled(layer, choice.factor * (1 + 2 / low)))
+        for choice in distinct
+        if (low := _changed_by_lava(ends, choice.factor, scale))
+        and choice.factor * (1 + 2 / low) > lowest
+    ]
+    kept = [x for x in lower + distinct if not _changed_by_lava(ends, x.factor, scale)]
+    return kept or distinct
+
+
+def _ends(weight: Tensor) -> Tensor:
+    """The lowest and the highest of weights ``[2]``."""
+    return torch.stack(torch.aminmax(weight)) if weight.numel() else weight.new_zeros(2)
+
+
+def _changed_by_lava(ends: Tensor, factor: float, scale: int) -> int:
+    """The lowest of a layer's integers, if Lava makes another one of it; else 0.
+
+    It shifts them left as far as eight bits allow. Without one above 0 these hold a magnitude of
+    255, not the 256 that a power of 2 becomes.
+    """
+    low, high = (int(x) for x in quantize_8bit(ends * factor, scale, descale=True).tolist())
+    return low if high <= 0 and not -low & (-low - 1) else 0
 
 
 def _largest(x: Tensor, least: int, most: int) -> float:
@@ -222,7 +252,10 @@ def _over(bound: float, value: float) -> float:
 
 
 def _exact_factor(layer: FloatLayer, bound: float) -> float | None:
-    """The largest factor that brings all weights and the bias onto the grid as they are, if any."""
+    """A factor that brings all weights and the bias onto the grid as they are, if there is one.
+
+    The largest where a leak rounds states; else the least, which leaves them the most room.
+    """
     synapse: Any = layer.synapse
     scale = scale_of(layer)
     largest = _largest(synapse.weight, WEIGHT_MIN, WEIGHT_MAX) * scale
@@ -232,10 +265,16 @@ def _exact_factor(layer: FloatLayer, bound: float) -> float | None:
         if _whole(synapse.weight, finer * scale / 2) and (
             synapse.bias is None or _whole(synapse.bias, finer * scale)
         ):
-            times = min(_over(1, largest * finer), bound / finer)
-            factor = finer * math.floor(times) * (1 - HAIR)
-            threshold = getattr(layer.neuron, "v_threshold", 1.0)
-            return factor if int(factor * threshold * scale) >= 1 else None
+            most = math.floor(min(_over(1, largest * finer), bound / finer))
+            times, threshold = most, scale * getattr(layer.neuron, "v_threshold", 1.0)
+            if not isinstance(layer.neuron, neuron.LIFNode):
+                times = min(most, max(1, math.ceil((1 + 2 * HAIR) / (finer * threshold))))
+            ends = _ends(synapse.weight)
+            near = [n for n in (times, times + 1, times + 2, times - 1) if 0 < n <= most]
+            factors = [finer * n * (1 - HAIR) for n in near]
+            kept = (f for f in factors if not _changed_by_lava(ends, f, scale))
+            factor = next(kept, factors[0])
+            return factor if int(factor * threshold) >= 1 else None
     return None
 
 
@@ -273,49 +312,81 @@ def _settled(layer: FloatLayer, factor: float) -> float:
     return (math.floor((steps - offset) / period) * period + offset) / unit
 
 
-def _expected_reach(layer: FloatLayer) -> float:
-    """The largest state of one step, if inputs spike at random half of the time.
+def _expected_reach(layer: FloatLayer, channels: int) -> tuple[float, float]:
+    """The largest state of one step, and how far down a step takes a voltage.
 
-    Below zero nothing resets: there a leak by tau lets the sums of tau steps gather.
+    Inputs spike at random half of the time, each by itself or those of a channel all or none, as
+    behind an average pooling, where a current that wraps around would make spikes of inhibition.
+    Below zero nothing resets: there a leak by tau lets the sums of tau steps gather. Without a
+    leak no factor is small enough for all runs, and each halving of it doubles the spikes that
+    differ: an IFNode is given the room of one step.
+
+    Args:
+        layer: The layer.
+        channels: The channels of its input, where a Linear's is flat.
     """
     synapse: Any = layer.synapse
     if _fixed(layer) or not synapse.weight.numel():
-        return 0.0
-    threshold: float = getattr(layer.neuron, "v_threshold", 0.0)
+        return 0.0, 0.0
     weight = synapse.weight
     if isinstance(synapse, nn.ConvTranspose2d):  # [C_in, C_out / groups, H, W]
         weight = weight.unflatten(0, (synapse.groups, -1)).transpose(1, 2).flatten(0, 1)
+    if weight.dim() == 2:
+        weight = weight.unflatten(1, (math.gcd(channels, weight.shape[1]), -1))
     rows = weight.flatten(1)
     # Squares of what is larger overflow; in 64 bits all the others would only be copied.
     wide = torch.float64 if max(abs(x) for x in torch.aminmax(rows)) > 1e15 else rows.dtype
-    total = rows.sum(1, dtype=wide)
-    size, spread = (torch.linalg.vector_norm(rows, order, dim=1, dtype=wide) for order in (1, 2))
+    planes = weight.flatten(2).sum(2, dtype=wide)
     bias = 0 if synapse.bias is None else synapse.bias
-    up, down = (
-        torch.minimum((size + sign * total) / 2, (sign * total + DEVIATIONS * spread) / 2)
-        * layer.largest_input
-        + sign * bias
-        for sign in (1, -1)
-    )
-    steps = getattr(layer.neuron, "tau", 1.0)
-    return max(threshold + max(up.max().item(), 0.0), down.max().item() * steps)
+    sums = zip(_expected_sums(rows, wide), _expected_sums(planes, wide), strict=True)
+    rise, fall = (torch.maximum(*pair) * layer.largest_input for pair in sums)
+    up, down, lowest = (x.max().item() for x in (rise.maximum(rise + bias), fall, fall - bias))
+    # The current has no bias. A voltage beyond the threshold, of 17 bits, fires wherever it ends.
+    reach = max(up, down, lowest * getattr(layer.neuron, "tau", 1.0))
+    # Each weight is rounded by up to half of its step of 2.
+    rounding = rows.shape[1] * layer.largest_input * STATE_OVER_WEIGHT / STATE_MAX
+    return reach / (1 - min(rounding, 0.5)), lowest
+
+
+def _expected_sums(parts: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """The largest sums ``[O]`` up and down of parts ``[O, K]``, each there half of the time."""
+    total = parts.sum(1, dtype=dtype)
+    size, spread = (torch.linalg.vector_norm(parts, n, dim=1, dtype=dtype) for n in (1, 2))
+    return [torch.minimum(size, DEVIATIONS * spread).add(x).div(2) for x in (total, -total)]
+
+
+def _channels(layer: FloatLayer, before: int) -> int:
+    """Channels of what a layer gives, by those ``before`` it; 1: all neurons are alike."""
+    synapse = layer.synapse
+    if isinstance(synapse, nn.Conv2d | nn.ConvTranspose2d):
+        return synapse.out_channels
+    return 1 if isinstance(synapse, nn.Linear) else before
 
 
 # The choice ---------------------------------------------------------------------------------------
 
 
-def _by_weights(layer: FloatLayer, clip: str) -> LayerChoice:
+def _by_weights(layer: FloatLayer, clip: str, channels: int) -> LayerChoice:
     points = CLIP_POINTS if clip == "mse" else CLIP_POINTS[:1]
-    candidates = _candidates(layer, points, _expected_reach(layer))
+    reach, lowest = _expected_reach(layer, channels)
+    choice = _choice(layer, _nearest(layer, _candidates(layer, points, reach)))
+    if not isinstance(layer.neuron, neuron.IFNode):
+        return choice
+    held = _over(STATE_MAX / STATE_OVER_WEIGHT, lowest * choice.factor * scale_of(layer))
+    return replace(choice, steps=int(held) if held < ENDLESS else None)
+
+
+def _nearest(layer: FloatLayer, candidates: list[_Candidate]) -> _Candidate:
+    """The one with which the weights, rounded, are nearest to themselves."""
     if len(candidates) == 1:
-        return _choice(layer, candidates[0])
+        return candidates[0]
     weight, scale = _counted(layer.synapse), scale_of(layer)
 
     def squared_error(candidate: _Candidate) -> float:
         rounded = quantize_8bit(weight * candidate.factor, scale) / candidate.factor
         return (rounded - weight).square().sum().item()
 
-    return _choice(layer, min(candidates, key=squared_error))
+    return min(candidates, key=squared_error)
 
 
 def _by_data(layers: Sequence[FloatLayer], inputs: Sequence[Tensor]) -> Iterator[LayerChoice]:

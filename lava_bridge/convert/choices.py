@@ -35,6 +35,9 @@ class LayerChoice:
         error: Share of the spike places that differ from the float net's own run, on the data. Of
             a layer without a neuron the error of its sums, relative to their magnitude. None:
             there were no data.
+        steps: By weights, of an IFNode: about how many steps of the strongest inhibition, as from
+            channels that spike all or none, its voltage takes before it leaves the chip's 24 bits.
+            None: of another neuron, or nothing inhibits.
     """
 
     place: str
@@ -46,6 +49,7 @@ class LayerChoice:
     threshold: int | None = None
     limit: str = ""
     error: float | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Calibration:
 
     columns = (
         *("layer", "factor", "clip point", "clipped", "levels at 1", "levels", "threshold"),
-        *("limit", "error"),
+        *("limit", "steps held", "error"),
     )
 
     @property
@@ -88,6 +92,7 @@ class Calibration:
                 str(choice.levels) if choice.levels else "-",
                 "-" if choice.threshold is None else f"{choice.threshold:,}",
                 choice.limit,
+                "-" if choice.steps is None else f"{choice.steps:,}",
                 "-" if choice.error is None else f"{choice.error:.2%}",
             )
             for choice in self.layers

@@ -47,9 +47,8 @@ class FloatRun:
         spikes = self._neuron(drive)
         lowest, highest = (value.item() for value in torch.aminmax(drive))
         lowest = min(lowest, self._neuron.v_seq.min().item())
-        # The voltage before a spike: below the threshold, and what comes in on top of it.
-        threshold = float(self._neuron.v_threshold)
-        self.reach = max(self.reach, -lowest, threshold + max(highest, 0.0))
+        # Above the threshold it fires, wherever the voltage ends.
+        self.reach = max(self.reach, -lowest, highest)
         self._neuron.reset()
         return spikes
 

@@ -216,7 +216,15 @@ def _spread(
         raise group.error(name, str(error)) from error
     ends = np.cumsum([part.shape[1] for part in parts])[:-1]
     each = np.split(spread_out.weight, ends, axis=1)
-    return tuple(cut(part, spread_out.bits) for part in each), spread_out.shift
+    kept = tuple(cut(part, spread_out.bits) for part in each)
+    for part, held in zip(parts, kept, strict=True):
+        changed = (part.astype(np.int64) << spread_out.shift) != held
+        if changed.any():
+            first, now = int(part[changed][0]), int(held[changed][0]) / (1 << spread_out.shift)
+            what = f"{int(changed.sum())} numbers of its {name} become others in 8 bits"
+            advice = f"({first} is {now:g}); give it a positive one or none of {first}"
+            leave_out(group, f"{what} {advice}")
+    return kept, spread_out.shift
 
 
 def _dense_synapse(weight: np.ndarray, shift: int) -> synapse.Synapse:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import warnings
 
+import h5py
 import pytest
 import torch
 import torch.nn as nn
-from hypothesis import given, reject, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron
 
 import lava_bridge
@@ -32,10 +33,31 @@ def assert_all_agree(blocks, x, path):
     ):
         report = check_equivalence(a, b, x, integers=integers)
         assert report.claim == "exact"
-        if not report.ok and any(part.beyond for part in report.layers):
-            # By weights alone, an IFNode that is inhibited for long can leave the chip's 24 bits.
-            reject()
-        assert report.ok, str(report)
+        if integers and not report.ok:
+            assert_agree_within_24_bits(a, b, x)
+        else:
+            assert report.ok, str(report)
+
+
+def assert_agree_within_24_bits(a, b, x):
+    """Each sample is the same in all layers up to the layer and step where 24 bits end."""
+    for sample in x.split(1, dim=1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            report = check_equivalence(a, b, sample, integers=True)
+        # A matrix without a positive weight, which Lava changes: what comes before it is the same.
+        changed = [
+            str(w.message).split(":")[0] for w in caught if "become others" in str(w.message)
+        ]
+        ends = []
+        for part in report.layers:
+            if part.name_b.split()[0] in changed:
+                break
+            ends += [part] if part.beyond else []
+            if part.mismatches:
+                assert ends, str(report)
+                assert min(end.beyond.time for end in ends) <= part.first.time, str(report)
+                assert f"they end in {ends[0].name_b} at {ends[0].beyond}" in report.verdict
 
 
 @settings(max_examples=30)
@@ -57,6 +79,55 @@ def test_random_nets_say_the_same_in_all_forms_and_stay_as_they_were(
         assert torch.equal(value, before[key])
     assert_all_agree(blocks, x, tmp_path_factory.mktemp("nets") / "n.net")
     assert check_equivalence(net, blocks, x).claim == "drift"
+
+
+def test_a_step_in_which_one_channel_spikes_and_the_other_is_silent_is_within_24_bits(tmp_path):
+    # Channel 0 spikes with the input and channel 1 always; the Linear sees a mean of each.
+    net = nn.Sequential(
+        layer.Conv2d(1, 2, 1),
+        neuron.IFNode(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        layer.Flatten(),
+        layer.Linear(2, 3, bias=False),
+        neuron.IFNode(0.4),
+    )
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
+        net[0].bias.copy_(torch.tensor([0.0, 1.0]))
+        net[4].weight.copy_(torch.tensor([[1.7, -1.3], [-1.9, 0.7], [1.1, -0.3]]))
+    x = torch.zeros(3, 2, 1, 40, 40)
+    x[:, 1] = 1
+    blocks = to_slayer(net, (1, 40, 40), calibrate="weights")
+    assert_all_agree(blocks, x, tmp_path / "n.net")
+    report = check_equivalence(net, tmp_path / "n.net", x, integers=True)
+    assert report.ok, str(report)
+    assert all(part.fired_b for part in report.layers)
+
+
+def test_what_leaves_24_bits_is_the_same_up_to_there_and_no_other_error_is_let_pass(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Linear(200, 3, bias=False), neuron.IFNode(60.0), layer.Linear(3, 2), neuron.IFNode()
+    )
+    with torch.no_grad():
+        net[0].weight.uniform_(0.7, 0.8)[:, :100] *= -1
+        net[2].weight.fill_(1.2)
+    x = torch.zeros(24, 2, 200)
+    x[0, 0, 100:] = x[11:, 0, 100:] = x[::3, 1, 100:] = 1
+    x[1:11, 0, :100] = 1
+    path = tmp_path / "n.net"
+    blocks = to_slayer(net, (200,), calibrate="weights")
+    assert_all_agree(blocks, x, path)
+    report = check_equivalence(blocks, path, x, integers=True)
+    first, second = report.layers
+    assert (first.beyond.sample, first.beyond.time, second.beyond) == (0, 6, None)
+    assert (first.first.sample, first.first.time) == (second.first.sample, second.first.time)
+    assert first.first.time > 11
+    with h5py.File(path, "a") as file:
+        file["layer/1/neuron/vThMant"][...] *= 2
+    for sample in x.split(1, dim=1):
+        with pytest.raises(AssertionError, match="NOT exact"):
+            assert_agree_within_24_bits(blocks, path, sample)
 
 
 def images(batch: int, *shape: int, seed: int = 0, low: float = 0.0) -> torch.Tensor:

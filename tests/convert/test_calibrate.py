@@ -215,10 +215,10 @@ def test_weights_within_a_twentieth_go_from_3_levels_to_more_than_200():
 
 def test_the_chips_range_is_used_to_its_last_level_on_either_side():
     for weight, level in ((0.3, 254), (-0.3, -256)):
-        layers = single(linear(torch.full((1, 1), weight)), None)
+        layers = single(linear(torch.tensor([[weight, -weight / 2]])), None)
         (choice,) = calibrate(layers, clip="none").layers
         assert weight * choice.factor * 64 == pytest.approx(level)
-        assert (choice.clip, choice.clipped, choice.levels) == (1, 0, 1)
+        assert (choice.clip, choice.clipped, choice.levels) == (1, 0, 2)
 
 
 def test_a_layer_with_a_few_large_weights_is_clipped_where_the_error_is_least():
@@ -242,7 +242,7 @@ def test_a_layer_with_a_few_large_weights_is_clipped_where_the_error_is_least():
 @pytest.mark.parametrize(
     ("weight", "bias", "threshold", "limit"),
     [
-        (1e-3, None, 1.0, "24-bit state"),
+        (1e-3, None, 1.0, "17-bit threshold"),
         (1e-3, 100.0, 1.0, "13-bit bias"),
         (0.5, 0.1, 1.0, "8-bit weights"),
         (100.0, None, 0.05, "threshold of 1"),

@@ -1,5 +1,7 @@
 """The native kernels beside the torch reference: running both, and everywhere they can run."""
 
+from unittest import mock
+
 import torch
 from hypothesis import strategies as st
 from kernel_cases import INSTRUCTION_SETS, laid_out, numbers, same, shapes_and_orders
@@ -82,21 +84,38 @@ def assert_same(mine, reference):
         assert same(one, other), k
 
 
-def assert_close(mine, reference):
-    """Within 1e-5, in double precision 1e-10, of the largest of all.
-
-    A decay's gradient is a sum whose terms may cancel: its own size says nothing of its rounding.
-    """
-    largest = max([1.0, *(part.abs().max().item() for part in reference if part.numel())])
-    for k, (one, other) in enumerate(zip(mine, reference, strict=True)):
+def assert_close(mine, reference, scales=None):
+    """Within 1e-5, in double precision 1e-10, of the largest of each, or of its ``scales``."""
+    for k, (one, other, scale) in enumerate(zip(mine, reference, scales or reference, strict=True)):
         bound = 1e-10 if other.dtype == torch.float64 else 1e-5
+        # Where one side's exponential became 0, the other's 1e-38 times a state is nothing, too.
+        largest = max(1e-6, scale.abs().max().item()) if scale.numel() else 1.0
         torch.testing.assert_close(one, other, rtol=bound, atol=bound * largest, msg=f"{k}")
 
 
 def gradients_of(outputs, leaves):
     """Gradients for the leaves, of the outputs weighed at random."""
-    total = sum((y * numbers(y.shape, k, 1.0, y.dtype)).sum() for k, y in enumerate(outputs))
-    return [y.detach() for y in outputs], torch.autograd.grad(total, leaves)
+    weights = [numbers(y.shape, k, 1.0, y.dtype) for k, y in enumerate(outputs)]
+    return [y.detach() for y in outputs], torch.autograd.grad(outputs, leaves, weights)
+
+
+def uncancelled(run_it):
+    """``run_it`` on the reference, its gradients as if no terms cancelled: sums are of magnitudes.
+
+    A decay's gradient is a sum over steps and neurons, and its rounding a share of its terms'
+    magnitudes. The terms may cancel to a millionth of them: its own size says nothing of it.
+    """
+    summed, to_size = Tensor.sum, Tensor.sum_to_size
+
+    def magnitudes(x):
+        return x.abs() if x.is_floating_point() else x
+
+    patched = {
+        "sum": lambda x, *dims, **settings: summed(magnitudes(x), *dims, **settings),
+        "sum_to_size": lambda x, *size: to_size(magnitudes(x), *size),
+    }
+    with kernels.use_backend("torch"), mock.patch.multiple(Tensor, **patched):
+        return run_it()
 
 
 def assert_same_everywhere(run_it, monkeypatch):

@@ -13,8 +13,9 @@ from compared import (
     parts_of,
     settings_of_a_run,
     states_of,
+    uncancelled,
 )
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from kernel_cases import ALL_ORDERS, in_order_of, laid_out, numbers, spread
 
 from lava_bridge.kernels import native
@@ -97,11 +98,27 @@ def test_the_neurons_gradients(run, rise, learned, width, name):
         return gradients_of(fired(name, inputs, decays, *others, *settings)[:1], leaves)
 
     (_, reference), (_, mine) = both(run_it)
-    assert_close(mine, reference)
+    assert_close(mine, reference, uncancelled(run_it)[1])
     assert in_order_of(mine[0], inputs[0])
 
 
+# The cosine's gradient is a sum of 2,688 products that cancel to 1/66,000 of their magnitudes.
+CANCELLING = {
+    "layout": ((3, 1, 8, 8, 8), (3, 2, 1, 0, 4)),
+    "seed": 8,
+    "size": 1.0,
+    "first": 0.7,
+    "graded": False,
+    "threshold": 17.0,
+    "scale": 4096,
+    "kind": "channel",
+    "dtype": torch.float32,
+    "decays": (3600, 3600, 0, 1),
+}
+
+
 @given(settings_of_a_run, rises)
+@example(CANCELLING, 5.0)
 def test_the_adaptive_resonators_gradients_are_the_resonators_and_thresholds_have_none(run, rise):
     inputs, decays, states, adaptation = case(run, rise)
     ref_state, ref_decay, th_state, th_decay, *steps = adaptation
@@ -117,7 +134,7 @@ def test_the_adaptive_resonators_gradients_are_the_resonators_and_thresholds_hav
 
     (states_there, reference), (mine_there, mine) = both(run_it)
     assert_same(mine_there, states_there)
-    assert_close(mine, reference)
+    assert_close(mine, reference, uncancelled(run_it)[1])
     held = adaptive_threshold.dynamics(inputs[0], *adaptation, run["scale"])
     phase = adaptive_phase_th.dynamics(*inputs, states[1], *adaptation, run["scale"])
     for part in (*held, *phase):

@@ -283,7 +283,8 @@ def test_the_ends_of_24_bits_are_named_where_they_are_reached(tmp_path) -> None:
     x = torch.ones(700, 1, 2)
     report = lava_bridge.check_equivalence(lava_bridge.load_hdf5(path), path, x, integers=True)
     assert report.layers[0].beyond is not None
-    assert report.layers[0].beyond.time == 513
+    # In the input's steps: the layer's are one later.
+    assert report.layers[0].beyond.time == 512
 
 
 # The table, the progress bar, errors of the file ------------------------------------------------
@@ -319,6 +320,20 @@ def test_a_long_run_shows_a_bar_on_a_terminal_and_nothing_in_a_log() -> None:
     assert re.search("running.*%", shown)
     quiet = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert quiet.stderr == b""
+
+
+def test_weights_without_a_positive_one_that_lava_changes_are_said(tmp_path) -> None:
+    block = slayer.block.cuba.Dense({"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 2, 2)
+    block.synapse.weight.data = torch.tensor([[-4.0, -0.5], [0.0, -4.0]]).reshape(2, 2, 1, 1, 1)
+    path = written(tmp_path, block, shape=(2,))
+    said = r"layer/0: 2 numbers of its weight become others in 8 bits \(-256 is -240\)"
+    with pytest.warns(UserWarning, match=said):
+        run = Network(path).run(torch.eye(2).reshape(1, 2, 2), traces=True)
+    assert run.layers[0].traces["current"].min() == -240 * 64
+    block.synapse.weight.data[0, 1] = 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Network(written(tmp_path, block, shape=(2,)))
 
 
 def test_weights_beyond_eight_bits_are_refused(tmp_path) -> None:

@@ -327,7 +327,7 @@ def test_a_net_that_leaves_the_24_bits_of_the_chip_is_said_to(tmp_path):
     report = check_equivalence(block, tmp_path / "net.net", torch.ones(600, 2, 2), integers=True)
     assert not report.ok
     assert re.search(
-        r"24 bits do not hold this net: they end in layer/0 Dense at sample 0, t=513, neuron \(0\)",
+        r"24 bits do not hold this net: they end in layer/0 Dense at sample 0, t=512, neuron \(0\)",
         report.verdict,
     )
 

@@ -1,0 +1,107 @@
+"""What calibration leaves room for: a step's states in 24 bits, and weights that Lava keeps."""
+
+import pytest
+import torch
+import torch.nn as nn
+from hypothesis import given, strategies as st
+from spikingjelly.activation_based import neuron
+
+import lava_bridge
+from lava_bridge.convert import FloatLayer, calibrate
+from lava_bridge.netx.weights import cut, spread
+
+from .nets import spikes
+from .test_calibrate import NODES, STATE_BOUND, if_node, lif_node, linear, single
+
+
+@given(
+    channels=st.integers(1, 4),
+    kind=st.sampled_from(["pooled", "dense", "conv", "spread"]),
+    node=NODES | st.none(),
+    biased=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_channels_that_spike_all_or_none_keep_a_step_within_24_bits(
+    channels, kind, node, biased, seed
+):
+    torch.manual_seed(seed)
+    side, layers = 40, [FloatLayer("conv", nn.Conv2d(1, channels, 1), if_node())]
+    if kind in ("pooled", "dense"):
+        each = torch.randn(3, channels, 1 if kind == "pooled" else side**2)
+        weight = each.expand(-1, -1, side**2).flatten(1)
+        layers += [FloatLayer("flat", nn.Flatten(), None), *single(linear(weight), node)]
+    else:
+        made = nn.Conv2d if kind == "conv" else nn.ConvTranspose2d
+        layers += [FloatLayer("2", made(channels, 3, side), node)]
+        with torch.no_grad():
+            layers[-1].synapse.weight.abs_()
+    synapse = layers[-1].synapse
+    synapse.bias = nn.Parameter(torch.randn(3) * synapse.weight.std()) if biased else None
+    factor = calibrate(layers).factors[-1]
+    combined = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * channels).reshape(-1, channels)
+    x = combined[:, :, None, None].expand(-1, -1, side, side)
+    if kind in ("pooled", "dense"):
+        x = x.flatten(1)
+    synapse.weight.data = lava_bridge.exchange.quantize_8bit(synapse.weight * factor, 64)
+    synapse.bias = None
+    assert synapse(x).abs().max() < STATE_BOUND
+
+
+def test_weights_on_the_grid_of_an_if_node_leave_its_states_all_the_room():
+    weight = torch.tensor([[-2.0, 1.0, 3.0]]) / 64
+    for threshold, least in ((1.0, 2), (1 / 400, 8)):
+        (choice,) = calibrate(single(linear(weight), if_node(threshold))).layers
+        assert (choice.limit, choice.factor) == ("exact", pytest.approx(least))
+    (leaky,) = calibrate(single(linear(weight), lif_node())).layers
+    assert (leaky.limit, leaky.factor > 80) == ("exact", True)
+
+
+@pytest.mark.parametrize(("node", "steps"), [(if_node(), 5), (lif_node(), None)])
+def test_the_table_says_how_many_steps_of_inhibition_an_if_node_holds(node, steps):
+    found = calibrate(single(linear(torch.full((2, 100), -0.731)), node))
+    # 100 weights of -254 in a step; 24 bits hold 131071 of their units.
+    assert [choice.steps for choice in found.layers] == [steps]
+    assert found.rows[0][found.columns.index("steps held")] == ("-" if steps is None else "5")
+
+
+@given(
+    weight=st.one_of(
+        st.lists(st.floats(-1, 0), min_size=1, max_size=6),
+        st.lists(st.integers(-16, 0).map(lambda n: n / 64), min_size=1, max_size=6),
+        st.just([]),
+        st.lists(st.sampled_from([-1.0, -0.998, -0.5, 0.001, 0.003]), min_size=1, max_size=6),
+    ),
+    size=st.floats(-4, 1),
+    node=NODES | st.none(),
+    bias=st.none() | st.floats(-2.0, 2.0),
+    data=st.booleans(),
+)
+def test_lava_runs_the_weights_that_are_chosen_as_they_are_if_none_is_above_0(
+    weight, size, node, bias, data
+):
+    made = linear(10**size * torch.tensor([weight]), None if bias is None else torch.tensor([bias]))
+    batch = spikes(6, 2, len(weight)) if data and weight else None
+    (choice,) = calibrate(single(made, node), batch).layers
+    held = lava_bridge.exchange.quantize_8bit(made.weight * choice.factor, 64, descale=True)
+    whole = held.detach().numpy().astype(int)
+    assert choice.factor > 0
+    if not weight:
+        return
+    shifted = spread(whole)
+    runs = cut(shifted.weight, shifted.bits) >> shifted.shift
+    # With so few levels there is no other factor near: the bias or the threshold bounds it.
+    assert (runs == whole).all() or whole.min() in (-2, -4) or choice.limit == "threshold of 1"
+
+
+@pytest.mark.parametrize("by", ["weights", "data"])
+def test_a_last_layer_without_a_positive_weight_is_exact_as_integers(by, tmp_path):
+    net = nn.Sequential(nn.Linear(3, 4), neuron.LIFNode(v_threshold=0.1), nn.Linear(4, 2))
+    with torch.no_grad():
+        net[0].weight.abs_()
+        net[2].weight.copy_(-torch.arange(1.0, 9.0).reshape(2, 4) / 9)
+    x = spikes(9, 2, 3)
+    blocks = lava_bridge.to_slayer(net, (3,), calibrate="weights" if by == "weights" else x)
+    lava_bridge.export_hdf5(blocks, tmp_path / "n.net")
+    report = lava_bridge.check_equivalence(blocks, tmp_path / "n.net", x, integers=True)
+    assert report.ok, str(report)
+    assert all(part.fired_b for part in report.layers)
