@@ -136,11 +136,14 @@ static void in_place(const Call &call, const Program &program, typename Program:
             in[k] = call.in[k] ? (const R *)call.in[k] + row : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
-        // Rows lie too far apart for the CPU to see by itself which is next.
+        // Rows lie too far apart for the CPU to see by itself which is next, to read or to write.
         long long next = Program::reversed ? -call.inner : call.inner;
         for (int k = 0; k < Program::inputs; ++k)
             for (int j = 0; in[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
                 __builtin_prefetch(in[k] + next + j);
+        for (int k = 0; k < Program::outputs; ++k)
+            for (int j = 0; out[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
+                __builtin_prefetch(out[k] + next + j, 1);
         bool last = t % MARKS == MARKS - 1 || t == call.steps - 1;
         long long word = t / MARKS;
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
@@ -338,6 +341,7 @@ static void turned(const Call &call, const Program &program, typename Program::N
         if (++place == call.inner) place = 0, row += call.steps * call.inner;
     }
     static_assert(MARKS % BLOCK == 0, "a word of marks has whole blocks");
+    static_assert(BLOCK % Tile<R>::width == 0, "a block has whole tiles");
     long long blocks = (call.steps + BLOCK - 1) / BLOCK;
     long long by = Program::reversed ? -BLOCK * call.inner : BLOCK * call.inner;
     for (long long i = 0; i < blocks; ++i) {
