@@ -20,10 +20,11 @@ namespace LB_SET {
 #include "kernels.h"
 
 // Neurons in a chunk that is read in place: rows long enough to stream, states that stay in the L1
-// cache. And neurons and steps of a block that is turned.
+// cache. And neurons and steps of a block that is turned: an AVX-512 register's floats, so that its rows
+// and what is fetched ahead of it, for six sequences, stay there too.
 static const int IN_PLACE = 256;
 static const int TURNED = 64;
-static const int BLOCK = 32;
+static const int BLOCK = 16;
 
 // Where a pack of neurons finds its parameters and leaves its results.
 template <class L, class R> struct At {
@@ -135,11 +136,14 @@ static void in_place(const Call &call, const Program &program, typename Program:
             in[k] = call.in[k] ? (const R *)call.in[k] + row : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
-        // Rows lie too far apart for the CPU to see by itself which is next.
+        // Rows lie too far apart for the CPU to see by itself which is next, to read or to write.
         long long next = Program::reversed ? -call.inner : call.inner;
         for (int k = 0; k < Program::inputs; ++k)
             for (int j = 0; in[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
                 __builtin_prefetch(in[k] + next + j);
+        for (int k = 0; k < Program::outputs; ++k)
+            for (int j = 0; out[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
+                __builtin_prefetch(out[k] + next + j, 1);
         bool last = t % MARKS == MARKS - 1 || t == call.steps - 1;
         long long word = t / MARKS;
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
@@ -192,12 +196,20 @@ template <class R> struct Deal<R, 16> {
     }
 };
 
+// The first `count` numbers, fewer than 2 `most`, in pieces of constant sizes.
+template <int most, class R> LB_INLINE void copy(R *to, const R *from, int count) {
+    bool has = count & most;
+    if (has) memcpy(to, from, most * sizeof(R));
+    if constexpr (most > 1) copy<most / 2>(to + has * most, from + has * most, count);
+}
+
 template <class R> struct Tile {
     static const int width = Register<R>::width;
     typedef typename Register<R>::Row Row;
 
-    // Both ends of a row are given by functions of its number.
-    template <class From, class To> LB_INLINE static void turn(const From &from, const To &to) {
+    // Both ends of a row are given by functions of its number; `count` numbers of it are written.
+    template <class From, class To>
+    LB_INLINE static void turn(const From &from, const To &to, int count) {
         Row rows[2][width];
         int now = 0;
         for (int i = 0; i < width; ++i) memcpy(&rows[now][i], from(i), sizeof(Row));
@@ -209,70 +221,105 @@ template <class R> struct Tile {
             }
             now = 1 - now;
         }
-        for (int i = 0; i < width; ++i) memcpy(to(i), &rows[now][i], sizeof(Row));
+        if (count == width) {
+            for (int i = 0; i < width; ++i) memcpy(to(i), &rows[now][i], sizeof(Row));
+        } else {
+            R part[width];
+            for (int i = 0; i < width; ++i) {
+                memcpy(part, &rows[now][i], sizeof(Row));
+                copy<width / 2>(to(i), part, count);
+            }
+        }
     }
 };
 
-// A block of time of a chunk, from memory to rows. Neuron j begins at `from + offset[j]`.
+// A block of time of a chunk.
+struct Block {
+    const long long *offset;  // where each neuron begins in a sequence
+    int count, steps;
+    long long start, next;    // what is added to that: for this block, for the one after it
+};
+
+// A block of a sequence to rows.
 template <class R>
-static void turn_in(R *rows, const R *from, const long long *offset, int count, long long stride,
-                    int steps) {
+static void turn_in(const Call &call, const Block &block, const void *sequence, R *rows) {
     const int width = Tile<R>::width;
-    for (int first = 0; first < count; first += width) {
-        int here = count - first < width ? count - first : width;
-        for (int start = 0; start < steps; start += width) {
-            int now = steps - start < width ? steps - start : width;
-            if (stride == 1 && here == width && now == width) {
-                Tile<R>::turn([=](int j) { return from + offset[first + j] + start; },
-                              [=](int t) { return rows + (start + t) * TURNED + first; });
+    const R *from = (const R *)sequence + block.start;
+    long long end = call.outer * call.steps - block.start;
+    for (int first = 0; first < block.count; first += width) {
+        for (int start = 0; start < block.steps; start += width) {
+            const R *tile = from + block.offset[first] + start;
+            // Whole rows: what follows a neuron's last step is another's first, and nobody's row.
+            if (call.inner == 1 && first + width <= block.count &&
+                block.offset[first + width - 1] + start + width <= end) {
+                Tile<R>::turn([=](int j) { return tile + j * call.steps; },
+                              [=](int t) { return rows + (start + t) * TURNED + first; }, width);
             } else {
-                for (int j = first; j < first + here; ++j)
-                    for (int t = start; t < start + now; ++t)
-                        rows[t * TURNED + j] = from[offset[j] + t * stride];
+                for (int j = first; j < block.count && j < first + width; ++j)
+                    for (int t = start; t < block.steps && t < start + width; ++t)
+                        rows[t * TURNED + j] = from[block.offset[j] + t * call.inner];
             }
         }
     }
 }
 
 template <class R>
-static void turn_out(const R *rows, R *to, const long long *offset, int count, long long stride,
-                     int steps) {
+static void turn_out(const Call &call, const Block &block, const R *rows, void *sequence) {
     const int width = Tile<R>::width;
-    for (int first = 0; first < count; first += width) {
-        int here = count - first < width ? count - first : width;
-        for (int start = 0; start < steps; start += width) {
-            int now = steps - start < width ? steps - start : width;
-            if (stride == 1 && here == width && now == width) {
+    R *to = (R *)sequence + block.start;
+    for (int first = 0; first < block.count; first += width) {
+        for (int start = 0; start < block.steps; start += width) {
+            R *tile = to + block.offset[first] + start;
+            int steps = block.steps - start < width ? block.steps - start : width;
+            if (call.inner == 1 && first + width <= block.count) {
                 Tile<R>::turn([=](int t) { return rows + (start + t) * TURNED + first; },
-                              [=](int j) { return to + offset[first + j] + start; });
+                              [=](int j) { return tile + j * call.steps; }, steps);
             } else {
-                for (int j = first; j < first + here; ++j)
-                    for (int t = start; t < start + now; ++t)
-                        to[offset[j] + t * stride] = rows[t * TURNED + j];
+                for (int j = first; j < block.count && j < first + width; ++j)
+                    for (int t = start; t < start + steps; ++t)
+                        to[block.offset[j] + t * call.inner] = rows[t * TURNED + j];
             }
         }
     }
 }
 
-// A block of time of packs that are stepped together, from rows to rows; `place` is the first one's
-// in them, and only a single pack may be less than whole. The steps of one pack wait for each other,
-// those of two do not.
+// Asks for a neuron's part of the next block. The CPU does not see by itself which that is, and waits
+// for memory if it is asked for all of it at once.
+template <class Program, class R>
+LB_INLINE void fetch(const Call &call, const Block &block, int neuron) {
+    // The line at the nearer end came with the block before.
+    const int line = 64 / sizeof(R), far = Program::reversed ? 0 : line - 1;
+    for (int ahead = 0; ahead < BLOCK; ahead += line) {
+        long long at = block.next + block.offset[neuron] + ahead + far;
+        for (int k = 0; k < Program::inputs; ++k)
+            if (call.in[k]) __builtin_prefetch((const R *)call.in[k] + at, 0);
+        for (int k = 0; k < Program::outputs; ++k)
+            if (call.out[k]) __builtin_prefetch((const R *)call.out[k] + at, 1);
+    }
+}
+
+// A block of time of packs that are stepped together, in rows; `place` is the first one's in them,
+// and only a single pack may be less than whole. The steps of one pack wait for each other, those of
+// two do not. What goes out takes the place of what came in.
 template <int packs, bool whole, class L, class Program, class R>
-LB_INLINE void step_block(const Call &call, const Program &shared,
-                          typename Program::Neuron *neurons, int here, const R *in_rows,
-                          R *out_rows, int place, int steps, typename L::Int &high) {
+LB_INLINE void step_block(const Call &call, const Block &block, const Program &shared,
+                          typename Program::Neuron *neurons, int place, R *rows,
+                          typename L::Int &high) {
     // Copies, as in step_row.
     const Program program = shared;
+    neurons += place / L::count;
     typename Program::Neuron one = neurons[0], two = neurons[packs - 1];
     typename L::Int highest = high;
-    for (int i = 0; i < steps; ++i) {
-        int first = (Program::reversed ? steps - 1 - i : i) * TURNED + place;
+    int here = whole ? packs * L::count : block.count - place;
+    for (int i = 0; i < block.steps; ++i) {
+        for (int j = i; j < here; j += block.steps) fetch<Program, R>(call, block, place + j);
+        int first = (Program::reversed ? block.steps - 1 - i : i) * TURNED + place;
         const R *from[Program::inputs];
         R *to[Program::outputs];
         for (int k = 0; k < Program::inputs; ++k)
-            from[k] = call.in[k] ? in_rows + k * BLOCK * TURNED : NULL;
+            from[k] = call.in[k] ? rows + k * BLOCK * TURNED : NULL;
         for (int k = 0; k < Program::outputs; ++k)
-            to[k] = call.out[k] ? out_rows + k * BLOCK * TURNED : NULL;
+            to[k] = call.out[k] ? rows + k * BLOCK * TURNED : NULL;
         step_pack<whole, L>(program, one, here, from, to, first, highest);
         if constexpr (packs == 2)
             step_pack<whole, L>(program, two, here, from, to, first + L::count, highest);
@@ -285,42 +332,42 @@ LB_INLINE void step_block(const Call &call, const Program &shared,
 template <class L, class Program, class R>
 static void turned(const Call &call, const Program &program, typename Program::Neuron *neurons,
                    long long first, int count, typename L::Int &high) {
-    R in_rows[Program::inputs][BLOCK * TURNED], out_rows[Program::outputs][BLOCK * TURNED];
+    const int most = Program::inputs > Program::outputs ? Program::inputs : Program::outputs;
+    R rows[most][BLOCK * TURNED];
     long long offset[TURNED];
     long long row = first / call.inner * call.steps * call.inner, place = first % call.inner;
     for (int j = 0; j < count; ++j) {
         offset[j] = row + place;
         if (++place == call.inner) place = 0, row += call.steps * call.inner;
     }
-    static_assert(BLOCK == MARKS, "a block has a word of marks");
+    static_assert(MARKS % BLOCK == 0, "a word of marks has whole blocks");
+    static_assert(BLOCK % Tile<R>::width == 0, "a block has whole tiles");
     long long blocks = (call.steps + BLOCK - 1) / BLOCK;
+    long long by = Program::reversed ? -BLOCK * call.inner : BLOCK * call.inner;
     for (long long i = 0; i < blocks; ++i) {
-        long long block = Program::reversed ? blocks - 1 - i : i, done = block * BLOCK;
-        int steps = call.steps - done < BLOCK ? (int)(call.steps - done) : BLOCK;
-        long long start = done * call.inner;
-        if (Program::reversed) move_marks<L, Program>(call, neurons, first, count, block);
+        long long done = (Program::reversed ? blocks - 1 - i : i) * BLOCK;
+        Block block = {offset, count, BLOCK, done * call.inner, 0};
+        if (call.steps - done < BLOCK) block.steps = (int)(call.steps - done);
+        // After the last it is the first one of the next chunk.
+        block.next = block.start + (i + 1 < blocks ? by : count * call.steps - i * by);
+        bool last = (done + BLOCK) % MARKS == 0 || done + BLOCK >= call.steps;
+        long long word = done / MARKS;
+        if (Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
         for (int k = 0; k < Program::inputs; ++k)
-            if (call.in[k])
-                turn_in(in_rows[k], (const R *)call.in[k] + start, offset, count, call.inner, steps);
+            if (call.in[k]) turn_in<R>(call, block, call.in[k], rows[k]);
         // A pack or two at a time: their states stay in registers over the block. Two for what runs
         // forward, in 32 bits: adjoints do not gain by it, and integers of 64 bits fill the registers.
         int place = 0;
         if constexpr (L::narrow && !Program::reversed)
             for (; place + 2 * L::count <= count; place += 2 * L::count)
-                step_block<2, true, L, Program, R>(call, program, neurons + place / L::count,
-                                                   L::count, in_rows[0], out_rows[0], place, steps,
-                                                   high);
+                step_block<2, true, L>(call, block, program, neurons, place, rows[0], high);
         for (; place + L::count <= count; place += L::count)
-            step_block<1, true, L, Program, R>(call, program, neurons + place / L::count, L::count,
-                                               in_rows[0], out_rows[0], place, steps, high);
+            step_block<1, true, L>(call, block, program, neurons, place, rows[0], high);
         if (place < count)
-            step_block<1, false, L, Program, R>(call, program, neurons + place / L::count,
-                                                count - place, in_rows[0], out_rows[0], place,
-                                                steps, high);
+            step_block<1, false, L>(call, block, program, neurons, place, rows[0], high);
         for (int k = 0; k < Program::outputs; ++k)
-            if (call.out[k])
-                turn_out(out_rows[k], (R *)call.out[k] + start, offset, count, call.inner, steps);
-        if (!Program::reversed) move_marks<L, Program>(call, neurons, first, count, block);
+            if (call.out[k]) turn_out<R>(call, block, rows[k], call.out[k]);
+        if (!Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
     }
 }
 
