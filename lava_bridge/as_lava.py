@@ -116,8 +116,7 @@ class _Ours(MetaPathFinder, Loader):
         slayer.axon.delay, say, is the function and not the module. Modules of other packages, as
         the recurrences in slayer.neuron.dynamics are, can be imported for the same reason.
         """
-        # find_spec put it there.
-        ours: str = module.__spec__.origin  # type: ignore[union-attr, assignment]
+        ours: str = module.__spec__.origin  # type: ignore[union-attr, assignment] # by find_spec
         import_module(ours)
         for name, part in list(sys.modules.items()):
             if (name + ".").startswith(ours + "."):

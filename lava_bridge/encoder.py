@@ -46,9 +46,12 @@ class InputEncoder(nn.Module, ABC):
     """
 
     kind: str
+    _spike: Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        # Its dtype is that of what comes out: float32, as blocks have, until .double() comes.
+        self.register_buffer("_spike", torch.empty(0, dtype=torch.float32), persistent=False)
         self.input_shape: tuple[int, ...] | None = None
         self.shape: tuple[int, ...] | None = None
 
@@ -136,8 +139,6 @@ class Encoder(InputEncoder):
             raise BridgeError(f"Encoder: tau must be 1 or more, found {tau}")
         self.threshold = float(threshold)
         self.tau = float(tau)
-        # Its dtype is that of the spikes: float32, as blocks have, until .double() reaches both.
-        self.register_buffer("_spike", torch.empty(0, dtype=torch.float32), persistent=False)
         if input_shape is not None:
             self.infer_shape(input_shape)
 
@@ -169,7 +170,7 @@ class Encoder(InputEncoder):
         steps, batch = x_seq.shape[:2]
         static = steps > 1 and x_seq.stride(0) == 0
         sums = self._weighed(x_seq[:1] if static else x_seq)
-        spikes = self._spike.new_empty(steps, *sums.shape[1:])  # type: ignore[operator]
+        spikes = self._spike.new_empty(steps, *sums.shape[1:])
         if v is None or v.shape != sums.shape[1:]:
             v = sums.new_zeros(batch, *sums.shape[2:])
         for t in range(steps):
@@ -262,8 +263,6 @@ class GradedInput(InputEncoder):
             raise BridgeError(f"GradedInput: amplitude must be above 0, found {amplitude}")
         self.levels = levels
         self.amplitude = float(amplitude)
-        # Its dtype is that of what it gives.
-        self.register_buffer("_spike", torch.empty(0, dtype=torch.float32), persistent=False)
         if input_shape is not None:
             self.infer_shape(input_shape)
 
@@ -296,7 +295,7 @@ class GradedInput(InputEncoder):
             )
         # In float32 whatever comes: the same image is the same integers.
         levels = torch.round(x.to(torch.float32) / self.amplitude * self.levels)
-        return levels.clamp(max=self.levels).to(self._spike.dtype)  # type: ignore[arg-type]
+        return levels.clamp(max=self.levels).to(self._spike.dtype)
 
     def _output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return input_shape
@@ -349,7 +348,7 @@ def split_encoder(
 ) -> tuple[InputEncoder | None, list[nn.Module]]:
     """The encoder in front of blocks, or None; and the blocks, of which one may be given alone."""
     alone = hasattr(blocks, "export_hdf5") or isinstance(blocks, InputEncoder)
-    net: list[Any] = [blocks] if alone else list(blocks)  # type: ignore[arg-type]
+    net: list[Any] = [blocks] if alone else list(blocks)  # type: ignore[arg-type] # not alone
     if net and isinstance(net[0], InputEncoder):
         return net[0], net[1:]
     return None, net

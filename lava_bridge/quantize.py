@@ -72,7 +72,7 @@ def threshold_eps(threshold: float | None, s_scale: int) -> float:
 
 def elementwise(quantiser: _Quantiser) -> _Quantiser:
     """Mark a quantiser that takes each element by itself: rows can be quantised one by one."""
-    quantiser.elementwise = True  # type: ignore[attr-defined]
+    quantiser.elementwise = True  # type: ignore[attr-defined] # a mark on a function
     return quantiser
 
 

@@ -321,7 +321,7 @@ def _remade(synapse: Synapse, weight: Tensor, bias: Tensor) -> nn.Module:
             synapse.out_channels,
             *sizes,  # type: ignore[arg-type] # torch's stubs know tuples of length 2 only
             groups=synapse.groups,
-            dilation=synapse.dilation,  # type: ignore[arg-type]
+            dilation=synapse.dilation,  # type: ignore[arg-type] # likewise
             device="meta",
         )
         made.weight = nn.Parameter(weight.to(synapse.weight.dtype))

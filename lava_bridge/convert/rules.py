@@ -126,7 +126,7 @@ def _without_output_padding(conv: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
         conv.out_channels,
         (spread.shape[2], spread.shape[3]),
         conv.stride,  # type: ignore[arg-type] # torch's stubs know tuples of length 2 only
-        conv.padding,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type] # likewise
         groups=conv.groups,
         device="meta",
     )

@@ -198,8 +198,8 @@ def _backward(
         else:
             of_imag = grad * slope(above, tau, height, graded)
             grads = torch.zeros_like(of_imag), of_imag
-        grads = tuple(torch.empty_like(compared).copy_(part) for part in grads)  # type: ignore
-        found = turn_adjoint(grads, decays)
+        real_grad, imag_grad = (torch.empty_like(compared).copy_(part) for part in grads)
+        found = turn_adjoint((real_grad, imag_grad), decays)
         none = compared.new_empty(0), compared.new_empty(0)
         return *found, *(turn_sums(found, (real, imag)) if wants_sums else none)
     inputs = (

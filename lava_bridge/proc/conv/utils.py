@@ -80,7 +80,7 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
     if dtype.kind in "iu" and 8 * dtype.itemsize <= bits:
         return x
     if dtype.kind in "iuO":
-        return ((x & (base - 1)) ^ half) - half  # type: ignore[operator]
+        return ((x & (base - 1)) ^ half) - half  # type: ignore[operator] # integers, by their kind
     rest = np.fmod(x, base)  # exact, as the differences are; x + half would be rounded
     return np.where(rest >= half, rest - base, np.where(rest < -half, rest + base, rest))[()]
 

@@ -22,7 +22,7 @@ class staticproperty(property):
     """A property of the class itself, of a function without arguments."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self.fget()  # type: ignore[misc,call-arg]
+        return self.fget()  # type: ignore[misc,call-arg] # without self: the class's own
 
 
 def diagonal_mask(dim: int, num_diagonals: int) -> Tensor:
