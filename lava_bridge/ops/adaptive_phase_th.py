@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps, adapted_like
+from .operator import operator
 
 __all__ = ["dynamics", "phase_turns"]
 
@@ -28,7 +29,7 @@ def phase_turns(imag: Tensor, imag_state: Tensor, scale: float) -> Tensor:
     return (steps >= 0) & (torch.cat([first, steps[..., :-1]], dim=-1) < 0)
 
 
-@torch.library.custom_op("lava_bridge::adaptive_phase_threshold", mutates_args=())
+@operator("lava_bridge::adaptive_phase_threshold")
 def _adaptive_phase_threshold(
     re_input: Tensor,
     im_input: Tensor,
@@ -59,7 +60,7 @@ def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
 
 
 _adaptive_phase_threshold.register_fake(adapted_like)
-torch.library.register_autograd("lava_bridge::adaptive_phase_threshold", _no_gradient)
+_adaptive_phase_threshold.register_autograd(_no_gradient)
 
 
 def dynamics(

@@ -13,12 +13,13 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import exact_dtype
 from .adaptive_threshold import adapt, adaptation_steps, adapted_like
+from .operator import operator
 from .resonator import input_gradients, resonate
 
 __all__ = ["dynamics"]
 
 
-@torch.library.custom_op("lava_bridge::adaptive_resonator", mutates_args=())
+@operator("lava_bridge::adaptive_resonator")
 def _adaptive_resonator(
     real_input: Tensor,
     imag_input: Tensor,
@@ -67,7 +68,7 @@ def _gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return *input_gradients(ctx, grads), *(None,) * 10
 
 
-torch.library.register_autograd("lava_bridge::adaptive_resonator", _gradients, setup_context=_save)
+_adaptive_resonator.register_autograd(_gradients, setup_context=_save)
 
 
 def dynamics(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import decayed, exact_dtype, integers, kept
+from .operator import operator
 
 __all__ = ["adapt", "adaptation_steps", "adapted_like", "dynamics"]
 
@@ -60,7 +61,7 @@ def adapt(
     return outputs
 
 
-@torch.library.custom_op("lava_bridge::adaptive_threshold", mutates_args=())
+@operator("lava_bridge::adaptive_threshold")
 def _adaptive_threshold(
     input: Tensor,
     ref_state: Tensor,
@@ -95,7 +96,7 @@ def _no_gradient(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
 
 
 _adaptive_threshold.register_fake(adapted_like)
-torch.library.register_autograd("lava_bridge::adaptive_threshold", _no_gradient)
+_adaptive_threshold.register_autograd(_no_gradient)
 
 
 def dynamics(

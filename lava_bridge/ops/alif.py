@@ -16,13 +16,14 @@ from ..quantize import DECAY_SCALE, exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
+from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
 from .spike import Surrogate, at_threshold, require_width, slope
 
 __all__ = ["fire"]
 
 
-@torch.library.custom_op("lava_bridge::alif", mutates_args=())
+@operator("lava_bridge::alif")
 def _fire(
     x: Tensor,
     current_decay: Tensor,
@@ -76,7 +77,7 @@ def _(x: Tensor, *args: Any) -> Any:
     return torch.empty_like(x), *sequences, *last
 
 
-@torch.library.custom_op("lava_bridge::alif_backward", mutates_args=())
+@operator("lava_bridge::alif_backward")
 def _backward(
     grad: Tensor,
     above: Tensor,
@@ -135,7 +136,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     return grad_x.to(ctx.dtype), *of_decays, *(None,) * 14
 
 
-torch.library.register_autograd("lava_bridge::alif", _gradients, setup_context=_save)
+_fire.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::alif_backward")
 
 

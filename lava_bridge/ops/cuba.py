@@ -21,6 +21,7 @@ from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
+from .operator import operator
 from .spike import require_width
 
 __all__ = ["Fired", "Parameters", "Six", "currents", "fake", "fire", "run"]
@@ -105,7 +106,7 @@ def fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> Six:
     return (torch.empty_like(x), *sequences, *last)  # type: ignore[return-value] # three and two
 
 
-@torch.library.custom_op("lava_bridge::cuba", mutates_args=())
+@operator("lava_bridge::cuba")
 def _cuba(
     x: Tensor,
     current_decay: Tensor,
@@ -131,7 +132,7 @@ def _(x: Tensor, *args: Any) -> Any:
     return fake(x, (args[10], False, False))
 
 
-@torch.library.custom_op("lava_bridge::cuba_backward", mutates_args=())
+@operator("lava_bridge::cuba_backward")
 def _cuba_backward(
     grad: Tensor,
     voltage: Tensor,
@@ -223,7 +224,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *rest: Tensor) -> tuple[Tensor | N
     return grad_x, *grad_decays, None, None, grad_bias, *(None,) * 7
 
 
-torch.library.register_autograd("lava_bridge::cuba", _gradients, setup_context=_save)
+_cuba.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::cuba_backward")
 
 

@@ -15,12 +15,13 @@ from ..errors import BridgeError
 from ..quantize import DECAY_SCALE
 from .autograd import no_gradients, reduced
 from .cuba import Fired, Six, currents, fake, run
+from .operator import operator
 from .surrogate import Smooth, derivative, of_any
 
 __all__ = ["fire_and_reset"]
 
 
-@torch.library.custom_op("lava_bridge::cuba_reset", mutates_args=())
+@operator("lava_bridge::cuba_reset")
 def _cuba_reset(
     x: Tensor,
     current_decay: Tensor,
@@ -49,7 +50,7 @@ def _(x: Tensor, *args: Any) -> Any:
     return fake(x, args[9:12])
 
 
-@torch.library.custom_op("lava_bridge::cuba_reset_backward", mutates_args=())
+@operator("lava_bridge::cuba_reset_backward")
 def _cuba_reset_backward(
     grad: Tensor | None,
     slope: Tensor | None,
@@ -173,9 +174,7 @@ def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | 
     return grad_x.to(ctx.dtype), *found, *(None,) * 10
 
 
-torch.library.register_autograd(
-    "lava_bridge::cuba_reset", _gradients_through_reset, setup_context=_save_for_reset
-)
+_cuba_reset.register_autograd(_gradients_through_reset, setup_context=_save_for_reset)
 no_gradients("lava_bridge::cuba_reset_backward")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
+from .operator import operator
 
 __all__ = ["dynamics", "encoded", "rounded_down", "sent_always", "threshold_slope"]
 
@@ -62,7 +63,7 @@ def threshold_slope(changes: Tensor, threshold: Tensor, width: float, height: fl
     return torch.where(above > 0, -changes * near / level, -changes.sign())
 
 
-@torch.library.custom_op("lava_bridge::delta", mutates_args=())
+@operator("lava_bridge::delta")
 def _delta(
     x: Tensor,
     threshold: Tensor,
@@ -90,7 +91,7 @@ def _(x: Tensor, *args: Any) -> Any:
     return torch.empty_like(x), *(per_neuron(x) for _ in range(2))
 
 
-@torch.library.custom_op("lava_bridge::delta_backward", mutates_args=())
+@operator("lava_bridge::delta_backward")
 def _backward(grad: Tensor, backend: str) -> Tensor:
     """The gradient of x."""
     compiled = kernels.chosen(backend, grad)
@@ -106,7 +107,7 @@ def _(grad: Tensor, backend: str) -> Tensor:
     return torch.empty_like(grad)
 
 
-@torch.library.custom_op("lava_bridge::delta_threshold", mutates_args=())
+@operator("lava_bridge::delta_threshold")
 def _threshold_gradient(
     grad: Tensor,
     x: Tensor,
@@ -156,7 +157,7 @@ def _gradients(ctx: Any, grad: Tensor, *rest: Tensor) -> tuple[Tensor | None, ..
     return grad_x, grad_threshold, *(None,) * 8
 
 
-torch.library.register_autograd("lava_bridge::delta", _gradients, setup_context=_save)
+_delta.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::delta_backward")
 no_gradients("lava_bridge::delta_threshold")
 

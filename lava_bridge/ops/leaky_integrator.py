@@ -22,6 +22,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
 from .autograd import no_gradients, reduced
+from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
 
@@ -58,7 +59,7 @@ def leak_adjoint(grad_output: Tensor, kept: Tensor) -> Tensor:
     return grad_x
 
 
-@torch.library.custom_op("lava_bridge::leaky_integrator", mutates_args=())
+@operator("lava_bridge::leaky_integrator")
 def _leaky_integrator(
     x: Tensor,
     decay: Tensor,
@@ -90,7 +91,7 @@ def _(
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("lava_bridge::leaky_integrator_backward", mutates_args=())
+@operator("lava_bridge::leaky_integrator_backward")
 def _backward(
     grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -134,7 +135,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, grad_decay, grad_state, None, None, None, None
 
 
-torch.library.register_autograd("lava_bridge::leaky_integrator", _gradients, setup_context=_save)
+_leaky_integrator.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::leaky_integrator_backward")
 
 

@@ -19,6 +19,7 @@ from ..quantize import exact_dtype, integers
 from .adaptive_phase_th import phase_turns
 from .adaptive_threshold import adapt, adaptation_steps
 from .autograd import no_gradients, reduced
+from .operator import operator
 from .resonator import reset_steps, resonate, turn_adjoint, turn_sums
 from .spike import (
     Surrogate,
@@ -76,7 +77,7 @@ class _Kind(NamedTuple):
         return learns and self.adaptive, learns and real, learns and imag
 
 
-@torch.library.custom_op("lava_bridge::resonate_and_fire", mutates_args=())
+@operator("lava_bridge::resonate_and_fire")
 def _fire(
     real_input: Tensor,
     imag_input: Tensor,
@@ -167,7 +168,7 @@ def _(real_input: Tensor, *args: Any) -> Any:
     return torch.empty_like(real_input), *sequences, *last
 
 
-@torch.library.custom_op("lava_bridge::resonate_and_fire_backward", mutates_args=())
+@operator("lava_bridge::resonate_and_fire_backward")
 def _backward(
     grad: Tensor,
     compared: Tensor,
@@ -248,7 +249,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     return *(part.to(ctx.dtype) for part in found), *of_decays, *(None,) * 16
 
 
-torch.library.register_autograd("lava_bridge::resonate_and_fire", _gradients, setup_context=_save)
+_fire.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::resonate_and_fire_backward")
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
 from .autograd import no_gradients, reduced
+from .operator import operator
 
 __all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
 
@@ -85,7 +86,7 @@ def turn_sums(grads: Pair, states: Pair) -> Pair:
     return by_sine, (of_real * real + of_imag * imag).sum(-1)
 
 
-@torch.library.custom_op("lava_bridge::resonator", mutates_args=())
+@operator("lava_bridge::resonator")
 def _resonator(
     real_input: Tensor,
     imag_input: Tensor,
@@ -120,7 +121,7 @@ def _(real_input: Tensor, *args: Any) -> Pair:
     return torch.empty_like(real_input), torch.empty_like(real_input)
 
 
-@torch.library.custom_op("lava_bridge::resonator_backward", mutates_args=())
+@operator("lava_bridge::resonator_backward")
 def _backward(
     grad_real: Tensor,
     grad_imag: Tensor,
@@ -181,7 +182,7 @@ def _gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return *input_gradients(ctx, grads), *(None,) * 5
 
 
-torch.library.register_autograd("lava_bridge::resonator", _gradients, setup_context=_save)
+_resonator.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::resonator_backward")
 
 

@@ -8,11 +8,12 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
+from .operator import operator
 
 __all__ = ["shift", "shift_channels", "shift_on"]
 
 
-@torch.library.custom_op("lava_bridge::shift", mutates_args=())
+@operator("lava_bridge::shift")
 def _shift(x: Tensor, steps: int, backend: str) -> Tensor:
     length = x.shape[-1]
     steps = max(-length, min(length, steps))
@@ -40,7 +41,7 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return _shift(in_order(grad, ctx.strides), -ctx.steps, ctx.backend), None, None
 
 
-torch.library.register_autograd("lava_bridge::shift", _gradient, setup_context=_save)
+_shift.register_autograd(_gradient, setup_context=_save)
 
 
 def shift(x: Tensor, steps: int) -> Tensor:
@@ -53,7 +54,7 @@ def shift(x: Tensor, steps: int) -> Tensor:
     return _shift(x, steps, kernels.current_backend())
 
 
-@torch.library.custom_op("lava_bridge::shift_channels", mutates_args=())
+@operator("lava_bridge::shift_channels")
 def _shift_channels(
     x: Tensor,
     delay: Tensor,
@@ -80,7 +81,7 @@ def _(x: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("lava_bridge::delay_gradient", mutates_args=())
+@operator("lava_bridge::delay_gradient")
 def _delay_gradient(grad: Tensor, output: Tensor, backend: str) -> Tensor:
     """The sum over time of ``grad[t] (output[t-1] - output[t])``, ``[N, *]``."""
     compiled = kernels.chosen(backend, output)
@@ -113,9 +114,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _shift_channels(grad, delay.detach(), *back), grad_delay, None, None, None, None
 
 
-torch.library.register_autograd(
-    "lava_bridge::shift_channels", _gradients, setup_context=_save_for_channels
-)
+_shift_channels.register_autograd(_gradients, setup_context=_save_for_channels)
 no_gradients("lava_bridge::delay_gradient")
 
 

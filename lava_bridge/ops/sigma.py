@@ -17,11 +17,12 @@ from torch import Tensor
 
 from .. import kernels
 from .autograd import in_order
+from .operator import operator
 
 __all__ = ["dynamics"]
 
 
-@torch.library.custom_op("lava_bridge::sigma", mutates_args=())
+@operator("lava_bridge::sigma")
 def _sigma(x: Tensor, state: Tensor | None, reverse: bool, backend: str) -> Tensor:
     compiled = kernels.chosen(backend, x)
     if compiled is not None and x.dtype in (torch.float32, torch.float64):
@@ -50,7 +51,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, None, None, None
 
 
-torch.library.register_autograd("lava_bridge::sigma", _gradients, setup_context=_save)
+_sigma.register_autograd(_gradients, setup_context=_save)
 
 
 def dynamics(x: Tensor, state: Tensor | None = None) -> Tensor:

@@ -23,6 +23,7 @@ from .. import kernels
 from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
 from .delta import encoded, rounded_down, sent_always, threshold_slope
+from .operator import operator
 
 __all__ = ["Sent", "States", "dynamics"]
 
@@ -79,7 +80,7 @@ def _activated(x: Tensor, bias: Tensor, total: Tensor, rectifies: bool) -> tuple
     return sums, level.relu_() if rectifies else level
 
 
-@torch.library.custom_op("lava_bridge::sigma_delta", mutates_args=())
+@operator("lava_bridge::sigma_delta")
 def _sigma_delta(
     x: Tensor,
     threshold: Tensor,
@@ -132,7 +133,7 @@ def _(x: Tensor, *args: Any) -> Any:
     return torch.empty_like(x), marks, *states
 
 
-@torch.library.custom_op("lava_bridge::sigma_delta_backward", mutates_args=())
+@operator("lava_bridge::sigma_delta_backward")
 def _backward(
     grad: Tensor, marks: Tensor, rectifies: bool, wants_bias: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -162,7 +163,7 @@ def _(grad: Tensor, marks: Tensor, rectifies: bool, wants_bias: bool, backend: s
     return torch.empty_like(grad), per_neuron(grad) if wants_bias else none
 
 
-@torch.library.custom_op("lava_bridge::sigma_delta_threshold", mutates_args=())
+@operator("lava_bridge::sigma_delta_threshold")
 def _threshold_gradient(
     grad: Tensor,
     x: Tensor,
@@ -204,10 +205,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: _Six) -> None:
     ctx.strides, ctx.bias_shape, ctx.bias_dtype = output[0].stride(), bias.shape, bias.dtype
     kept = (x, threshold, bias, *states) if ctx.needs_input_grad[1] else ()
     ctx.save_for_backward(output[1], *kept)
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
 
 
-def _gradients(ctx: Any, grad: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad: Tensor | None, *rest: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 15
     grad = in_order(grad, ctx.strides)
     marks, *kept = ctx.saved_tensors
     found: list[Tensor | None] = [None] * 3
@@ -223,7 +227,7 @@ def _gradients(ctx: Any, grad: Tensor, *rest: Tensor) -> tuple[Tensor | None, ..
     return *found, *(None,) * 12
 
 
-torch.library.register_autograd("lava_bridge::sigma_delta", _gradients, setup_context=_save)
+_sigma_delta.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::sigma_delta_backward")
 no_gradients("lava_bridge::sigma_delta_threshold")
 

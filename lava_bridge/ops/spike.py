@@ -20,6 +20,7 @@ from .. import kernels
 from ..errors import BridgeError
 from ..quantize import exact_dtype
 from .autograd import no_gradients
+from .operator import operator
 
 __all__ = [
     "at_phase_zero", "at_threshold", "phase_slopes", "phase_spike", "require_width", "slope",
@@ -95,7 +96,7 @@ def _taken(threshold: Tensor, like: Tensor) -> tuple[Tensor | None, Tensor] | No
     return threshold.expand_as(like), threshold.new_zeros(1)
 
 
-@torch.library.custom_op("lava_bridge::spike", mutates_args=())
+@operator("lava_bridge::spike")
 def _spike(
     voltage: Tensor,
     threshold: Tensor,
@@ -118,7 +119,7 @@ def _(voltage: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(voltage)
 
 
-@torch.library.custom_op("lava_bridge::spike_backward", mutates_args=())
+@operator("lava_bridge::spike_backward")
 def _spike_backward(
     grad: Tensor,
     voltage: Tensor,
@@ -155,11 +156,11 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return found, *(None,) * 6
 
 
-torch.library.register_autograd("lava_bridge::spike", _gradients, setup_context=_save)
+_spike.register_autograd(_gradients, setup_context=_save)
 no_gradients("lava_bridge::spike_backward")
 
 
-@torch.library.custom_op("lava_bridge::phase_spike", mutates_args=())
+@operator("lava_bridge::phase_spike")
 def _phase_spike(
     real: Tensor,
     imag: Tensor,
@@ -186,7 +187,7 @@ def _(real: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(real)
 
 
-@torch.library.custom_op("lava_bridge::phase_spike_backward", mutates_args=())
+@operator("lava_bridge::phase_spike_backward")
 def _phase_spike_backward(
     grad: Tensor,
     real: Tensor,
@@ -226,9 +227,7 @@ def _phase_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return *found, *(None,) * 7
 
 
-torch.library.register_autograd(
-    "lava_bridge::phase_spike", _phase_gradients, setup_context=_save_phase
-)
+_phase_spike.register_autograd(_phase_gradients, setup_context=_save_phase)
 no_gradients("lava_bridge::phase_spike_backward")
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import kernels
 from ...errors import BridgeError
 from ...quantize import decayed, integers, kept
+from ..operator import operator
 from .register import STATE_MAX, in_32_bits, launched, raised, require_same_shape, stepped, unfilled
 
 __all__ = ["LifRun", "lif"]
@@ -29,7 +30,7 @@ class LifRun(NamedTuple):
     last_voltage: Tensor
 
 
-@torch.library.custom_op("lava_bridge::loihi_lif", mutates_args=())
+@operator("lava_bridge::loihi_lif")
 def _lif(
     activation: Tensor,
     drive: Tensor | None,

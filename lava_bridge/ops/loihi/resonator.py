@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ... import kernels
 from ...quantize import decayed, integers
+from ..operator import operator
 from .register import STATE_MAX, in_32_bits, launched, raised, require_same_shape, stepped, unfilled
 
 __all__ = ["RfRun", "rf", "rf_iz"]
@@ -28,7 +29,7 @@ class RfRun(NamedTuple):
     last_imag: Tensor
 
 
-@torch.library.custom_op("lava_bridge::loihi_rf", mutates_args=())
+@operator("lava_bridge::loihi_rf")
 def _rf(
     real: Tensor,
     imag: Tensor | None,

@@ -12,6 +12,7 @@ from torch import Tensor
 from ... import kernels
 from ...errors import BridgeError
 from ...quantize import integers
+from ..operator import operator
 from .register import in_32_bits, launched, raised, stepped, unfilled
 
 __all__ = ["DeltaRun", "SigmaDeltaRun", "SigmaRun", "delta", "sigma", "sigma_delta"]
@@ -76,7 +77,7 @@ def _require_shift(place: str, bits: int) -> None:
         raise BridgeError(f"{place}: expected exponents of 0 to {_SHIFT_MAX} in all, found {bits}")
 
 
-@torch.library.custom_op("lava_bridge::loihi_sigma", mutates_args=())
+@operator("lava_bridge::loihi_sigma")
 def _sigma(activation: Tensor, state: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     compiled = kernels.chosen(backend, activation)
     if compiled is not None:
@@ -112,7 +113,7 @@ def sigma(activation: Tensor, state: Tensor, *, backend: str = "auto") -> SigmaR
     return SigmaRun(*_sigma(activation, state, backend))
 
 
-@torch.library.custom_op("lava_bridge::loihi_delta", mutates_args=())
+@operator("lava_bridge::loihi_delta")
 def _delta(
     x: Tensor,
     threshold: Tensor,
@@ -185,7 +186,7 @@ def delta(
     return DeltaRun(*_delta(x, threshold, act_state, residue_state, *settings))
 
 
-@torch.library.custom_op("lava_bridge::loihi_sigma_delta", mutates_args=())
+@operator("lava_bridge::loihi_sigma_delta")
 def _sigma_delta(
     activation: Tensor,
     bias: Tensor,

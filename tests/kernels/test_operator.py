@@ -1,0 +1,101 @@
+"""Operators run as functions where nothing watches, and are operators for whoever looks at them."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lava_bridge.ops.operator import operator
+
+calls: list[str] = []
+
+
+@operator("lava_bridge_tests::scaled")
+def scaled(x: torch.Tensor, by: float) -> torch.Tensor:
+    calls.append(type(x).__name__)
+    return torch.empty_like(x).copy_(x * by)
+
+
+@scaled.register_fake
+def _(x, by):
+    return torch.empty_like(x)
+
+
+def _save(ctx, inputs, output):
+    _, ctx.by = inputs
+
+
+scaled.register_autograd(lambda ctx, grad: (grad * ctx.by, None), setup_context=_save)
+
+
+@operator("lava_bridge_tests::plain")
+def without_gradient(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x).copy_(x)
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.names.append(op.name())
+        return op(*args, **(kwargs or {}))
+
+
+class Own(torch.Tensor):
+    pass
+
+
+def test_values_and_gradients_are_the_operators():
+    for leaf in (torch.randn(3, requires_grad=True), torch.nn.Parameter(torch.randn(3))):
+        for form in (scaled, scaled.registered):
+            y = form(leaf, 2.0)
+            assert torch.equal(y, 2 * leaf)
+            assert torch.equal(*torch.autograd.grad(y.sum(), leaf), torch.full((3,), 2.0))
+        assert not scaled(leaf.detach(), 2.0).requires_grad
+        with torch.no_grad():
+            assert not scaled(leaf, 2.0).requires_grad
+
+
+def test_what_watches_sees_the_operator():
+    x = torch.randn(3)
+    with Seen() as seen:
+        scaled(x, 2.0)
+    assert "lava_bridge_tests::scaled" in seen.names
+    graph = make_fx(lambda x: scaled(x, 2.0))(x)
+    assert "lava_bridge_tests.scaled" in graph.code
+    program = torch.export.export(Layer(), (x,), strict=False)
+    assert "lava_bridge_tests.scaled" in program.graph_module.code
+    traced = torch.jit.trace(lambda x: scaled(x, 2.0), x, check_trace=False)
+    assert "lava_bridge_tests::scaled" in str(traced.graph)
+
+
+class Layer(torch.nn.Module):
+    def forward(self, x):
+        return scaled(x, 2.0)
+
+
+def test_tensors_without_data_never_reach_the_function():
+    calls.clear()
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(torch.randn(3))
+        assert scaled(fake, 2.0).shape == (3,)
+    assert scaled(fake, 2.0).shape == (3,)
+    assert scaled(torch.randn(3, device="meta"), 2.0).shape == (3,)
+    assert not calls
+
+
+def test_transforms_and_other_classes_of_tensors():
+    x = torch.randn(3, 4)
+    calls.clear()
+    assert torch.equal(torch.vmap(lambda row: scaled(row, 2.0))(x), 2 * x)
+    assert calls == ["Tensor"] * 3  # a row at a time, as the dispatcher falls back to
+    assert torch.equal(scaled(x.as_subclass(Own), 2.0).as_subclass(torch.Tensor), 2 * x)
+
+
+def test_without_a_gradient_it_is_refused():
+    y = without_gradient(torch.randn(3, requires_grad=True))
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        y.sum().backward()
