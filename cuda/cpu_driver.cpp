@@ -19,12 +19,19 @@ namespace LB_SET {
 
 #include "kernels.h"
 
+#include "turn.h"
+
 // Neurons in a chunk that is read in place: rows long enough to stream, states that stay in the L1
-// cache. And neurons and steps of a block that is turned: an AVX-512 register's floats, so that its rows
-// and what is fetched ahead of it, for six sequences, stay there too.
-static const int IN_PLACE = 256;
+// cache; and for which later row the CPU is asked while it computes one.
+static const int IN_PLACE = 512;
+static const int AHEAD = 2;
+// Neurons and steps of a block that is turned: whole lines of memory, two of them where a program's
+// rows, and what is fetched ahead of them, still stay in the L1 cache then.
 static const int TURNED = 64;
-static const int BLOCK = 16;
+template <class Program, class R> struct Turned {
+    static const bool few = Program::inputs + Program::outputs <= 3 && sizeof(R) == sizeof(float);
+    static const int steps = few ? 32 : 16;
+};
 
 // Where a pack of neurons finds its parameters and leaves its results.
 template <class L, class R> struct At {
@@ -85,10 +92,11 @@ LB_INLINE void step_pack(const Program &program, typename Program::Neuron &neuro
     }
 }
 
-// One time step of a chunk, from rows to rows.
+// One time step of a chunk, from rows to rows; rows that come later lie `ahead` numbers further on.
 template <class L, class Program, class R>
 LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neurons, int count,
-                        const R *const *in, R *const *out, typename L::Int &high) {
+                        const R *const *in, R *const *out, long long ahead,
+                        typename L::Int &high) {
     // Copies of what is the same for all packs: nothing that is stored can change them, so they
     // stay in registers.
     const Program program = shared;
@@ -98,8 +106,16 @@ LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neurons
     for (int k = 0; k < Program::inputs; ++k) from[k] = in[k];
     for (int k = 0; k < Program::outputs; ++k) to[k] = out[k];
     int first = 0;
-    for (; first + L::count <= count; first += L::count)
+    for (; first + L::count <= count; first += L::count) {
+        // A line of each row at a time: asked for all at once, the CPU waits.
+        if (first % (64 / sizeof(R)) == 0) {
+            for (int k = 0; k < Program::inputs; ++k)
+                if (from[k]) __builtin_prefetch(from[k] + first + ahead);
+            for (int k = 0; k < Program::outputs; ++k)
+                if (to[k]) __builtin_prefetch(to[k] + first + ahead, 1);
+        }
         step_pack<true, L>(program, neurons[first / L::count], L::count, from, to, first, highest);
+    }
     if (first < count)
         step_pack<false, L>(program, neurons[first / L::count], count - first, from, to, first,
                             highest);
@@ -114,11 +130,21 @@ LB_INLINE void move_marks(const Call &call, typename Program::Neuron *neurons, l
         if (!call.marks) return;
         long long row = call.inner * words_of(call.steps), place = first % call.inner;
         int *words = call.marks + first / call.inner * row + word * call.inner;
-        for (int j = 0; j < count; ++j) {
+        // Where they lie side by side, a pack of them at a time.
+        bool together = place + count <= call.inner || row == call.inner;
+        for (int j = 0, moved; j < count; j += moved) {
             char *own = (char *)&neurons[j / L::count].marks + j % L::count * sizeof(int);
-            if (Program::reversed) memcpy(own, words + place, sizeof(int));
-            if (!Program::reversed) memcpy(words + place, own, sizeof(int));
-            if (++place == call.inner) place = 0, words += row;
+            int *kept = words + place;
+            moved = together && j + L::count <= count ? L::count : 1;
+            if (moved > 1) {
+                if (Program::reversed) memcpy(own, kept, L::count * sizeof(int));
+                if (!Program::reversed) memcpy(kept, own, L::count * sizeof(int));
+            } else {
+                if (Program::reversed) memcpy(own, kept, sizeof(int));
+                if (!Program::reversed) memcpy(kept, own, sizeof(int));
+            }
+            place += moved;
+            if (!together && place == call.inner) place = 0, words += row;
         }
     }
 }
@@ -137,101 +163,17 @@ static void in_place(const Call &call, const Program &program, typename Program:
         for (int k = 0; k < Program::outputs; ++k)
             out[k] = call.out[k] ? (R *)call.out[k] + row : NULL;
         // Rows lie too far apart for the CPU to see by itself which is next, to read or to write.
-        long long next = Program::reversed ? -call.inner : call.inner;
-        for (int k = 0; k < Program::inputs; ++k)
-            for (int j = 0; in[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
-                __builtin_prefetch(in[k] + next + j);
-        for (int k = 0; k < Program::outputs; ++k)
-            for (int j = 0; out[k] && i + 1 < call.steps && j < count; j += 64 / sizeof(R))
-                __builtin_prefetch(out[k] + next + j, 1);
+        // After the last it is the first one of the next chunk.
+        bool ends = i + AHEAD >= call.steps;
+        long long ahead = (AHEAD - (ends ? call.steps : 0)) * call.inner;
+        ahead = (Program::reversed ? -ahead : ahead) + (ends ? count : 0);
         bool last = t % MARKS == MARKS - 1 || t == call.steps - 1;
         long long word = t / MARKS;
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
-        step_row<L, Program, R>(program, neurons, count, in, out, high);
+        step_row<L, Program, R>(program, neurons, count, in, out, ahead, high);
         if (!Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
     }
 }
-
-// Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as the registers are: each round deals
-// the rows of both halves out like cards, and log2(width) rounds turn the square.
-#if defined(__clang__)
-#define LB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define LB_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (typename Register<R>::Index){__VA_ARGS__})
-#endif
-
-template <class R> struct Register {
-    static const int width = LB_REGISTER / sizeof(R);
-    typedef R Row __attribute__((vector_size(LB_REGISTER)));
-    typedef decltype(Row() < Row()) Index;
-};
-
-template <class R, int width = Register<R>::width> struct Deal;
-template <class R> struct Deal<R, 2> {
-    typedef typename Register<R>::Row Row;
-    LB_INLINE static Row low(Row a, Row b) { return LB_SHUFFLE(a, b, 0, 2); }
-    LB_INLINE static Row high(Row a, Row b) { return LB_SHUFFLE(a, b, 1, 3); }
-};
-template <class R> struct Deal<R, 4> {
-    typedef typename Register<R>::Row Row;
-    LB_INLINE static Row low(Row a, Row b) { return LB_SHUFFLE(a, b, 0, 4, 1, 5); }
-    LB_INLINE static Row high(Row a, Row b) { return LB_SHUFFLE(a, b, 2, 6, 3, 7); }
-};
-template <class R> struct Deal<R, 8> {
-    typedef typename Register<R>::Row Row;
-    LB_INLINE static Row low(Row a, Row b) {
-        return LB_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-    }
-    LB_INLINE static Row high(Row a, Row b) {
-        return LB_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-    }
-};
-template <class R> struct Deal<R, 16> {
-    typedef typename Register<R>::Row Row;
-    LB_INLINE static Row low(Row a, Row b) {
-        return LB_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    }
-    LB_INLINE static Row high(Row a, Row b) {
-        return LB_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    }
-};
-
-// The first `count` numbers, fewer than 2 `most`, in pieces of constant sizes.
-template <int most, class R> LB_INLINE void copy(R *to, const R *from, int count) {
-    bool has = count & most;
-    if (has) memcpy(to, from, most * sizeof(R));
-    if constexpr (most > 1) copy<most / 2>(to + has * most, from + has * most, count);
-}
-
-template <class R> struct Tile {
-    static const int width = Register<R>::width;
-    typedef typename Register<R>::Row Row;
-
-    // Both ends of a row are given by functions of its number; `count` numbers of it are written.
-    template <class From, class To>
-    LB_INLINE static void turn(const From &from, const To &to, int count) {
-        Row rows[2][width];
-        int now = 0;
-        for (int i = 0; i < width; ++i) memcpy(&rows[now][i], from(i), sizeof(Row));
-        for (int round = 1; round < width; round *= 2) {
-            for (int i = 0; i < width / 2; ++i) {
-                Row a = rows[now][i], b = rows[now][i + width / 2];
-                rows[1 - now][2 * i] = Deal<R>::low(a, b);
-                rows[1 - now][2 * i + 1] = Deal<R>::high(a, b);
-            }
-            now = 1 - now;
-        }
-        if (count == width) {
-            for (int i = 0; i < width; ++i) memcpy(to(i), &rows[now][i], sizeof(Row));
-        } else {
-            R part[width];
-            for (int i = 0; i < width; ++i) {
-                memcpy(part, &rows[now][i], sizeof(Row));
-                copy<width / 2>(to(i), part, count);
-            }
-        }
-    }
-};
 
 // A block of time of a chunk.
 struct Block {
@@ -289,7 +231,7 @@ template <class Program, class R>
 LB_INLINE void fetch(const Call &call, const Block &block, int neuron) {
     // The line at the nearer end came with the block before.
     const int line = 64 / sizeof(R), far = Program::reversed ? 0 : line - 1;
-    for (int ahead = 0; ahead < BLOCK; ahead += line) {
+    for (int ahead = 0; ahead < Turned<Program, R>::steps; ahead += line) {
         long long at = block.next + block.offset[neuron] + ahead + far;
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k]) __builtin_prefetch((const R *)call.in[k] + at, 0);
@@ -310,6 +252,7 @@ LB_INLINE void step_block(const Call &call, const Block &block, const Program &s
     neurons += place / L::count;
     typename Program::Neuron one = neurons[0], two = neurons[packs - 1];
     typename L::Int highest = high;
+    const int most = Turned<Program, R>::steps;
     int here = whole ? packs * L::count : block.count - place;
     for (int i = 0; i < block.steps; ++i) {
         for (int j = i; j < here; j += block.steps) fetch<Program, R>(call, block, place + j);
@@ -317,9 +260,9 @@ LB_INLINE void step_block(const Call &call, const Block &block, const Program &s
         const R *from[Program::inputs];
         R *to[Program::outputs];
         for (int k = 0; k < Program::inputs; ++k)
-            from[k] = call.in[k] ? rows + k * BLOCK * TURNED : NULL;
+            from[k] = call.in[k] ? rows + k * most * TURNED : NULL;
         for (int k = 0; k < Program::outputs; ++k)
-            to[k] = call.out[k] ? rows + k * BLOCK * TURNED : NULL;
+            to[k] = call.out[k] ? rows + k * most * TURNED : NULL;
         step_pack<whole, L>(program, one, here, from, to, first, highest);
         if constexpr (packs == 2)
             step_pack<whole, L>(program, two, here, from, to, first + L::count, highest);
@@ -333,24 +276,25 @@ template <class L, class Program, class R>
 static void turned(const Call &call, const Program &program, typename Program::Neuron *neurons,
                    long long first, int count, typename L::Int &high) {
     const int most = Program::inputs > Program::outputs ? Program::inputs : Program::outputs;
-    R rows[most][BLOCK * TURNED];
+    const int length = Turned<Program, R>::steps;
+    R rows[most][length * TURNED];
     long long offset[TURNED];
     long long row = first / call.inner * call.steps * call.inner, place = first % call.inner;
     for (int j = 0; j < count; ++j) {
         offset[j] = row + place;
         if (++place == call.inner) place = 0, row += call.steps * call.inner;
     }
-    static_assert(MARKS % BLOCK == 0, "a word of marks has whole blocks");
-    static_assert(BLOCK % Tile<R>::width == 0, "a block has whole tiles");
-    long long blocks = (call.steps + BLOCK - 1) / BLOCK;
-    long long by = Program::reversed ? -BLOCK * call.inner : BLOCK * call.inner;
+    static_assert(MARKS % length == 0, "a word of marks has whole blocks");
+    static_assert(length % Tile<R>::width == 0, "a block has whole tiles");
+    long long blocks = (call.steps + length - 1) / length;
+    long long by = Program::reversed ? -length * call.inner : length * call.inner;
     for (long long i = 0; i < blocks; ++i) {
-        long long done = (Program::reversed ? blocks - 1 - i : i) * BLOCK;
-        Block block = {offset, count, BLOCK, done * call.inner, 0};
-        if (call.steps - done < BLOCK) block.steps = (int)(call.steps - done);
+        long long done = (Program::reversed ? blocks - 1 - i : i) * length;
+        Block block = {offset, count, length, done * call.inner, 0};
+        if (call.steps - done < length) block.steps = (int)(call.steps - done);
         // After the last it is the first one of the next chunk.
         block.next = block.start + (i + 1 < blocks ? by : count * call.steps - i * by);
-        bool last = (done + BLOCK) % MARKS == 0 || done + BLOCK >= call.steps;
+        bool last = (done + length) % MARKS == 0 || done + length >= call.steps;
         long long word = done / MARKS;
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
         for (int k = 0; k < Program::inputs; ++k)

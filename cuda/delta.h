@@ -17,11 +17,15 @@ template <class L> struct DeltaNeuron {
     // Gives the change, and in `sent` what is sent of it.
     LB_INLINE Real step(Real x, bool cumulated, Real &sent) {
         Real change = x - before + residual;
-        error = cumulated ? error + change : change;
-        sent = L::choose(L::mask(magnitude<L>(error) >= threshold), change, L::all(0));
-        // Times 0, not 0: what is left of an infinite error is NaN, as in the reference.
-        error = error * L::choose(L::mask(sent == L::all(0)), L::all(1), L::all(0));
-        residual = change - sent;
+        if (cumulated) error = error + change;
+        typename L::Mask sends = L::mask(L::magnitude(cumulated ? error : change) >= threshold);
+        sent = L::choose(sends, change, L::all(0));
+        // What is not sent; no 0 where that is all: what is left of infinity is NaN.
+        residual = L::choose(sends, change - change, change);
+        // Times 0, not 0, for the same reason.
+        error = cumulated
+                    ? error * L::choose(L::mask(sent == L::all(0)), L::all(1), L::all(0))
+                    : residual;
         before = x;
         return change;
     }
@@ -110,8 +114,8 @@ template <class L> struct ThresholdSurrogate {
     LB_INLINE Real slope(DeltaNeuron<L> &n, Real x) const {
         Real sent;
         Real change = n.step(x, cumulated, sent);
-        Real above = magnitude<L>(change) - n.threshold;
-        Real near = height * L::exponential(-magnitude<L>(above) / width);
+        Real above = L::magnitude(change) - n.threshold;
+        Real near = height * L::exponential(-L::magnitude(above) / width);
         return L::choose(L::mask(above > L::all(0)), -change * near / n.threshold,
                          -sign<L>(change));
     }

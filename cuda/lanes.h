@@ -34,6 +34,7 @@ template <class R, class I> struct Lanes {
     LB_INLINE static float exponential(float x) { return expf(x); }
     LB_INLINE static double exponential(double x) { return exp(x); }
     LB_INLINE static Real floored(Real x) { return floor(x); }
+    LB_INLINE static Real magnitude(Real x) { return fabs(x); }
 
   private:
     // By the instructions, for which nothing is undefined: too large is the largest.
@@ -165,6 +166,10 @@ template <class R, class I> struct Lanes {
 #endif
         return a * b;
     }
+    LB_INLINE static Real magnitude(Real x) {
+        // All bits but the sign.
+        return (Real)((Wide)x & ~(Wide)(-Real{}));
+    }
     LB_INLINE static Real floored(Real x) {
 #if defined(__AVX512F__)
         if constexpr (sizeof(R) == 4) return (Real)_mm512_floor_ps((__m512)x);
@@ -205,11 +210,7 @@ template <class R, class I> struct Lanes {
 };
 #endif
 
-// Absolute values and signs of reals.
-template <class L> LB_INLINE typename L::Real magnitude(typename L::Real x) {
-    return L::choose(L::mask(x < 0), -x, x);
-}
-
+// Signs of reals.
 template <class L> LB_INLINE typename L::Real sign(typename L::Real x) {
     typename L::Real zero = L::all(0);
     return L::choose(L::mask(x > 0), L::all(1), L::choose(L::mask(x < 0), L::all(-1), zero));

@@ -7,21 +7,21 @@ template <class L> struct SigmaDeltaNeuron {
     typedef typename L::Real Real;
 
     DeltaNeuron<L> delta;
-    Real first, bias, sum;
+    Real first, bias;
     typename L::Sum since;
 
     template <class At> LB_INLINE void start(const At &at) {
         delta.start(at);
         first = at.parameter(4);
         bias = at.parameter(5);
-        sum = first;
         since = typename L::Sum{};
     }
 
+    LB_INLINE Real total() const { return L::narrowed(since) + first; }
+
     LB_INLINE Real step(Real x, bool rectifies) {
         since = since + L::widened(x);
-        sum = L::narrowed(since) + first;
-        Real level = sum + bias;
+        Real level = total() + bias;
         // NaN is kept, as by torch.
         return rectifies ? L::choose(L::mask(level < L::all(0)), L::all(0), level) : level;
     }
@@ -61,7 +61,7 @@ template <class L> struct SigmaDelta {
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         at.result(0, n.neuron.delta.residual);
         at.result(1, n.neuron.delta.error);
-        at.result(2, n.neuron.sum);
+        at.result(2, n.neuron.total());
         at.result(3, n.neuron.delta.before);
     }
 };

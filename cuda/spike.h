@@ -36,7 +36,7 @@ template <class L> struct SmoothSurrogate {
     LB_INLINE Real slope(Real above) const {
         Real one = L::all(1);
         if (kind == 1) {  // sigmoid: the same on both sides of the threshold
-            Real power = L::exponential(-magnitude<L>(alpha * above));
+            Real power = L::exponential(-L::magnitude(alpha * above));
             Real share = one / (one + power);
             return alpha * power * share * share;
         }
@@ -45,11 +45,11 @@ template <class L> struct SmoothSurrogate {
             return half / (one + angle * angle);
         }
         if (kind == 3) {  // soft sign
-            Real away = one + magnitude<L>(alpha * above);
+            Real away = one + L::magnitude(alpha * above);
             return half / (away * away);
         }
         // Piecewise quadratic
-        Real left = alpha - square * magnitude<L>(above);
+        Real left = alpha - square * L::magnitude(above);
         return L::choose(L::mask(left < L::all(0)), L::all(0), left);
     }
 };
@@ -71,7 +71,7 @@ template <class L> struct PhaseSurrogate {
         Real zero = L::all(0);
         Real away = L::choose(L::mask(above > zero), graded ? zero : -above, above);
         Real of_real = of_real_height * L::exponential(away * rate);
-        Real of_imag = of_imag_height * L::exponential(-magnitude<L>(imag) * rate);
+        Real of_imag = of_imag_height * L::exponential(-L::magnitude(imag) * rate);
         Real step = (L::all(1) + sign<L>(above) * (L::all(1) - width * of_real)) * L::all(0.5);
         real_slope = by_real * of_real * of_imag;
         imag_slope = by_imag * sign<L>(imag) * of_imag * step;
