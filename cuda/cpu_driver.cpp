@@ -58,7 +58,7 @@ template <class L, class R> struct At {
 template <bool whole, class Pack, class R>
 LB_INLINE void load(Pack &pack, const R *from, int count) {
     if constexpr (whole) {
-        memcpy(&pack, from, sizeof(Pack));
+        pack = Loose<Pack>::read(from);
     } else {
         pack = Pack{};
         for (int lane = 0; lane < count; ++lane) pack[lane] = from[lane];
@@ -68,7 +68,7 @@ LB_INLINE void load(Pack &pack, const R *from, int count) {
 template <bool whole, class Pack, class R>
 LB_INLINE void store(R *to, const Pack &pack, int count) {
     if constexpr (whole) {
-        memcpy(to, &pack, sizeof(Pack));
+        Loose<Pack>::write(to, pack);
     } else {
         for (int lane = 0; lane < count; ++lane) to[lane] = pack[lane];
     }

@@ -1,9 +1,17 @@
-// Squares of numbers turned in registers, `to[t][n] = from[n][t]`, as wide as these are. Within lanes of
-// 16 bytes small squares are turned first: each round deals two rows out like cards. Then the lanes
-// are: each round parts those of two rows into even and odd ones. No shuffle is cheaper than these.
+// Registers in memory, and squares of numbers turned in registers.
 //
 // No guard, as lanes.h, and only for the CPU.
 
+// A register in memory, wherever it begins: of a memcpy gcc makes two halves where it has no AVX-512.
+template <class Pack> struct __attribute__((packed, may_alias)) Loose {
+    Pack pack;
+    LB_INLINE static Pack read(const void *from) { return ((const Loose *)from)->pack; }
+    LB_INLINE static void write(void *to, Pack pack) { ((Loose *)to)->pack = pack; }
+};
+
+// Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as registers are. Within lanes of 16 bytes
+// small squares are turned first: each round deals two rows out like cards. Then the lanes are: each
+// round parts those of two rows into even and odd ones. No shuffle is cheaper than these.
 #if defined(__clang__)
 #define LB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -66,12 +74,16 @@ template <class R> struct Tile {
     typedef typename Register<R>::Row Row;
 
     // Both ends of a row are given by functions of its number; `count` numbers of it are written.
+    // (gcc keeps the rows in memory where it leaves one of these loops a loop.)
     template <class From, class To>
     LB_INLINE static void turn(const From &from, const To &to, int count) {
         Row rows[2][width];
         int now = 0;
-        for (int i = 0; i < width; ++i) memcpy(&rows[now][i], from(i), sizeof(Row));
+#pragma GCC unroll 16
+        for (int i = 0; i < width; ++i) rows[now][i] = Loose<Row>::read(from(i));
+#pragma GCC unroll 16
         for (int round = 1; round < lane; round *= 2) {
+#pragma GCC unroll 16
             for (int i = 0; i < width; i += 2) {
                 int first = i / lane * lane + i % lane / 2;
                 Row a = rows[now][first], b = rows[now][first + lane / 2];
@@ -80,7 +92,9 @@ template <class R> struct Tile {
             }
             now = 1 - now;
         }
+#pragma GCC unroll 16
         for (int round = lane; round < width; round *= 2) {
+#pragma GCC unroll 16
             for (int i = 0; i < width / 2; ++i) {
                 int first = i / lane * 2 * lane + i % lane;
                 Row a = rows[now][first], b = rows[now][first + lane];
@@ -90,9 +104,11 @@ template <class R> struct Tile {
             now = 1 - now;
         }
         if (count == width) {
-            for (int i = 0; i < width; ++i) memcpy(to(i), &rows[now][i], sizeof(Row));
+#pragma GCC unroll 16
+            for (int i = 0; i < width; ++i) Loose<Row>::write(to(i), rows[now][i]);
         } else {
             R part[width];
+#pragma GCC unroll 16
             for (int i = 0; i < width; ++i) {
                 memcpy(part, &rows[now][i], sizeof(Row));
                 copy<width / 2>(to(i), part, count);
