@@ -9,7 +9,7 @@ from .. import kernels
 from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
 
-__all__ = ["shift", "shift_channels", "shift_on"]
+__all__ = ["shift", "shift_channels", "shift_on", "shifted"]
 
 
 @torch.library.custom_op("lava_bridge::shift", mutates_args=())
@@ -19,6 +19,12 @@ def _shift(x: Tensor, steps: int, backend: str) -> Tensor:
     compiled = kernels.chosen(backend, x)
     if compiled is not None and kernels.can_gather(compiled):
         return kernels.gather(compiled, "shift", x, numbers=[steps])
+    return shifted(x, steps)
+
+
+def shifted(x: Tensor, steps: int) -> Tensor:
+    """:func:`shift` in plain torch, by no more steps than there are, without a gradient."""
+    length = x.shape[-1]
     output = torch.empty_like(x)
     ahead, behind = max(steps, 0), max(-steps, 0)
     output[..., :ahead] = output[..., length - behind :] = 0
