@@ -6,7 +6,7 @@ the backward pass are how far the voltage was over the threshold and, if the dec
 current and voltage.
 """
 
-from typing import Any
+from typing import Any, Sequence  # noqa: UP035 # torch 2.4 knows no other one
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def _fire(
     height: float,
     graded: bool,
     delay_shift: bool,
-    keep: list[bool],
+    keep: Sequence[bool],
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes; what is kept (else empty): over the threshold, current, voltage; the last states."""

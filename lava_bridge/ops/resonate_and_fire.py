@@ -9,7 +9,7 @@ What the backward pass reads is all that is kept: how far the state was over its
 zero the imaginary state, and both parts if the decays are learned.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence  # noqa: UP035 # torch 2.4 knows no other one
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ def _fire(
     graded: bool,
     delay_shift: bool,
     phase: bool,
-    keep: list[bool],
+    keep: Sequence[bool],
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes; what is kept (else empty): over the threshold, real, imaginary; the last states."""
@@ -132,7 +132,7 @@ def _reference(
     graded: bool,
     delay_shift: bool,
     phase: bool,
-    keep: list[bool],
+    keep: Sequence[bool],
 ) -> Any:
     dtype, exact = inputs[0].dtype, exact_dtype(inputs[0])
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
