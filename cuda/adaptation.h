@@ -91,7 +91,7 @@ template <class L> using AdaptivePhaseThreshold = AdaptiveThresholds<L, true>;
 // in: x. out: spike, voltage over the threshold and refractory state, current, voltage. Parameters:
 // current decay, voltage decay, current and voltage before the first step; the adaptation's four.
 // Results: current, voltage, threshold and refractory state at the last step, before its spike.
-// Numbers: scale, the adaptation's two, whether spikes are graded.
+// Numbers: scale, the adaptation's two, whether spikes are graded, whether they are delayed by a step.
 template <class L> struct Alif {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -101,15 +101,17 @@ template <class L> struct Alif {
     struct Neuron {
         typename Adaptation<L>::State adapted;
         Int current, voltage, current_kept, voltage_kept;
-        Real threshold, refractory;
+        Real threshold, refractory, waiting;
     };
 
     Scale<L> scale;
     Adaptation<L> adaptation;
     bool graded;
+    DelayShift<L> delay;
 
     LB_INLINE explicit Alif(const Call &call)
-        : scale(call.number[0]), adaptation(call.number + 1), graded(call.number[3] != 0) {}
+        : scale(call.number[0]), adaptation(call.number + 1), graded(call.number[3] != 0),
+          delay(call.number[4]) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         high = high | Fixed<L>::unless(adaptation.fits);
@@ -120,6 +122,7 @@ template <class L> struct Alif {
         adaptation.start(n.adapted, at, 4, scale, high);
         n.refractory = at.parameter(6);
         n.threshold = at.parameter(7);
+        n.waiting = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -134,7 +137,8 @@ template <class L> struct Alif {
         n.refractory = scale.real(n.adapted.refractory);
         Real holds = n.threshold + n.refractory;
         typename L::Mask fired = L::mask(voltage >= holds);
-        out[0] = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
+        Real spike = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
+        out[0] = delay.of(spike, n.waiting);
         out[1] = voltage - holds;
         out[2] = scale.real(n.current);
         out[3] = voltage;
@@ -152,7 +156,8 @@ template <class L> struct Alif {
 
 // in: gradient of the spike, voltage over the threshold; current and voltage (read for the results).
 // out: gradient of x. Parameters: current decay, voltage decay. Results: as LeakyIntegratorBackward,
-// for the current and for the voltage. Numbers: the surrogate's four, its threshold 0.
+// for the current and for the voltage. Numbers: the surrogate's four, its threshold 0; whether spikes
+// are delayed by a step.
 template <class L> struct AlifBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -160,23 +165,26 @@ template <class L> struct AlifBackward {
     static const bool reversed = true, integers = false;
 
     struct Neuron {
-        Real current_kept, voltage_kept, grad, voltage_grad, current_sum, voltage_sum;
+        Real current_kept, voltage_kept, grad, voltage_grad, current_sum, voltage_sum, waiting;
     };
 
     ExponentialSurrogate<L> surrogate;
+    DelayShift<L> delay;
 
-    LB_INLINE explicit AlifBackward(const Call &call) : surrogate(call.number) {}
+    LB_INLINE explicit AlifBackward(const Call &call)
+        : surrogate(call.number), delay(call.number[4]) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
-        n.grad = n.voltage_grad = n.current_sum = n.voltage_sum = L::all(0);
+        n.grad = n.voltage_grad = n.current_sum = n.voltage_sum = n.waiting = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
         n.current_sum = n.current_sum + n.grad * in[2];
         n.voltage_sum = n.voltage_sum + n.voltage_grad * in[3];
-        n.voltage_grad = in[0] * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
+        Real grad = delay.of(in[0], n.waiting);
+        n.voltage_grad = grad * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
         n.grad = n.voltage_grad + n.current_kept * n.grad;
         out[0] = n.grad;
     }

@@ -4,7 +4,8 @@
 // decay, voltage decay, current and voltage before the first step, bias. Results: current and
 // voltage after the last step. Numbers: scale; threshold * scale, below which nothing is reset; the
 // threshold that fires; whether spikes are graded; whether x is the current itself; whether there
-// is a bias, which is added to the current on its way to the voltage.
+// is a bias, which is added to the current on its way to the voltage; whether spikes are delayed by
+// a step.
 template <class L> struct Cuba {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -13,17 +14,18 @@ template <class L> struct Cuba {
 
     struct Neuron {
         Int current, voltage, current_kept, voltage_kept;
-        Real held, bias;
+        Real held, bias, waiting;
     };
 
     Scale<L> scale;
     Real resets_at, fires_at;
     bool graded, is_current, biased;
+    DelayShift<L> delay;
 
     LB_INLINE explicit Cuba(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])),
           fires_at(L::all(call.number[2])), graded(call.number[3] != 0),
-          is_current(call.number[4] != 0), biased(call.number[5] != 0) {}
+          is_current(call.number[4] != 0), biased(call.number[5] != 0), delay(call.number[6]) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = Fixed<L>::kept(at.parameter(0), high);
@@ -31,6 +33,7 @@ template <class L> struct Cuba {
         n.current = scale.state(at.parameter(2), high);
         n.voltage = scale.state(at.parameter(3), high);
         n.bias = at.parameter(4);
+        n.waiting = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -50,7 +53,8 @@ template <class L> struct Cuba {
         typename L::Mask below = L::mask(L::real(level) < resets_at);
         n.voltage = L::pick(below, level, level ^ level);
         typename L::Mask fired = L::mask(voltage >= fires_at);
-        out[0] = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
+        Real spike = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
+        out[0] = delay.of(spike, n.waiting);
         out[1] = voltage;
         out[2] = current;
         out[3] = n.held = L::choose(fired, L::all(0), voltage);
@@ -75,7 +79,8 @@ LB_INLINE typename L::Real current_of(typename L::Real voltage, typename L::Real
 // in: gradient of the spike, voltage before the reset. out: gradient of x. Parameters: current
 // decay, voltage decay, voltage before the first step, bias. Results: sum over t of grad_u[t+1] u[t]
 // and of grad_v[t+1] v[t] (slayer's gradients of the decays, v before the reset), and of grad_v[t]
-// (the bias'). Numbers: scale; threshold * scale; the surrogate's four.
+// (the bias'). Numbers: scale; threshold * scale; the surrogate's four; whether spikes are delayed by
+// a step.
 template <class L> struct CubaSlayerBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
@@ -84,18 +89,19 @@ template <class L> struct CubaSlayerBackward {
 
     struct Neuron {
         Real current_kept, voltage_kept, grad, later_grad, voltage_grad, voltage;
-        Real current_sum, voltage_sum, bias_sum, first, bias;
+        Real current_sum, voltage_sum, bias_sum, first, bias, waiting;
         Int kept;
     };
 
     Scale<L> scale;
     Real resets_at;
     ExponentialSurrogate<L> surrogate;
+    DelayShift<L> delay;
     bool sums, sums_bias;
 
     LB_INLINE explicit CubaSlayerBackward(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])), surrogate(call.number + 2),
-          sums(call.result[0] || call.result[1]), sums_bias(call.result[2]) {}
+          delay(call.number[6]), sums(call.result[0] || call.result[1]), sums_bias(call.result[2]) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -104,7 +110,7 @@ template <class L> struct CubaSlayerBackward {
         n.bias = at.parameter(3);
         n.kept = Fixed<L>::kept(at.parameter(1), high);
         n.grad = n.later_grad = n.voltage_grad = n.voltage = L::all(0);
-        n.current_sum = n.voltage_sum = n.bias_sum = L::all(0);
+        n.current_sum = n.voltage_sum = n.bias_sum = n.waiting = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -115,7 +121,8 @@ template <class L> struct CubaSlayerBackward {
             n.later_grad = n.grad;
             n.voltage = in[1];
         }
-        n.voltage_grad = in[0] * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
+        Real grad = delay.of(in[0], n.waiting);
+        n.voltage_grad = grad * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
         if (sums_bias) n.bias_sum = n.bias_sum + n.voltage_grad;
         n.grad = n.voltage_grad + n.current_kept * n.grad;
         out[0] = n.grad;

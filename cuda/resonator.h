@@ -50,7 +50,7 @@ template <class L> struct Turn {
 // before the spike. Parameters: the turn's four, the adaptation's four. Results: real and imaginary
 // state, threshold and refractory state at the last step, before its reset and spike.
 // Numbers: scale; the threshold that fires; whether spikes are graded; the turn's three; the
-// adaptation's two.
+// adaptation's two; whether spikes are delayed by a step.
 //
 // `phase`: fires by its real part, where its phase passes zero; else by its imaginary part.
 template <class L, bool phase, bool adaptive> struct ResonateAndFire {
@@ -64,18 +64,19 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
         typename Turn<L>::State turning;
         typename Adaptation<L>::State adapted;
         Int level_before;
-        Real real, imag, threshold, refractory;
+        Real real, imag, threshold, refractory, waiting;
     };
 
     Scale<L> scale;
     Real fires_at;
     bool graded;
+    DelayShift<L> delay;
     Turn<L> turn;
     Adaptation<L> adaptation;
 
     LB_INLINE explicit ResonateAndFire(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), graded(call.number[2] != 0),
-          turn(call.number + 3), adaptation(call.number + 6) {}
+          delay(call.number[8]), turn(call.number + 3), adaptation(call.number + 6) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         high = high | Fixed<L>::unless(turn.fits && (!adaptive || adaptation.fits));
@@ -86,6 +87,7 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
         n.imag = at.parameter(3);
         n.refractory = at.parameter(6);
         n.threshold = at.parameter(7);
+        n.waiting = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -103,7 +105,8 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
         }
         Mask fired = L::mask(carried >= holds);
         if (phase) fired = fired & L::mask((before < L::all(0)) & (n.imag >= L::all(0)));
-        out[0] = L::choose(fired, graded ? carried : L::all(1), L::all(0));
+        Real spike = L::choose(fired, graded ? carried : L::all(1), L::all(0));
+        out[0] = delay.of(spike, n.waiting);
         out[1] = carried - holds;
         out[2] = n.real;
         out[3] = n.imag;
@@ -197,23 +200,29 @@ template <class L> struct ResonatorBackward {
 
 // in: gradient of the spike; what was compared with the threshold; the imaginary state (read at phase
 // zero and for the results) and the real one (for the results). out: gradients of the real and the
-// imaginary input. Parameters and results: the adjoint's. Numbers: the surrogate's four.
+// imaginary input. Parameters and results: the adjoint's. Numbers: the surrogate's four; whether
+// spikes are delayed by a step.
 template <class L, bool phase> struct ResonateAndFireBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 4, outputs = 2;
     static const bool reversed = true, integers = false;
 
-    typedef typename TurnAdjoint<L>::State Neuron;
+    struct Neuron {
+        typename TurnAdjoint<L>::State adjoint;
+        Real waiting;
+    };
 
     ExponentialSurrogate<L> surrogate;
     PhaseSurrogate<L> phase_surrogate;
+    DelayShift<L> delay;
 
     LB_INLINE explicit ResonateAndFireBackward(const Call &call)
-        : surrogate(call.number), phase_surrogate(call.number) {}
+        : surrogate(call.number), phase_surrogate(call.number), delay(call.number[4]) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
-        TurnAdjoint<L>::start(n, at);
+        TurnAdjoint<L>::start(n.adjoint, at);
+        n.waiting = L::all(0);
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
@@ -224,13 +233,14 @@ template <class L, bool phase> struct ResonateAndFireBackward {
         } else {
             by_imag = surrogate.slope(in[1]);
         }
-        TurnAdjoint<L>::step(n, in[0] * by_real, in[0] * by_imag, in[3], in[2]);
-        out[0] = n.real;
-        out[1] = n.imag;
+        Real grad = delay.of(in[0], n.waiting);
+        TurnAdjoint<L>::step(n.adjoint, grad * by_real, grad * by_imag, in[3], in[2]);
+        out[0] = n.adjoint.real;
+        out[1] = n.adjoint.imag;
     }
 
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
-        TurnAdjoint<L>::finish(n, at);
+        TurnAdjoint<L>::finish(n.adjoint, at);
     }
 };
 template <class L> using PhaseZeroBackward = ResonateAndFireBackward<L, true>;

@@ -1,5 +1,22 @@
 // The spikes of lava_bridge/ops/spike.py and their surrogates.
 
+// The step between layers (slayer's delay_shift): what comes in goes out at the step after, 0 at the
+// first. Run backwards it is the gradient: that of a step's spike is its output's one step later, and
+// that of the first output goes nowhere. Number: whether there is such a step.
+template <class L> struct DelayShift {
+    typedef typename L::Real Real;
+    bool delays;
+
+    LB_INLINE explicit DelayShift(double number) : delays(number != 0) {}
+
+    LB_INLINE Real of(Real now, Real &waiting) const {
+        if (!delays) return now;
+        Real given = waiting;
+        waiting = now;
+        return given;
+    }
+};
+
 // The derivative of a spike by its voltage: slayer's exponential. Numbers: threshold, width, height,
 // whether spikes are graded.
 template <class L> struct ExponentialSurrogate {

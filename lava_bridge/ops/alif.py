@@ -6,7 +6,7 @@ the backward pass are how far the voltage was over the threshold and, if the dec
 current and voltage.
 """
 
-from typing import Any
+from typing import Any, Sequence  # noqa: UP035 # torch 2.4 knows no other one
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
+from .shift import shifted
 from .spike import Surrogate, at_threshold, require_width, slope
 
 __all__ = ["fire"]
@@ -40,7 +41,8 @@ def _fire(
     tau: float,
     height: float,
     graded: bool,
-    keep: list[bool],
+    delay_shift: bool,
+    keep: Sequence[bool],
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes; what is kept (else empty): over the threshold, current, voltage; the last states."""
@@ -54,6 +56,7 @@ def _fire(
         threshold, refractory = adapt(level, None, decays, states, steps, scale, exact)
         holds = threshold + refractory
         spike = at_threshold(voltage, holds, graded).to(x.dtype)
+        spike = shifted(spike, 1) if delay_shift else spike
         sequences = (
             sequence if kept else voltage.new_empty(0)
             for sequence, kept in zip((voltage - holds, current, voltage), keep, strict=True)
@@ -61,7 +64,7 @@ def _fire(
         last = (part[..., -1].clone() for part in (current, voltage, threshold, refractory))
         return spike, *sequences, *last  # type: ignore[return-value] # three and four
     parameters = current_decay, voltage_decay, current_state, voltage_state, *decays, *states
-    numbers = scale, *steps, graded
+    numbers = scale, *steps, graded, delay_shift
     wanted = [x.dtype, *(exact if kept else None for kept in keep)], [True] * 4
     done = kernels.run(compiled, "alif", x, [x], parameters, numbers, *wanted)
     return (*done.sequences, *done.neurons)  # type: ignore[return-value] # four and four
@@ -69,7 +72,7 @@ def _fire(
 
 @_fire.register_fake
 def _(x: Tensor, *args: Any) -> Any:
-    exact, keep = exact_dtype(x), args[14]
+    exact, keep = exact_dtype(x), args[15]
     sequences = [
         torch.empty_like(x, dtype=exact) if kept else x.new_empty(0, dtype=exact) for kept in keep
     ]
@@ -88,6 +91,7 @@ def _backward(
     tau: float,
     height: float,
     graded: bool,
+    delay_shift: bool,
     wants_sums: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,10 +99,12 @@ def _backward(
     compiled, decays = kernels.chosen(backend, above), (current_decay, voltage_decay)
     states = (current, voltage) if wants_sums else (None, None)
     if compiled is not None:
-        numbers, wanted = (0, tau, height, graded), ([above.dtype], (wants_sums, wants_sums))
+        numbers = 0, tau, height, graded, delay_shift
+        wanted = [above.dtype], (wants_sums, wants_sums)
         inputs = grad, above, *states
         done = kernels.run(compiled, "alif_backward", above, inputs, decays, numbers, *wanted)
         return done.sequences[0], done.neurons[0], done.neurons[1]
+    grad = shifted(grad, -1) if delay_shift else grad
     left = [(1 - decay / DECAY_SCALE).to(above.dtype) for decay in decays]
     of_spike = torch.empty_like(above).copy_(grad * slope(above, tau, height, graded))
     of_voltage = leak_adjoint(of_spike, left[1])
@@ -112,12 +118,13 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
-    sums = (above.new_empty(above.shape[:-1] if args[7] else 0) for _ in range(2))
+    sums = (above.new_empty(above.shape[:-1] if args[8] else 0) for _ in range(2))
     return torch.empty_like(above), *sums
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.surrogate, ctx.backend, ctx.dtype = inputs[12:15], inputs[-1], inputs[0].dtype
+    ctx.delay_shift = inputs[15]
     ctx.save_for_backward(*output[1:4], *inputs[1:3])
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
@@ -125,15 +132,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 17
+        return (None,) * 18
     require_width(ctx.surrogate[0])
     wanted = ctx.needs_input_grad[1:3]
-    grad_x, *sums = _backward(grad, *ctx.saved_tensors, *ctx.surrogate, any(wanted), ctx.backend)
+    settings = *ctx.surrogate, ctx.delay_shift, any(wanted), ctx.backend
+    grad_x, *sums = _backward(grad, *ctx.saved_tensors, *settings)
     of_decays = (
         reduced(total, decay) if wants else None
         for total, decay, wants in zip(sums, ctx.saved_tensors[3:], wanted, strict=True)
     )
-    return grad_x.to(ctx.dtype), *of_decays, *(None,) * 14
+    return grad_x.to(ctx.dtype), *of_decays, *(None,) * 15
 
 
 _fire.register_autograd(_gradients, setup_context=_save)
@@ -147,6 +155,7 @@ def fire(
     adaptation: Adaptation,
     scale: int,
     surrogate: Surrogate,
+    delay_shift: bool = False,
 ) -> Fired:
     """Spikes, with slayer's gradients for x ``[N, *, T]`` and the decays.
 
@@ -159,6 +168,7 @@ def fire(
         adaptation: The adaptive threshold. It gets no gradient.
         scale: What a state of 1 is as an integer.
         surrogate: Width and height of the surrogate, and whether a spike carries its voltage.
+        delay_shift: As in :func:`.cuba.fire`.
     """
     ref_state, ref_decay, th_state, th_decay, *steps = adaptation
     tensors = (part.detach() for part in (*states, ref_decay, th_decay, ref_state, th_state))
@@ -166,6 +176,6 @@ def fire(
     learns = torch.is_grad_enabled() and (x.requires_grad or learns_decays)
     keep = [learns, learns and learns_decays, learns and learns_decays]
     tau, height, graded = surrogate
-    settings = scale, tau, height, bool(graded), keep, kernels.current_backend()
+    settings = scale, tau, height, bool(graded), delay_shift, keep, kernels.current_backend()
     spike, *rest = _fire(x, *decays, *tensors, *steps, *settings)
     return Fired(spike, tuple(rest[3:]))

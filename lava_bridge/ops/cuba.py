@@ -22,6 +22,7 @@ from ..quantize import DECAY_SCALE, decayed, integers, kept
 from .autograd import no_gradients, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
+from .shift import shifted
 from .spike import require_width
 
 __all__ = ["Fired", "Parameters", "Six", "currents", "fake", "fire", "run"]
@@ -59,13 +60,16 @@ def run(
     is_current: bool,
     keeps: tuple[bool, bool, bool],
     backend: str,
+    delay_shift: bool = False,
 ) -> Six:
     """Forward, on whichever backend; ``keeps``: voltage, current, voltage after the reset."""
     real = x.dtype if x.dtype == torch.float64 else torch.float32
     compiled = kernels.chosen(backend, x)
     if compiled is None:
-        return _reference(x.to(real), parameters, scale, threshold, graded, is_current, keeps, x)
-    numbers = scale, threshold * scale, threshold, graded, is_current, parameters[4] is not None
+        settings = scale, threshold, graded, is_current, keeps, delay_shift
+        return _reference(x.to(real), parameters, *settings, x)
+    biased = parameters[4] is not None
+    numbers = scale, threshold * scale, threshold, graded, is_current, biased, delay_shift
     outputs = [x.dtype, *(real if kept else None for kept in keeps)]
     given = [parameter for parameter in parameters if parameter is not None]
     done = kernels.run(compiled, "cuba", x, [x], given, numbers, outputs, (True, True))
@@ -80,6 +84,7 @@ def _reference(
     graded: bool,
     is_current: bool,
     keeps: tuple[bool, bool, bool],
+    delay_shift: bool,
     like: Tensor,
 ) -> Six:
     current_decay, voltage_decay, current_state, voltage_state, bias = parameters
@@ -87,14 +92,14 @@ def _reference(
     drive = current if bias is None else current + bias.unsqueeze(-1).to(current.dtype)
     voltage = integrate(drive, voltage_decay, voltage_state, scale, threshold)
     fired = voltage >= threshold
-    spike = fired * voltage if graded else fired
+    spike = (fired * voltage if graded else fired).to(like.dtype)
     held = voltage.masked_fill(fired, 0)
     last = current[..., -1].clone(), held[..., -1].clone()
     sequences = [
         sequence if keep else x.new_empty(0)
         for sequence, keep in zip((voltage, current, held), keeps, strict=True)
     ]
-    return (spike.to(like.dtype), *sequences, *last)  # type: ignore[return-value] # three and two
+    return (shifted(spike, 1) if delay_shift else spike, *sequences, *last)  # type: ignore[return-value] # three and two
 
 
 def fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> Six:
@@ -119,17 +124,18 @@ def _cuba(
     tau: float,
     height: float,
     graded: bool,
+    delay_shift: bool,
     keep_voltage: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     parameters = current_decay, voltage_decay, current_state, voltage_state, bias
     keeps = keep_voltage, False, False
-    return run(x, parameters, scale, threshold, graded, False, keeps, backend)
+    return run(x, parameters, scale, threshold, graded, False, keeps, backend, delay_shift)
 
 
 @_cuba.register_fake
 def _(x: Tensor, *args: Any) -> Any:
-    return fake(x, (args[10], False, False))
+    return fake(x, (args[11], False, False))
 
 
 @operator("lava_bridge::cuba_backward")
@@ -145,6 +151,7 @@ def _cuba_backward(
     tau: float,
     height: float,
     graded: bool,
+    delay_shift: bool,
     wants_sums: bool,
     wants_bias: bool,
     backend: str,
@@ -152,13 +159,15 @@ def _cuba_backward(
     """Gradient of x, and per neuron the decays' and the bias'."""
     compiled = kernels.chosen(backend, voltage)
     if compiled is not None:
-        numbers = scale, threshold * scale, threshold, tau, height, graded
+        numbers = scale, threshold * scale, threshold, tau, height, graded, delay_shift
         parameters = current_decay, voltage_decay, voltage_state, *([] if bias is None else [bias])
         wanted = [grad.dtype], (wants_sums, wants_sums, wants_bias)
         done = kernels.run(
             compiled, "cuba_slayer_backward", voltage, (grad, voltage), parameters, numbers, *wanted
         )
         return (done.sequences[0], *done.neurons)  # type: ignore[return-value] # one and three
+    if delay_shift:
+        grad = shifted(grad, -1)
     above = voltage - threshold
     away = above.clamp(max=0) if graded else -above.abs()
     slope = (height if graded else height / 2 / tau) * torch.exp(away / tau)
@@ -195,33 +204,33 @@ def currents(
 
 @_cuba_backward.register_fake
 def _(grad: Tensor, voltage: Tensor, *args: Any) -> Any:
-    sums = (voltage.new_empty(voltage.shape[:-1] if args[k] else 0) for k in (9, 9, 10))
+    sums = (voltage.new_empty(voltage.shape[:-1] if args[k] else 0) for k in (10, 10, 11))
     return torch.empty_like(voltage, dtype=grad.dtype), *sums
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
     _, *decays, _, voltage_state, bias, ctx.scale, ctx.threshold, ctx.tau, ctx.height = inputs[:10]
-    *_, ctx.graded, _, ctx.backend = inputs
+    *_, ctx.graded, ctx.delay_shift, _, ctx.backend = inputs
     ctx.save_for_backward(output[1], *decays, voltage_state, bias)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Tensor) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 13
+        return (None,) * 14
     require_width(ctx.tau)
     voltage, *decays, voltage_state, bias = ctx.saved_tensors
     wanted = [*ctx.needs_input_grad[1:3], ctx.needs_input_grad[5]]
-    surrogate = ctx.scale, ctx.threshold, ctx.tau, ctx.height, ctx.graded
+    settings = ctx.scale, ctx.threshold, ctx.tau, ctx.height, ctx.graded, ctx.delay_shift
     wants = any(wanted[:2]), wanted[2]
     grad_x, *sums = _cuba_backward(
-        grad, voltage, *decays, voltage_state, bias, *surrogate, *wants, ctx.backend
+        grad, voltage, *decays, voltage_state, bias, *settings, *wants, ctx.backend
     )
     *grad_decays, grad_bias = (
         reduced(total, parameter) if needed else None
         for total, parameter, needed in zip(sums, (*decays, bias), wanted, strict=True)
     )
-    return grad_x, *grad_decays, None, None, grad_bias, *(None,) * 7
+    return grad_x, *grad_decays, None, None, grad_bias, *(None,) * 8
 
 
 _cuba.register_autograd(_gradients, setup_context=_save)
@@ -237,6 +246,7 @@ def fire(
     surrogate: tuple[float, float],
     graded: bool,
     bias: Tensor | None = None,
+    delay_shift: bool = False,
 ) -> Fired:
     """Spikes with slayer's gradients for ``x`` ``[N, *, T]``, the decays and the bias.
 
@@ -251,6 +261,8 @@ def fire(
         surrogate: Width and height of :class:`lava_bridge.slayer.spike.Spike`'s derivative.
         graded: Whether a spike carries its voltage.
         bias: Added to the current on its way to the voltage, in each step; broadcasts likewise.
+        delay_shift: Give the spikes one step later, as :func:`.shift` by 1 would: 0 in the first
+            step, and the last step's are left out. The states are not delayed.
 
     The decays' gradients are slayer's, as :func:`.leaky_integrator.dynamics`'s. Their sums need the
     current, which is taken from the voltages: the scale must be a power of two then.
@@ -259,5 +271,5 @@ def fire(
     keep = torch.is_grad_enabled() and learned
     held = (state.detach() for state in states)
     backend = kernels.current_backend()
-    settings = scale, threshold, *surrogate, graded, keep, backend
+    settings = scale, threshold, *surrogate, graded, delay_shift, keep, backend
     return Fired(*_cuba(x, *decays, *held, bias, *settings))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 __all__ = ["Operator", "operator"]
 
-# An operator's arguments, where it may be called as a function.
-_PLAIN = frozenset({Tensor, torch.nn.Parameter, bool, int, float, str, type(None)})
+# An operator's arguments, where it may be called as a function. (Lists are of numbers, not of tensors.)
+_PLAIN = frozenset({Tensor, torch.nn.Parameter, bool, int, float, str, list, tuple, type(None)})
 
 
 def _is_watched() -> bool:

@@ -9,7 +9,7 @@ What the backward pass reads is all that is kept: how far the state was over its
 zero the imaginary state, and both parts if the decays are learned.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence  # noqa: UP035 # torch 2.4 knows no other one
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .adaptive_threshold import adapt, adaptation_steps
 from .autograd import no_gradients, reduced
 from .operator import operator
 from .resonator import reset_steps, resonate, turn_adjoint, turn_sums
+from .shift import shifted
 from .spike import (
     Surrogate,
     at_phase_zero,
@@ -96,8 +97,9 @@ def _fire(
     tau: float,
     height: float,
     graded: bool,
+    delay_shift: bool,
     phase: bool,
-    keep: list[bool],
+    keep: Sequence[bool],
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes; what is kept (else empty): over the threshold, real, imaginary; the last states."""
@@ -108,9 +110,10 @@ def _fire(
     steps = adaptation_steps(th_scale, th0, scale)
     compiled = kernels.chosen(backend, real_input)
     if compiled is None:
-        return _reference(inputs, turn, adaptation, steps, scale, threshold, graded, phase, keep)
+        settings = steps, scale, threshold, graded, delay_shift, phase, keep
+        return _reference(inputs, turn, adaptation, *settings)
     reset = None if phase or adaptation else reset_steps(threshold, scale)
-    numbers = scale, threshold, graded, reset is not None, *(reset or (0, 0)), *steps
+    numbers = scale, threshold, graded, reset is not None, *(reset or (0, 0)), *steps, delay_shift
     parameters = *turn[0], *turn[1], *adaptation
     wanted = [real_input.dtype, *(exact if kept else None for kept in keep)]
     results = True, True, kind.adaptive, kind.adaptive
@@ -128,8 +131,9 @@ def _reference(
     scale: float,
     threshold: float,
     graded: bool,
+    delay_shift: bool,
     phase: bool,
-    keep: list[bool],
+    keep: Sequence[bool],
 ) -> Any:
     dtype, exact = inputs[0].dtype, exact_dtype(inputs[0])
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
@@ -147,6 +151,7 @@ def _reference(
         spike = at_phase_zero(real, imag, holds, turn[1][1], graded)
     else:
         spike = at_threshold(imag, holds, graded)
+    spike = shifted(spike, 1) if delay_shift else spike
     sequences = (
         sequence if kept else real.new_empty(0)
         for sequence, kept in zip((carried - holds, real, imag), keep, strict=True)
@@ -156,7 +161,7 @@ def _reference(
 
 @_fire.register_fake
 def _(real_input: Tensor, *args: Any) -> Any:
-    exact, ref_decay, keep = exact_dtype(real_input), args[5], args[17]
+    exact, ref_decay, keep = exact_dtype(real_input), args[5], args[18]
     none = (real_input.new_empty(0, dtype=exact) for _ in range(5))
     sequences = [torch.empty_like(real_input, dtype=exact) if kept else next(none) for kept in keep]
     last = [
@@ -180,6 +185,7 @@ def _backward(
     tau: float,
     height: float,
     graded: bool,
+    delay_shift: bool,
     phase: bool,
     wants_sums: bool,
     backend: str,
@@ -192,6 +198,7 @@ def _backward(
     decays, dtype = (sin_decay, cos_decay), compared.dtype
     compiled = kernels.chosen(backend, compared)
     if compiled is None:
+        grad = shifted(grad, -1) if delay_shift else grad
         above = compared - threshold
         if phase:
             slopes = phase_slopes(above, imag, tau, height, graded)
@@ -210,7 +217,7 @@ def _backward(
         real if wants_sums else None,
     )
     kernel = "phase_zero_backward" if phase else "izhikevich_backward"
-    numbers = threshold, tau, height, graded
+    numbers = threshold, tau, height, graded, delay_shift
     wanted = [dtype, dtype], (wants_sums, wants_sums)
     done = kernels.run(compiled, kernel, compared, inputs, decays, numbers, *wanted)
     return (*done.sequences, *done.neurons)  # type: ignore[return-value] # two and two
@@ -218,13 +225,13 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, compared: Tensor, *args: Any) -> Any:
-    sums = (compared.new_empty(compared.shape[:-1] if args[9] else 0) for _ in range(2))
+    sums = (compared.new_empty(compared.shape[:-1] if args[10] else 0) for _ in range(2))
     return torch.empty_like(compared), torch.empty_like(compared), *sums
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.threshold, ctx.dtype = inputs[13], inputs[0].dtype
-    *ctx.surrogate, ctx.phase, _, ctx.backend = inputs[14:]
+    *ctx.surrogate, ctx.delay_shift, ctx.phase, _, ctx.backend = inputs[14:]
     _, above, real, imag, *_ = output
     compared = real if ctx.phase else imag
     if inputs[6] is not None:
@@ -236,17 +243,18 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 20
+        return (None,) * 21
     require_width(ctx.surrogate[0])
     *states, sine, cosine = ctx.saved_tensors
     wanted = ctx.needs_input_grad[2:4]
-    settings = ctx.threshold, *ctx.surrogate, ctx.phase, any(wanted), ctx.backend
+    surrogate = ctx.threshold, *ctx.surrogate
+    settings = *surrogate, ctx.delay_shift, ctx.phase, any(wanted), ctx.backend
     *found, by_sine, by_cosine = _backward(grad, *states, sine, cosine, *settings)
     sums = (by_sine, sine), (by_cosine, cosine)
     of_decays = (
         reduced(*pair) if wants else None for pair, wants in zip(sums, wanted, strict=True)
     )
-    return *(part.to(ctx.dtype) for part in found), *of_decays, *(None,) * 16
+    return *(part.to(ctx.dtype) for part in found), *of_decays, *(None,) * 17
 
 
 _fire.register_autograd(_gradients, setup_context=_save)
@@ -262,6 +270,7 @@ def fire(
     surrogate: Surrogate,
     phase: bool,
     adaptation: Adaptation | None = None,
+    delay_shift: bool = False,
 ) -> Fired:
     """Spikes, with gradients for the inputs and the decays.
 
@@ -277,6 +286,7 @@ def fire(
         surrogate: Width and height of the surrogate, and whether spikes carry what is compared.
         phase: Fire by the real part, at phase zero; else by the imaginary part.
         adaptation: The adaptive threshold, if there is one. It gets no gradient.
+        delay_shift: As in :func:`.cuba.fire`.
     """
     kind = _Kind(phase, adaptation is not None)
     held = (state.detach() for state in states)
@@ -290,6 +300,7 @@ def fire(
     keep = list(kind.kept(learns, any(decay.requires_grad for decay in decays)))
     backend = kernels.current_backend()
     tau, height, graded = surrogate
-    settings = scale, threshold, tau, height, bool(graded), phase, keep, backend
+    firing = scale, threshold, tau, height, bool(graded), delay_shift
+    settings = *firing, phase, keep, backend
     spike, *rest = _fire(*inputs, *decays, *held, *tensors, *steps, *settings)
     return Fired(spike, tuple(rest[3:5] if adaptation is None else rest[3:]))

@@ -10,7 +10,7 @@ from ..quantize import exact_dtype
 from .autograd import in_order, no_gradients, per_neuron, reduced
 from .operator import operator
 
-__all__ = ["shift", "shift_channels", "shift_on"]
+__all__ = ["shift", "shift_channels", "shift_on", "shifted"]
 
 
 @operator("lava_bridge::shift")
@@ -20,6 +20,12 @@ def _shift(x: Tensor, steps: int, backend: str) -> Tensor:
     compiled = kernels.chosen(backend, x)
     if compiled is not None and kernels.can_gather(compiled):
         return kernels.gather(compiled, "shift", x, numbers=[steps])
+    return shifted(x, steps)
+
+
+def shifted(x: Tensor, steps: int) -> Tensor:
+    """:func:`shift` in plain torch, by no more steps than there are, without a gradient."""
+    length = x.shape[-1]
     output = torch.empty_like(x)
     ahead, behind = max(steps, 0), max(-steps, 0)
     output[..., :ahead] = output[..., length - behind :] = 0

@@ -1,10 +1,13 @@
-"""The check of an input that all parts share."""
+"""The checks of inputs and modules that all parts share."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ..errors import BridgeError
 
-__all__ = ["described", "require"]
+__all__ = ["described", "has_hooks", "require"]
+
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def require(place: str, input: object, axes: str, channels: int | None = None) -> None:
@@ -26,6 +29,12 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
         expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
     if advice is not None:
         raise BridgeError(f"{place}: expected {expected}, found {described(input)}; {advice}")
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody has hooked on to a module's call, or to that of all modules."""
+    of_all = torch.nn.modules.module
+    return any(getattr(module, name) or getattr(of_all, "_global" + name) for name in _HOOKS)
 
 
 def described(input: object) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lava_bridge import kernels
 from lava_bridge.kernels import native
+from lava_bridge.ops import shift
 
 EXTREMES = [0.0, -0.0, 1e-30, 4095.9, 4096.0, 4096.1, -4096.5, 2.0**12, 2.0**19, -(2.0**19)]
 EXTREMES += [2.0**40, 1e18, -1e18, 3e38, float("inf"), float("-inf"), float("nan")]
@@ -97,6 +98,23 @@ def gradients_of(outputs, leaves):
     """Gradients for the leaves, of the outputs weighed at random."""
     weights = [numbers(y.shape, k, 1.0, y.dtype) for k, y in enumerate(outputs)]
     return [y.detach() for y in outputs], torch.autograd.grad(outputs, leaves, weights)
+
+
+def assert_delay_is_the_shift(fired, leaves):
+    """``delay_shift`` is a shift by a step after the neuron, to the bit: also for the gradients.
+
+    ``fired(delay_shift)`` gives spikes, then states.
+    """
+
+    def outcome(delay_shift):
+        spike, *states = fired(delay_shift)
+        y = spike if delay_shift else shift(spike, 1)
+        return [y.detach(), *states, *gradients_of([y], leaves)[1]]
+
+    for mine, expected in zip(
+        both(lambda: outcome(True)), both(lambda: outcome(False)), strict=True
+    ):
+        assert_same(mine, expected)
 
 
 def uncancelled(run_it):

@@ -86,11 +86,12 @@ def _leak(x: Tensor, numbers: Parameters) -> list[Tensor]:
     return [leaky_integrator.leak(x, decay, state, 100, kernels.current_backend())]
 
 
-def _fire(graded: bool, biased: bool = False) -> Operator:
+def _fire(graded: bool, biased: bool = False, delay_shift: bool = False) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         decays, states = numbers.decays(), numbers.states()
         bias = numbers.between(-1, 1) if biased else None
-        fired = cuba.fire(x, decays, states, SCALE, THRESHOLD, (0.7, 1.3), graded, bias)
+        firing = SCALE, THRESHOLD, (0.7, 1.3), graded, bias, delay_shift
+        fired = cuba.fire(x, decays, states, *firing)
         return [fired.spike, fired.last_current, fired.last_held]
 
     return run
@@ -136,17 +137,21 @@ def _pair(x: Tensor) -> tuple[Tensor, Tensor]:
     return x, -0.5 * x.flip(0).contiguous()
 
 
-def _alif(x: Tensor, numbers: Parameters) -> list[Tensor]:
-    decays, states = numbers.decays(), numbers.states()
-    fired = alif.fire(x, decays, states, numbers.adaptation(), SCALE, (0.7, 1.3, False))
-    return [fired.spike, *fired.last]
+def _alif(delay_shift: bool) -> Operator:
+    def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
+        decays, states = numbers.decays(), numbers.states()
+        settings = numbers.adaptation(), SCALE, (0.7, 1.3, False), delay_shift
+        fired = alif.fire(x, decays, states, *settings)
+        return [fired.spike, *fired.last]
+
+    return run
 
 
-def _resonate_and_fire(phase: bool, adaptive: bool) -> Operator:
+def _resonate_and_fire(phase: bool, adaptive: bool, delay_shift: bool) -> Operator:
     def run(x: Tensor, numbers: Parameters) -> list[Tensor]:
         decays, states = numbers.decays(), numbers.states()
         adaptation = numbers.adaptation() if adaptive else None
-        settings = SCALE, THRESHOLD, (0.7, 1.3, not adaptive), phase, adaptation
+        settings = SCALE, THRESHOLD, (0.7, 1.3, not adaptive), phase, adaptation, delay_shift
         fired = resonate_and_fire.fire(_pair(x), decays, states, *settings)
         return [fired.spike, *fired.last]
 
@@ -281,7 +286,7 @@ OPERATORS: dict[str, Operator] = {
     "leaky integrator with reset": _dynamics(THRESHOLD),
     "leak": _leak,
     "fire": _fire(False),
-    "graded fire": _fire(True),
+    "delayed graded fire": _fire(True, delay_shift=True),
     "fire with a bias": _fire(False, True),
     "fire and reset": _fire_and_reset(False, False, True),
     "fire and detached reset": _fire_and_reset(False, True, False),
@@ -293,11 +298,12 @@ OPERATORS: dict[str, Operator] = {
         )
         for kind in (SIGMOID, ATAN, SOFT_SIGN, PIECEWISE_QUADRATIC)
     },
-    "alif": _alif,
-    "rf": _resonate_and_fire(True, False),
-    "rf_iz": _resonate_and_fire(False, False),
-    "adrf": _resonate_and_fire(True, True),
-    "adrf_iz": _resonate_and_fire(False, True),
+    "alif": _alif(False),
+    "delayed alif": _alif(True),
+    "rf": _resonate_and_fire(True, False, False),
+    "delayed rf_iz": _resonate_and_fire(False, False, True),
+    "delayed adrf": _resonate_and_fire(True, True, True),
+    "adrf_iz": _resonate_and_fire(False, True, False),
     "resonator": _resonator,
     "adaptive threshold": _adaptive_threshold,
     "adaptive phase threshold": _adaptive_phase_threshold,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from compared import (
     assert_close,
+    assert_delay_is_the_shift,
     assert_same,
     assert_same_everywhere,
     both,
@@ -38,13 +39,14 @@ every_neuron = pytest.mark.parametrize("name", NEURONS)
 rises = st.sampled_from([0.0, 0.3, -0.2, 5.0])
 
 
-def fired(name, inputs, decays, states, adaptation, scale, surrogate):
+def fired(name, inputs, decays, states, adaptation, scale, surrogate, delay_shift=False):
     """Spikes and last states of a neuron, as sequences."""
     if name == "alif":
-        run = alif.fire(inputs[0], decays, states, adaptation, scale, surrogate)
+        run = alif.fire(inputs[0], decays, states, adaptation, scale, surrogate, delay_shift)
     else:
+        phase = name == "adrf"
         run = resonate_and_fire.fire(
-            inputs, decays, states, scale, 1.0, surrogate, name == "adrf", adaptation
+            inputs, decays, states, scale, 1.0, surrogate, phase, adaptation, delay_shift
         )
     return [run.spike, *run.last]
 
@@ -100,6 +102,18 @@ def test_the_neurons_gradients(run, rise, learned, width, name):
     (_, reference), (_, mine) = both(run_it)
     assert_close(mine, reference, uncancelled(run_it)[1])
     assert in_order_of(mine[0], inputs[0])
+
+
+@every_neuron
+@given(run=settings_of_a_run, rise=rises, learned=st.booleans())
+def test_spikes_that_are_delayed_by_a_step_are_the_shifts_to_the_bit(run, rise, learned, name):
+    inputs, decays, *others = case(run, rise)
+    leaves = [*(inputs[:1] if name == "alif" else inputs), *(decays if learned else ())]
+    settings = decays, *others, run["scale"], (2.0, 0.7, run["graded"])
+    assert_delay_is_the_shift(
+        lambda delay_shift: fired(name, inputs, *settings, delay_shift),
+        [leaf.requires_grad_() for leaf in leaves],
+    )
 
 
 # The cosine's gradient is a sum of 2,688 products that cancel to 1/66,000 of their magnitudes.
@@ -284,14 +298,14 @@ def test_the_operators_are_registered_as_torch_wants():
             (OPERATORS.adaptive_resonator, (*leaves, *learned, *decays, *states, *states, *steps)),
             (
                 OPERATORS.alif,
-                (leaves[0], *learned, *states, *adaptation, *surrogate, [True, True, True]),
+                (leaves[0], *learned, *states, *adaptation, *surrogate, True, [True, True, True]),
             ),
-            (OPERATORS.alif, (x[0], *decays, *states, *adaptation, *surrogate, [False] * 3)),
-            (OPERATORS.alif_backward, (x[0], x[1], *x, *decays, *surrogate, True)),
-            (OPERATORS.alif_backward, (x[0], x[1], *x, *decays, *surrogate, False)),
+            (OPERATORS.alif, (x[0], *decays, *states, *adaptation, *surrogate, False, [False] * 3)),
+            (OPERATORS.alif_backward, (x[0], x[1], *x, *decays, *surrogate, True, True)),
+            (OPERATORS.alif_backward, (x[0], x[1], *x, *decays, *surrogate, False, False)),
             (
                 OPERATORS.resonate_and_fire,
-                (*leaves, *decays, *states, *adaptation, 0.0, *surrogate, True, [True] * 3),
+                (*leaves, *decays, *states, *adaptation, 0.0, *surrogate, True, True, [True] * 3),
             ),
         ):
             torch.library.opcheck(op.default, (*args, backend))

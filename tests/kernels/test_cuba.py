@@ -4,7 +4,13 @@ from itertools import product
 
 import pytest
 import torch
-from compared import assert_close, both, gradients_of, uncancelled
+from compared import (
+    assert_close,
+    assert_delay_is_the_shift,
+    both,
+    gradients_of,
+    uncancelled,
+)
 from hypothesis import given, strategies as st
 from kernel_cases import (
     ALL_ORDERS,
@@ -144,13 +150,30 @@ smooth_runs = settings_of_a_run.filter(
 )
 
 
+def leaves_of(run, x, decays, bias):
+    """What slayer's gradients are for: the decays' only where the scale is a power of two."""
+    learned = decays if run["scale"] & (run["scale"] - 1) == 0 else ()
+    return [leaf.requires_grad_() for leaf in (x, *learned, bias) if leaf is not None]
+
+
+@given(settings_of_a_run, st.sampled_from([None, torch.float16, torch.bfloat16]))
+def test_spikes_that_are_delayed_by_a_step_are_the_shifts_to_the_bit(run, half):
+    x, decays, states, threshold = case(run)
+    x, bias = x if half is None else x.to(half), bias_of(run)
+    firing = (2.0, 0.7), run["graded"], bias
+
+    def fired(delay_shift):
+        fire = cuba.fire(x, decays, states, run["scale"], threshold, *firing, delay_shift)
+        return fire.spike, fire.last_current, fire.last_held
+
+    assert_delay_is_the_shift(fired, leaves_of(run, x, decays, bias))
+
+
 @given(smooth_runs)
 def test_slayers_gradients(run):
     x, decays, states, threshold = case(run)
-    power_of_two = run["scale"] & (run["scale"] - 1) == 0
-    leaves = [x.requires_grad_(), *(d.requires_grad_() for d in decays if power_of_two)]
     bias = bias_of(run)
-    leaves += [] if bias is None else [bias.requires_grad_()]
+    leaves = leaves_of(run, x, decays, bias)
     surrogate_of_run = (2.0, 0.7), run["graded"]
 
     def run_it():
@@ -371,11 +394,11 @@ def test_the_operators_are_registered_as_torch_wants():
             (OPERATORS.leaky_integrator, (leaf, parameters[0], states[0], 4096.0, 1.0, True)),
             (OPERATORS.leaky_integrator_backward, (x, x, decays[0], True)),
             (OPERATORS.leaky_integrator_backward, (x, x, decays[0], False)),
-            (OPERATORS.cuba, (leaf, *parameters, *states, *firing, 2.0, 0.5, False, True)),
-            (OPERATORS.cuba, (x, *decays, *states, *held, 2.0, 0.5, True, False)),
+            (OPERATORS.cuba, (leaf, *parameters, *states, *firing, 2.0, 0.5, False, True, True)),
+            (OPERATORS.cuba, (x, *decays, *states, *held, 2.0, 0.5, True, False, False)),
             (
                 OPERATORS.cuba_backward,
-                (x, x, *decays, states[0], *held, 2.0, 0.5, False, True, fixed is not None),
+                (x, x, *decays, states[0], *held, 2.0, 0.5, False, True, True, fixed is not None),
             ),
             (
                 OPERATORS.cuba_reset,

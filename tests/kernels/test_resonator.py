@@ -4,6 +4,7 @@ import pytest
 import torch
 from compared import (
     assert_close,
+    assert_delay_is_the_shift,
     assert_same,
     assert_same_everywhere,
     both,
@@ -30,9 +31,10 @@ phases = pytest.mark.parametrize("phase", [True, False])
 thresholds = st.sampled_from([None, -0.5, 0.0, 0.29, 1.0, 17.0, 5000.0])
 
 
-def fired(inputs, decays, states, scale, threshold, surrogate, phase):
+def fired(inputs, decays, states, scale, threshold, surrogate, phase, delay_shift=False):
     """Spikes and last states, as sequences."""
-    run = resonate_and_fire.fire(inputs, decays, states, scale, threshold, surrogate, phase)
+    settings = scale, threshold, surrogate, phase, None, delay_shift
+    run = resonate_and_fire.fire(inputs, decays, states, *settings)
     return [run.spike, *run.last]
 
 
@@ -85,6 +87,17 @@ def test_the_neurons_gradients(run, phase, learned, width):
     (_, reference), (_, mine) = both(run_it)
     assert_close(mine, reference, uncancelled(run_it)[1])
     assert all(in_order_of(part, inputs[0]) for part in mine[:2])
+
+
+@phases
+@given(run=settings_of_a_run, learned=st.booleans())
+def test_spikes_that_are_delayed_by_a_step_are_the_shifts_to_the_bit(run, phase, learned):
+    inputs, decays, states = parts_of(run), fractions_of(run, slice(2)), states_of(run)
+    settings = run["scale"], run["threshold"], (2.0, 0.7, run["graded"]), phase
+    assert_delay_is_the_shift(
+        lambda delay_shift: fired(inputs, decays, states, *settings, delay_shift),
+        [leaf.requires_grad_() for leaf in ([*inputs, *decays] if learned else inputs)],
+    )
 
 
 def test_the_gradient_is_the_adjoint_of_the_line_through_the_staircase():
@@ -246,7 +259,7 @@ def test_the_operators_are_registered_as_torch_wants(phase):
     x = [numbers((2, 3, 7), k, 1.0, torch.float32) for k in (1, 2)]
     decays = torch.tensor([900.0]), torch.tensor([3000.0])
     states = torch.zeros(1), torch.zeros(2, 3)
-    none, number = (None,) * 4, (0.0, 0.0, 4096.0, 0.5, 2.0, 0.7, True, phase)
+    none, number = (None,) * 4, (0.0, 0.0, 4096.0, 0.5, 2.0, 0.7, True, True, phase)
     for backend in ("native", "torch"):
         leaves = [part.clone().requires_grad_() for part in x]
         learned = [decay.clone().requires_grad_() for decay in decays]
@@ -265,7 +278,7 @@ def test_the_operators_are_registered_as_torch_wants(phase):
             ),
             (
                 OPERATORS.resonate_and_fire_backward,
-                (x[0], x[1], *x, *decays, 0.5, 2.0, 0.7, False, phase, True),
+                (x[0], x[1], *x, *decays, 0.5, 2.0, 0.7, False, True, phase, True),
             ),
         ):
             torch.library.opcheck(op.default, (*args, backend))

@@ -33,6 +33,20 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
     return shifted
 
 
+def fired(module: Any, z: Any) -> Tensor:
+    """The spikes of the module's neuron for ``z``, delayed if the module has ``delay_shift``.
+
+    What :func:`step_delay` gives of them; where none of them waits, the neuron delays itself.
+    """
+    neuron = module.neuron
+    if not module.delay_shift:
+        return neuron(z)
+    if not isinstance(neuron, neuron_base.Neuron) or neuron.persistent_state:
+        return step_delay(module, neuron(z))
+    module.delay_buffer = None
+    return neuron.delayed(z)
+
+
 class Block(torch.nn.Module):
     """What all blocks share: shape, event count and export."""
 
@@ -147,11 +161,9 @@ class SynapticBlock(Block):
 
     def forward(self, x: Tensor) -> Any:
         z = self.synapse(x) if self.mask is None else self.synapse(x, self.mask)
-        return self._counted(self._axon(self.neuron(z)))
+        return self._counted(self._axon(fired(self, z)))
 
     def _axon(self, x: Tensor) -> Tensor:
-        if self.delay_shift:
-            x = step_delay(self, x)
         return x if self.delay is None else self.delay(x)
 
     @property

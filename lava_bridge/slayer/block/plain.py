@@ -13,7 +13,7 @@ from torch import Tensor
 from ... import net_writer
 from ...errors import BridgeError
 from ...quantize import unquantized
-from .common import Block, step_delay
+from .common import Block, fired, step_delay
 
 __all__ = ["AbstractAverage", "AbstractFlatten", "AbstractInput", "AbstractTimeDecimation"]
 __all__ += ["Average", "Flatten", "TimeDecimation"]
@@ -58,7 +58,7 @@ class AbstractInput(Block):
                 x = self._encode((self._weighted(x), torch.zeros_like(x)))
             else:
                 x = self._encode(self._weighted(x))
-        if self.delay_shift:
+        elif self.delay_shift:
             x = step_delay(self, x)
         return self._counted(x)
 
@@ -69,7 +69,7 @@ class AbstractInput(Block):
         return x if self.bias is None else x + self.pre_hook_fx(self.bias)
 
     def _encode(self, x: Any) -> Tensor:
-        return self.neuron(x)
+        return fired(self, x)
 
     @property
     def shape(self) -> torch.Size | None:

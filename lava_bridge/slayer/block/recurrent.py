@@ -180,6 +180,7 @@ class AbstractRecurrent(_FedBack):
         weights = [part.hooked_weight().flatten(1) for _, part in parts]
         z = self.input_synapse(x)
         x = self._recur(z, lambda spike: [F.linear(spike, w) for w in weights])
+        x = step_delay(self, x) if self.delay_shift else x
         return self._counted(self._axon(x))
 
     def export_hdf5(self, handle: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..neuron import sigma_delta
 from ..synapse import layer
 from . import base
+from .common import step_delay
 from .plain import Average as Average, Flatten as Flatten, TimeDecimation as TimeDecimation
 
 
@@ -35,7 +36,7 @@ class Input(AbstractSDRelu, base.AbstractInput):
     def _encode(self, x: Tensor) -> Tensor:
         x = self.neuron.delta(x)
         self.neuron.shape = self.neuron.delta.shape
-        return x
+        return step_delay(self, x) if self.delay_shift else x
 
 
 # fmt: off

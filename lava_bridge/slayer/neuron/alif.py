@@ -102,11 +102,10 @@ class Neuron(Adaptive, cuba.Neuron):
         self.keep_spike(spike)
         return self.dropped(spike)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
+    def _fired(self, input: Tensor, delay_shift: bool) -> Tensor:
         x, decays, states = self.leak_args(input)
-        surrogate = *self.surrogate, self.graded_spike
-        fired = alif.fire(x, decays, states, self.adaptation(x), self.s_scale, surrogate)
+        settings = self.s_scale, (*self.surrogate, self.graded_spike), delay_shift
+        fired = alif.fire(x, decays, states, self.adaptation(x), *settings)
         self.keep_last("current_state", "voltage_state", fired)
         self.keep_spike(fired.spike)
         return self.dropped(fired.spike).to(input.dtype)

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
+from ...ops import shift
 from ...ops.resonate_and_fire import Fired
 from ...quantize import elementwise, quantize_8bit, quantize_down
+from ..checks import has_hooks
 from ..lazy import LazyChannels
 from ..spike import Spike
 from ..stateful import Stateful
@@ -183,6 +185,25 @@ class Neuron(Stateful):
         super().prepare(input)
         if self.requires_grad:
             self.clamp()
+
+    def forward(self, input: Any) -> Tensor:
+        """Spikes ``[N, C, *, T]`` in the input's dtype; a complex neuron's input is a pair."""
+        return self._fired(input, False)
+
+    def delayed(self, input: Any) -> Tensor:
+        """A forward's spikes one step later, as the next layer gets them: ``s[t-1]``, and 0 first.
+
+        The neuron's own operator delays them, unless somebody is to see them before: the dropout,
+        the state that goes on, a hook, or a forward that is not this class'.
+        """
+        own = type(self).forward is Neuron.forward and "forward" not in vars(self)
+        if own and self.drop is None and not self.persistent_state and not has_hooks(self):
+            return self._fired(input, True)
+        return shift(self(input), 1)
+
+    def _fired(self, input: Any, delay_shift: bool) -> Tensor:
+        """Spikes for an input, with ``delay_shift`` one step later."""
+        raise NotImplementedError
 
     @property
     def surrogate(self) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...quantize import quantize_bias
-from ..checks import require
+from ..checks import has_hooks, require
 from ..lazy import LazyChannels
 
 __all__ = ["ChannelBias"]
@@ -58,8 +58,7 @@ class ChannelBias(LazyChannels):
     @property
     def is_plain(self) -> bool:
         """Whether a call does no more than add :meth:`of`: nobody has hooked on to it."""
-        hooks = self._forward_hooks, self._forward_pre_hooks, self._backward_hooks
-        return type(self) is ChannelBias and not any((*hooks, self._backward_pre_hooks))
+        return type(self) is ChannelBias and not has_hooks(self)
 
     def of(self, inp: Tensor) -> Tensor:
         """The rounded bias ``[C, 1, ...]``, to be added to ``[N, C, *]``.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ops import DECAY_SCALE, cuba, leaky_integrator
+from ...ops import DECAY_SCALE, cuba, leaky_integrator, shift
 from ...quantize import exact_dtype, from_steps, threshold_eps
 from . import base
 from .norm import ChannelBias
@@ -147,12 +147,12 @@ class Neuron(base.Neuron):
             self.set_states(voltage_state=self.voltage_state * ~fired)
         return self.dropped(spike)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Spikes ``[N, C, *, T]`` for an input ``[N, C, *, T]``, in the input's dtype."""
+    def _fired(self, input: Tensor, delay_shift: bool) -> Tensor:
         learned = self.requires_grad and self.s_scale & (self.s_scale - 1) != 0
         if self.threshold is None or learned:
             _, voltage = self.dynamics(input)
-            return self.spike(voltage).to(input.dtype)
+            spike = self.spike(voltage).to(input.dtype)
+            return shift(spike, 1) if delay_shift else spike
         bias = held = None
         if self.norm is None or (isinstance(self.norm, ChannelBias) and self.norm.is_plain):
             self.prepare(input)
@@ -173,6 +173,7 @@ class Neuron(base.Neuron):
             self.surrogate,
             self.graded_spike,
             bias,
+            delay_shift,
         )
         if self.persistent_state:
             last = run.last_current if held is None else held[..., -1]

@@ -210,8 +210,7 @@ class Neuron(base.Neuron):
     def keep_spike(self, spike: Tensor) -> None:
         """Let the last step's spike act on the states that go on: here it does nothing."""
 
-    def forward(self, input: Pair) -> Tensor:
-        """Spikes ``[N, C, *, T]`` for a pair (real, imag) of inputs ``[N, C, *, T]``."""
+    def _fired(self, input: Pair, delay_shift: bool) -> Tensor:
         arguments = self.resonator_args(input)
         assert self.threshold is not None
         fired = resonate_and_fire.fire(
@@ -221,6 +220,7 @@ class Neuron(base.Neuron):
             (*self.surrogate, self.graded_spike),
             self.fires_at_phase_zero,
             self.adaptation(arguments[0][0]),
+            delay_shift,
         )
         self.keep_last("real_state", "imag_state", fired)
         self.keep_spike(fired.spike)
