@@ -63,7 +63,7 @@ template <class R> struct DoubleSum {
     typedef double Half __attribute__((vector_size(LB_REGISTER)));
     Half low, high;
 
-    LB_INLINE DoubleSum() : low(Half{}), high(Half{}) {}
+    DoubleSum() = default;  // what is not asked for, of a chunk's neurons, is not set to 0 either
     LB_INLINE DoubleSum(Half low, Half high) : low(low), high(high) {}
     LB_INLINE DoubleSum operator+(const DoubleSum &other) const {
         return DoubleSum(low + other.low, high + other.high);
@@ -108,7 +108,7 @@ template <> struct DoubleSum<double> {
     typedef double Real __attribute__((vector_size(LB_REGISTER)));
     Real sum;
 
-    LB_INLINE DoubleSum() : sum(Real{}) {}
+    DoubleSum() = default;
     LB_INLINE explicit DoubleSum(Real x) : sum(x) {}
     LB_INLINE DoubleSum operator+(const DoubleSum &other) const {
         return DoubleSum(sum + other.sum);

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["Operator", "operator"]
 
-# An operator's arguments, where it may be called as a function. (Lists are of numbers, not of tensors.)
+# An operator's arguments, where it may be called as a function. (A list is never one of tensors.)
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, bool, int, float, str, list, tuple, type(None)})
 
 
