@@ -165,7 +165,8 @@ template <class L> struct AlifBackward {
     static const bool reversed = true, integers = false;
 
     struct Neuron {
-        Real current_kept, voltage_kept, grad, voltage_grad, current_sum, voltage_sum, waiting;
+        Real current_kept, voltage_kept, grad, voltage_grad, waiting;
+        LongSum<L> current_sum, voltage_sum;
     };
 
     ExponentialSurrogate<L> surrogate;
@@ -177,20 +178,26 @@ template <class L> struct AlifBackward {
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
         n.voltage_kept = L::all(1) - at.parameter(1) / L::all(DECAY_SCALE);
-        n.grad = n.voltage_grad = n.current_sum = n.voltage_sum = n.waiting = L::all(0);
+        n.grad = n.voltage_grad = n.waiting = L::all(0);
+        n.current_sum = n.voltage_sum = LongSum<L>{};
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        n.current_sum = n.current_sum + n.grad * in[2];
-        n.voltage_sum = n.voltage_sum + n.voltage_grad * in[3];
+        n.current_sum.add(n.grad * in[2]);
+        n.voltage_sum.add(n.voltage_grad * in[3]);
         Real grad = delay.of(in[0], n.waiting);
         n.voltage_grad = grad * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
         n.grad = n.voltage_grad + n.current_kept * n.grad;
         out[0] = n.grad;
     }
 
+    LB_INLINE void settle(Neuron &n) const {
+        n.current_sum.settle();
+        n.voltage_sum.settle();
+    }
+
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
-        at.result(0, n.current_sum);
-        at.result(1, n.voltage_sum);
+        at.result(0, n.current_sum.total());
+        at.result(1, n.voltage_sum.total());
     }
 };

@@ -149,6 +149,11 @@ LB_INLINE void move_marks(const Call &call, typename Program::Neuron *neurons, l
     }
 }
 
+template <class L, class Program>
+LB_INLINE void settle_all(const Program &program, typename Program::Neuron *neurons, int count) {
+    for (int j = 0; j < count; j += L::count) settle(program, neurons[j / L::count], 0);
+}
+
 template <class L, class Program, class R>
 static void in_place(const Call &call, const Program &program, typename Program::Neuron *neurons,
                      long long neuron, int count, typename L::Int &high) {
@@ -171,6 +176,7 @@ static void in_place(const Call &call, const Program &program, typename Program:
         long long word = t / MARKS;
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
         step_row<L, Program, R>(program, neurons, count, in, out, ahead, high);
+        if (t && t % SETTLED == 0) settle_all<L>(program, neurons, count);
         if (!Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
     }
 }
@@ -309,6 +315,7 @@ static void turned(const Call &call, const Program &program, typename Program::N
             step_block<1, true, L>(call, block, program, neurons, place, rows[0], high);
         if (place < count)
             step_block<1, false, L>(call, block, program, neurons, place, rows[0], high);
+        if (done && done % SETTLED == 0) settle_all<L>(program, neurons, count);
         for (int k = 0; k < Program::outputs; ++k)
             if (call.out[k]) turn_out<R>(call, block, rows[k], call.out[k]);
         if (!Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);

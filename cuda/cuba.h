@@ -89,7 +89,8 @@ template <class L> struct CubaSlayerBackward {
 
     struct Neuron {
         Real current_kept, voltage_kept, grad, later_grad, voltage_grad, voltage;
-        Real current_sum, voltage_sum, bias_sum, first, bias, waiting;
+        Real first, bias, waiting;
+        LongSum<L> current_sum, voltage_sum, bias_sum;
         Int kept;
     };
 
@@ -110,36 +111,43 @@ template <class L> struct CubaSlayerBackward {
         n.bias = at.parameter(3);
         n.kept = Fixed<L>::kept(at.parameter(1), high);
         n.grad = n.later_grad = n.voltage_grad = n.voltage = L::all(0);
-        n.current_sum = n.voltage_sum = n.bias_sum = n.waiting = L::all(0);
+        n.waiting = L::all(0);
+        n.current_sum = n.voltage_sum = n.bias_sum = LongSum<L>{};
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
         if (sums) {
             typename L::Mask below = L::mask(in[1] * scale.scale < resets_at);
             add(n, L::choose(below, in[1], L::all(0)), high);
-            n.voltage_sum = n.voltage_sum + n.voltage_grad * in[1];
+            n.voltage_sum.add(n.voltage_grad * in[1]);
             n.later_grad = n.grad;
             n.voltage = in[1];
         }
         Real grad = delay.of(in[0], n.waiting);
         n.voltage_grad = grad * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
-        if (sums_bias) n.bias_sum = n.bias_sum + n.voltage_grad;
+        if (sums_bias) n.bias_sum.add(n.voltage_grad);
         n.grad = n.voltage_grad + n.current_kept * n.grad;
         out[0] = n.grad;
     }
 
+    LB_INLINE void settle(Neuron &n) const {
+        n.current_sum.settle();
+        n.voltage_sum.settle();
+        n.bias_sum.settle();
+    }
+
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &high) const {
         if (sums) add(n, n.first, high);
-        at.result(0, n.current_sum);
-        at.result(1, n.voltage_sum);
-        at.result(2, n.bias_sum);
+        at.result(0, n.current_sum.total());
+        at.result(1, n.voltage_sum.total());
+        at.result(2, n.bias_sum.total());
     }
 
   private:
     // The product for the current of the step after the one whose voltage went on as `held`.
     LB_INLINE void add(Neuron &n, Real held, Int &high) const {
         Real current = current_of<L>(n.voltage, held, n.kept, scale, high) - n.bias;
-        n.current_sum = n.current_sum + n.later_grad * current;
+        n.current_sum.add(n.later_grad * current);
     }
 };
 
@@ -160,7 +168,8 @@ template <class L> struct CubaResetBackward {
 
     struct Neuron {
         Real current_kept, voltage_kept, current_grad, voltage_grad, later_grad, voltage;
-        Real current_through, voltage_through, current_sum, voltage_sum, bias_sum, bias;
+        Real current_through, voltage_through, bias;
+        LongSum<L> current_sum, voltage_sum, bias_sum;
         Int kept;
     };
 
@@ -183,7 +192,7 @@ template <class L> struct CubaResetBackward {
         n.voltage_through = at.parameter(5);
         n.bias = at.parameter(6);
         n.current_grad = n.voltage_grad = n.later_grad = n.voltage = L::all(0);
-        n.current_sum = n.voltage_sum = n.bias_sum = L::all(0);
+        n.current_sum = n.voltage_sum = n.bias_sum = LongSum<L>{};
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
@@ -195,30 +204,36 @@ template <class L> struct CubaResetBackward {
         n.later_grad = n.current_grad;
         n.voltage = voltage;
         n.voltage_grad = in[0] * slope + (in[3] + n.voltage_through) * held_by_voltage;
-        if (sums_bias) n.bias_sum = n.bias_sum + n.voltage_grad;
+        if (sums_bias) n.bias_sum.add(n.voltage_grad);
         n.current_grad = in[4] + n.voltage_grad + n.current_through;
         n.voltage_through = n.voltage_kept * n.voltage_grad;
         n.current_through = n.current_kept * n.current_grad;
         out[0] = n.current_grad;
     }
 
+    LB_INLINE void settle(Neuron &n) const {
+        n.current_sum.settle();
+        n.voltage_sum.settle();
+        n.bias_sum.settle();
+    }
+
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &high) const {
         if (sums) {
             add(n, at.parameter(3), high);
-            n.current_sum = n.current_sum + n.current_grad * at.parameter(2);
+            n.current_sum.add(n.current_grad * at.parameter(2));
         }
-        at.result(0, n.current_sum);
-        at.result(1, n.voltage_sum);
+        at.result(0, n.current_sum.total());
+        at.result(1, n.voltage_sum.total());
         at.result(2, n.current_through);
         at.result(3, n.voltage_through);
-        at.result(4, n.bias_sum);
+        at.result(4, n.bias_sum.total());
     }
 
   private:
     // What the voltage that went on as `held` adds to the sums.
     LB_INLINE void add(Neuron &n, Real held, Int &high) const {
-        n.voltage_sum = n.voltage_sum + n.voltage_grad * held;
+        n.voltage_sum.add(n.voltage_grad * held);
         Real current = current_of<L>(n.voltage, held, n.kept, scale, high) - n.bias;
-        n.current_sum = n.current_sum + n.later_grad * current;
+        n.current_sum.add(n.later_grad * current);
     }
 };

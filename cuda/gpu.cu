@@ -67,7 +67,7 @@ LB_INLINE void read_batch(typename M::Word (&words)[batch][inputs], const Call &
     }
 }
 
-// Steps through one time step, and moves the word of marks that it ends (reversed: begins).
+// Steps through one time step, moves the word of marks that it ends (reversed: begins), and settles sums.
 template <class L, class Program>
 LB_INLINE void step_marked(const Program &program, typename Program::Neuron &state,
                            const Call &call, const At<typename L::Real> &place, long long t,
@@ -85,6 +85,7 @@ LB_INLINE void step_marked(const Program &program, typename Program::Neuron &sta
         }
     }
     program.step(state, in, out, high);
+    if (t && t % SETTLED == 0) settle(program, state, 0);
 }
 
 // A whole neuron whose steps lie `inner` apart, with so many batches of words `ahead` of the one

@@ -216,6 +216,31 @@ template <class L> LB_INLINE typename L::Real sign(typename L::Real x) {
     return L::choose(L::mask(x > 0), L::all(1), L::choose(L::mask(x < 0), L::all(-1), zero));
 }
 
+// A sum over time, whose error does not grow with the number of steps: what is added goes to a real,
+// and from there to a double each time that the driver has the program `settle` its sums.
+template <class L> struct LongSum {
+    typename L::Real late;
+    typename L::Sum sum;
+
+    LB_INLINE void add(typename L::Real x) { late = late + x; }
+    LB_INLINE void settle() {
+        sum = sum + L::widened(late);
+        late = L::all(0);
+    }
+    LB_INLINE typename L::Real total() const { return L::narrowed(sum + L::widened(late)); }
+};
+
+// Has a program settle its long sums, if it has any (such a program is reversed). Every driver does so
+// where this many steps are left, or a multiple of it: the sums are the same on all.
+static const int SETTLED = 64;
+template <class Program>
+LB_INLINE auto settle(const Program &program, typename Program::Neuron &neuron, int)
+    -> decltype(program.settle(neuron)) {
+    program.settle(neuron);
+}
+template <class Program>
+LB_INLINE void settle(const Program &, typename Program::Neuron &, long) {}
+
 // Whether a program has marks (call.h): a stack of bits in its neuron's `marks`, whose words the
 // driver leaves in memory, or takes from there where the program is reversed.
 template <class Program, class = void> struct HasMarks {

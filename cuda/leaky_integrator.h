@@ -47,23 +47,27 @@ template <class L> struct LeakyIntegratorBackward {
     static const bool reversed = true, integers = false;
 
     struct Neuron {
-        Real grad, kept, sum;
+        Real grad, kept;
+        LongSum<L> sum;
     };
 
     LB_INLINE explicit LeakyIntegratorBackward(const Call &) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
-        n.grad = n.sum = L::all(0);
+        n.grad = L::all(0);
+        n.sum = LongSum<L>{};
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        n.sum = n.sum + n.grad * in[1];
+        n.sum.add(n.grad * in[1]);
         n.grad = in[0] + n.kept * n.grad;
         out[0] = n.grad;
     }
 
+    LB_INLINE void settle(Neuron &n) const { n.sum.settle(); }
+
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
-        at.result(0, n.sum);
+        at.result(0, n.sum.total());
     }
 };

@@ -145,29 +145,36 @@ template <class L> struct TurnAdjoint {
     typedef typename L::Real Real;
 
     struct State {
-        Real sine, cosine, real, imag, sine_sum, cosine_sum;
+        Real sine, cosine, real, imag;
+        LongSum<L> sine_sum, cosine_sum;
     };
 
     template <class At> LB_INLINE static void start(State &s, const At &at) {
         s.sine = at.parameter(0) / L::all(DECAY_SCALE);
         s.cosine = at.parameter(1) / L::all(DECAY_SCALE);
-        s.real = s.imag = s.sine_sum = s.cosine_sum = L::all(0);
+        s.real = s.imag = L::all(0);
+        s.sine_sum = s.cosine_sum = LongSum<L>{};
     }
 
     // From gradients of the state to those of the input, which are the adjoint's own state; and the
     // products with the states of this step, which those of the step after it came from.
     LB_INLINE static void step(State &s, Real real_grad, Real imag_grad, Real real, Real imag) {
-        s.sine_sum = s.sine_sum + (s.imag * real - s.real * imag);
-        s.cosine_sum = s.cosine_sum + (s.real * real + s.imag * imag);
+        s.sine_sum.add(s.imag * real - s.real * imag);
+        s.cosine_sum.add(s.real * real + s.imag * imag);
         Real later = s.real;
         s.real = real_grad + s.cosine * later + s.sine * s.imag;
         s.imag = imag_grad - s.sine * later + s.cosine * s.imag;
     }
 
+    LB_INLINE static void settle(State &s) {
+        s.sine_sum.settle();
+        s.cosine_sum.settle();
+    }
+
     // Results: the gradients of sine and cosine, as slayer has them.
     template <class At> LB_INLINE static void finish(const State &s, const At &at) {
-        at.result(0, s.sine_sum);
-        at.result(1, s.cosine_sum);
+        at.result(0, s.sine_sum.total());
+        at.result(1, s.cosine_sum.total());
     }
 };
 
@@ -192,6 +199,8 @@ template <class L> struct ResonatorBackward {
         out[0] = n.real;
         out[1] = n.imag;
     }
+
+    LB_INLINE void settle(Neuron &n) const { TurnAdjoint<L>::settle(n); }
 
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::finish(n, at);
@@ -238,6 +247,8 @@ template <class L, bool phase> struct ResonateAndFireBackward {
         out[0] = n.adjoint.real;
         out[1] = n.adjoint.imag;
     }
+
+    LB_INLINE void settle(Neuron &n) const { TurnAdjoint<L>::settle(n.adjoint); }
 
     template <class At> LB_INLINE void finish(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::finish(n.adjoint, at);
