@@ -48,7 +48,7 @@ class LazyChannels(torch.nn.Module):
         with torch.no_grad():
             # torch.export can't follow .data.
             traced = torch.compiler.is_compiling()
-            (parameter if traced else parameter.data).clamp_(low, high)
+            (parameter.detach() if traced else parameter.data).clamp_(low, high)
 
     def _draw(self, channels: int) -> None:
         """Replace the data of the tensors that ``lazy_channels`` names."""
