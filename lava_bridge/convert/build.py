@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
-from ..exchange.cuba_lif import CubaLIFNode
 from ..exchange.neurons import check_bias
 from ..exchange.to_lava import block_of
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
@@ -109,7 +108,7 @@ def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: floa
     name = "weight_factor" if hasattr(synapse, "weight") else "threshold_factor"
     options: Any = {"delay_shift": delay_shift, name: factor, "slayer": slayer}
     block = block_of(synapse, node, scale=float_layer.scale, **options)
-    block.weight_factor = factor
+    block.weight_factor = factor * (float_layer.weight_factor or 1.0)
     return block
 
 
@@ -152,8 +151,7 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
             stacklevel=4,
         )
     levels = round((most - least) * scale / 2) + 1
-    trained_so = isinstance(float_layer.neuron, CubaLIFNode)
-    few = levels < FEW_LEVELS <= weight.numel() and not trained_so
+    few = levels < FEW_LEVELS <= weight.numel() and not float_layer.quantised
     if few and not _on_the_grid(weight.detach(), scale):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "

@@ -25,7 +25,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from ..errors import ConversionError
-from ..exchange import CubaLIFNode, SumPool2d
+from ..exchange import SumPool2d
 from ..exchange.cuba_lif import THRESHOLD_MAX
 from ..ops.loihi.register import STATE_MAX
 from ..progress import progress_bar
@@ -75,8 +75,8 @@ def calibrate(
     layers before it, are nearest to those of the float net. It is moved down to where the
     threshold, rounded, parts the same sums as before.
 
-    Poolings, neurons that are quantised already (CubaLIFNode) and layers without weights have no
-    freedom and keep 1.
+    Poolings, layers that are quantised already (CubaLIFNode, BlockContainer) and layers without
+    weights have no freedom and keep 1.
 
     Args:
         layers: Layers of a net, rewritten. They are not changed.
@@ -107,8 +107,14 @@ def calibrate(
 
 
 def calibration_of(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Calibration:
-    """What factors that were chosen before, one for each layer, make of the layers."""
-    chosen = (_Candidate(factor, "chosen before") for factor in factors)
+    """What factors that were chosen before, one for each layer, make of the layers.
+
+    A layer that is quantised already has that of its block in it, and keeps 1.
+    """
+    chosen = (
+        _Candidate(1.0, _fixed(layer)) if layer.quantised else _Candidate(factor, "chosen before")
+        for layer, factor in zip(layers, factors, strict=True)
+    )
     return Calibration("blocks", tuple(map(_choice, layers, chosen)))
 
 
@@ -159,8 +165,8 @@ class _Candidate(NamedTuple):
 
 def _fixed(layer: FloatLayer) -> str:
     """Why a layer has no freedom; empty if it has."""
-    if isinstance(layer.neuron, CubaLIFNode):
-        return "quantised neuron"
+    if layer.quantised:
+        return "quantised sums" if layer.neuron is None else "quantised neuron"
     if isinstance(layer.synapse, SumPool2d | nn.Upsample):
         return ONES
     return "" if isinstance(getattr(layer.synapse, "weight", None), Tensor) else NO_WEIGHTS

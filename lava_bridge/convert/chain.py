@@ -12,6 +12,7 @@ from spikingjelly.activation_based import layer
 from ..errors import ConversionError
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import check_pool_scale
+from ..quantize import quantize_8bit, quantize_bias
 from .layers import SCALE, ChannelAffine, FloatLayer
 from .merge import MERGES, affine_as_conv, as_linear, into_linear, pool_as_conv
 from .modules import (
@@ -44,12 +45,30 @@ class Waiting:
         place: Its path in the net.
         shape: Shape ``[C, *]`` of its input, if known.
         alone: Why it can't be a layer by itself; empty if it can.
+        weight_factor: As a :class:`FloatLayer` has it.
+        scale, factor: What a weight of 1 is on the chip, and by what the bias here is larger than
+            the net's, if it has such a factor.
     """
 
     module: nn.Module
     place: str
     shape: tuple[int, ...] | None
     alone: str = ""
+    weight_factor: float | None = None
+    scale: int = SCALE
+    factor: float = 1.0
+
+    @property
+    def computed(self) -> Any:
+        """The layer with the weights that it computes with: of 8 bits, if it is a container's."""
+        if self.weight_factor is None or not isinstance(self.module, SYNAPSES):
+            return self.module
+        made = plain_synapse(self.module)
+        made.weight = nn.Parameter(quantize_8bit(made.weight.detach(), self.scale))
+        if made.bias is not None:
+            bias = quantize_bias(made.bias.detach() / self.factor, self.scale)
+            made.bias = nn.Parameter(bias * self.factor)
+        return made
 
 
 class Chain:
@@ -135,6 +154,12 @@ class Chain:
         if not self._ended:  # means have one
             self._wait(nn.Flatten())
 
+    def quantised(self, weight_factor: float, scale: int) -> None:
+        """What came last is a BlockContainer's, of this factor and scale."""
+        if self._waiting:
+            last = self._waiting[-1]
+            last.weight_factor, last.scale, last.factor = weight_factor, scale, self._factor
+
     def encoded(self, encoder: Any) -> None:
         """What the net begins with: it makes spikes of analog input, and stays as it is."""
         if self.front is not None or self._encoding or self._waiting or self.layers:
@@ -179,6 +204,7 @@ class Chain:
             self._append(synapse, waiting.place, larger(node, self._factor), place)
             if self._encoding == "graded" and not self._spikes:
                 self.layers[-1].largest_input = GRADED_LEVELS
+            self.layers[-1].weight_factor = waiting.weight_factor
         self._begin(flattened)
 
     def max_pool(self, pool: SumPool2d) -> None:
@@ -239,6 +265,8 @@ class Chain:
             self._append_mean(math.prod(module.kernel_size), shape[0])
         elif isinstance(module, SYNAPSES):
             self._append_last(module, shape)
+            if self._factor == 1:
+                self.layers[-1].weight_factor = waiting.weight_factor
         else:
             self._refuse_unfinished(module)
         return self.layers
@@ -317,7 +345,7 @@ class Chain:
                 merge = MERGES.get((type(first.module), type(second.module)))
                 if merge is None:
                     break
-                merged = merge(first.module, second.module, first.shape)
+                merged = merge(first.computed, second.computed, first.shape)
                 place = second.place if isinstance(second.module, SYNAPSES) else first.place
                 self._note_merge(first, second)
                 stack[-2:] = [Waiting(merged, place, first.shape)]
@@ -355,8 +383,7 @@ class Chain:
                 f"follows {flat[-1].place} without a neuron between, so the shape of its input "
                 "must be known; pass input_shape=(C, H, W)"
             )
-        assert isinstance(last.module, nn.Linear)
-        merged = into_linear([item.module for item in before], last.module, shape)
+        merged = into_linear([item.computed for item in before], last.computed, shape)
         for item in flat:
             self._note_merge(item, last)
         if len(shape) > 1:

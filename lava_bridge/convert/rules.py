@@ -363,6 +363,7 @@ def _block_container(module: BlockContainer, chain: Chain) -> None:
         synapse = copy.copy(synapse)
         synapse._parameters = {"weight": synapse.weight, "bias": module.bias.value}
     rule_of(synapse)(synapse, chain)
+    chain.quantised(module.weight_factor, module.scale)
     if module.neuron is not None:
         rule_of(module.neuron)(module.neuron, chain)
     elif module.gives_sums:
