@@ -14,8 +14,11 @@ from ..exchange.pool import SumPool2d
 from ..exchange.synapses import check_pool_scale
 from ..quantize import quantize_8bit, quantize_bias
 from .layers import SCALE, ChannelAffine, FloatLayer
-from .merge import MERGES, affine_as_conv, as_linear, into_linear, pool_as_conv
+from .merge import MERGES, as_linear, into_linear, pool_as_conv
+from .merge_late import LATE_MERGES
 from .modules import (
+    MOST_WEIGHTS,
+    affine_alone,
     fit_pool,
     forgetful,
     is_global,
@@ -30,9 +33,6 @@ __all__ = ["ENCODINGS", "GRADED_LEVELS", "Chain"]
 ENCODINGS = ("direct", "graded")
 # A graded input has 8 bits: 0 ... 255 for 0 ... 1.
 GRADED_LEVELS = 255
-# A net's last convolution becomes a dense layer if that has no more weights than this.
-MOST_WEIGHTS = 1 << 24
-
 SYNAPSES = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
 
 
@@ -209,10 +209,12 @@ class Chain:
 
     def max_pool(self, pool: SumPool2d) -> None:
         """The largest of each window of spikes, given as the pooling that sums it: their OR."""
-        if self._waiting:
+        # What is copied, or has zeros around it, are spikes still.
+        sums = [w for w in self._waiting if not isinstance(w.module, nn.Upsample | nn.ZeroPad2d)]
+        if sums:
             raise ConversionError(
-                f"takes the largest of sums (of {self._waiting[-1].place}), which is not linear; "
-                "put it after the neuron"
+                f"takes the largest of sums (of {sums[-1].place}), which is not linear; put it "
+                "after the neuron"
             )
         if not self._spikes:
             raise ConversionError(
@@ -345,10 +347,7 @@ class Chain:
                 merge = MERGES.get((type(first.module), type(second.module)))
                 if merge is None:
                     break
-                merged = merge(first.computed, second.computed, first.shape)
-                place = second.place if isinstance(second.module, SYNAPSES) else first.place
-                self._note_merge(first, second)
-                stack[-2:] = [Waiting(merged, place, first.shape)]
+                stack[-2:] = [self._merged(merge, first, second)]
             self.place = here
         flattened = False
         while stack and isinstance(stack[-1].module, nn.Flatten):
@@ -358,8 +357,26 @@ class Chain:
             # Spikes that are copied are spikes: a layer of their own.
             first = stack.pop(0)
             self._append(first.module, first.place, forgetful(), first.place)
+        if len(stack) > 1 and isinstance(stack[0].module, nn.Flatten):
+            self._append(nn.Flatten(), stack.pop(0).place, None)
+        while len(stack) > 1:
+            first, second = stack[:2]
+            pair = type(first.module), type(second.module)
+            merge = MERGES.get(pair) or LATE_MERGES.get(pair)
+            if merge is None:
+                break
+            self.place, here = second.place, self.place
+            stack[:2] = [self._merged(merge, first, second)]
+            self.place = here
         self._waiting = stack
         return flattened
+
+    def _merged(self, merge: Any, first: Waiting, second: Waiting) -> Waiting:
+        """Two layers as one, by a rule for their types."""
+        made = merge(first.computed, second.computed, first.shape)
+        self._note_merge(first, second)
+        place = second.place if isinstance(second.module, SYNAPSES) else first.place
+        return Waiting(made, place, first.shape)
 
     def _into_linear(self, stack: list[Waiting]) -> Waiting:
         """The last one, a linear layer, with all linear layers before it in it."""
@@ -400,8 +417,8 @@ class Chain:
         if others:
             self.place = others[0].place
             raise ConversionError(
-                f"follows {first.place} (a {kind_of(first.module)}) without a neuron of its own "
-                "between them, and the two make no one layer; put an IFNode or LIFNode between"
+                f"follows {first.place} without a neuron between them, and no one layer equals the "
+                "two; put an IFNode or LIFNode between"
             )
         return first
 
@@ -412,11 +429,10 @@ class Chain:
         if waiting.alone:
             raise ConversionError(waiting.alone)
         if isinstance(module, ChannelAffine):
-            if waiting.shape is not None and len(waiting.shape) != 3:
-                raise ConversionError(
-                    "is a norm without a synapse before it; put it after a Linear or Conv2d"
-                )
-            module = affine_as_conv(module)
+            before = self.layers[-1] if self.layers else self.encoder
+            dense = before is not None and isinstance(before.synapse, nn.Linear | nn.Flatten)
+            flat = dense if waiting.shape is None else len(waiting.shape) == 1
+            module = affine_alone(module, flat)
         elif isinstance(module, SumPool2d):
             module = fit_pool(module, waiting.shape)
         elif not isinstance(module, (*SYNAPSES, nn.Upsample)):

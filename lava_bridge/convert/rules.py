@@ -263,14 +263,13 @@ def _max_pool(module: Any, chain: Chain) -> None:
     else:
         window = [getattr(module, name) for name in _WINDOW]
     pool = SumPool2d(*window)
-    if module.ceil_mode:
-        if pool.tiles:
-            pool.ceil_mode = True
-        elif chain.shape is None or not _ends_evenly(pool, chain.shape[1:]):
+    if module.ceil_mode and (chain.shape is None or not _ends_evenly(pool, chain.shape[1:])):
+        if not pool.tiles:
             raise ConversionError(
                 "has ceil_mode=True with windows that overlap and are cut off at the edge; use "
                 "ceil_mode=False"
             )
+        pool.ceil_mode = True
     chain.max_pool(pool)
 
 
