@@ -32,7 +32,7 @@ from ..progress import progress_bar
 from ..quantize import BIAS_MAX, BIAS_MIN, WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from .choices import Calibration, LayerChoice
-from .layer_run import FloatRun, QuantisedRun, scale_of
+from .layer_run import FloatRun, QuantisedRun, lowest_weight, scale_of
 from .layers import FloatLayer
 
 __all__ = ["CLIP_POINTS", "calibrate", "checked_data"]
@@ -226,7 +226,9 @@ def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> lis
         if (low := _changed_by_lava(ends, choice.factor, scale))
         and choice.factor * (1 + 2 / low) > lowest
     ]
-    kept = [x for x in lower + distinct if not _changed_by_lava(ends, x.factor, scale)]
+    kept = [x for x in lower if not _changed_by_lava(ends, x.factor, scale)]
+    # What would be the lowest of all is clipped to the one above it.
+    kept += [x for x in distinct if _changed_by_lava(ends, x.factor, scale) in (0, WEIGHT_MIN)]
     return kept or distinct
 
 
@@ -386,10 +388,10 @@ def _nearest(layer: FloatLayer, candidates: list[_Candidate]) -> _Candidate:
     """The one with which the weights, rounded, are nearest to themselves."""
     if len(candidates) == 1:
         return candidates[0]
-    weight, scale = _counted(layer.synapse), scale_of(layer)
+    weight = _counted(layer.synapse)
 
     def squared_error(candidate: _Candidate) -> float:
-        rounded = quantize_8bit(weight * candidate.factor, scale) / candidate.factor
+        rounded = _rounded(layer, weight, candidate.factor) / candidate.factor
         return (rounded - weight).square().sum().item()
 
     return min(candidates, key=squared_error)
@@ -474,8 +476,8 @@ def _choice(layer: FloatLayer, candidate: _Candidate, error: float | None = None
         factor,
         1 / max(largest, 1.0),
         clipped / counted.numel(),
-        _levels(counted, scale),
-        _levels(counted * factor, scale),
+        quantize_8bit(counted, scale).unique().numel(),
+        _rounded(layer, counted, factor).unique().numel(),
         threshold,
         candidate.limit,
         error,
@@ -492,6 +494,6 @@ def _counted(synapse: Any) -> Tensor:
     return weight[drawn.to(weight.device)]
 
 
-def _levels(weight: Tensor, scale: int) -> int:
-    """How many of the 256 levels weights are rounded to."""
-    return quantize_8bit(weight, scale, descale=True).unique().numel()
+def _rounded(layer: FloatLayer, weight: Tensor, factor: float) -> Tensor:
+    """Weights of a layer, multiplied by a factor, as 8 bits hold them."""
+    return quantize_8bit((weight * factor).clamp(min=lowest_weight(layer, factor)), scale_of(layer))
