@@ -120,7 +120,8 @@ def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibratio
                 f"calibrate: expected None, 'weights', or a batch of input [T, N, *], found "
                 f"{given!r}"
             )
-        return calibrate_layers(layers)
+        shape = chain.input_shape or ()
+        return calibrate_layers(layers, channels=shape[0] if len(shape) == 3 else 1)
     if isinstance(given, Calibration):
         if len(given.layers) != len(layers):
             raise ConversionError(

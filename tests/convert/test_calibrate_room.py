@@ -144,3 +144,23 @@ def test_what_is_clipped_so_is_the_same_in_all_forms(by, tmp_path):
         report = lava_bridge.check_equivalence(blocks, other, x, integers=True)
         assert report.ok
         assert report.layers[1].fired_a
+
+
+def test_a_linear_that_comes_first_knows_the_channels_of_planes():
+    torch.manual_seed(3)
+    # Every other channel inhibits: alone of channels that spike all or none large sums come.
+    signs = torch.tensor([1.0, -1.0]).repeat_interleave(100).repeat(4)
+    first = linear(signs * (torch.rand(4, 800) + 0.5), torch.zeros(4))
+    node = lif_node(20.0, 6.0)
+
+    def factor(*layers, shape):
+        blocks = lava_bridge.to_slayer([*layers, first, node], shape, calibrate="weights")
+        return blocks.report.calibration.layers[-1].factor
+
+    copied = nn.Conv2d(8, 8, 1, groups=8, bias=False)
+    known = factor(nn.Flatten(), shape=(8, 10, 10))
+    assert known == factor(copied, if_node(0.1), nn.Flatten(), shape=(8, 10, 10))
+    flat = factor(shape=(800,))
+    assert flat == factor(nn.Flatten(), shape=(1, 20, 40))
+    assert flat > 1.1 * known
+    assert calibrate(single(first, node), channels=8).factors == [known]
