@@ -18,7 +18,7 @@ from .given import build_net, load_array
 from .progress import is_first_rank
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor
 
 __all__ = ["main"]
 
@@ -368,9 +368,11 @@ Examples:
   lava-bridge inspect net.net --chip loihi2 || echo does not fit
 """,
     help=(
-        "Show the layers of a .net file.\n\nWith --chip: what they need at least of Loihi or "
-        "Loihi 2, and every published limit of the chip that is broken, by layer, value and limit: "
-        "exit status 0 if none is, 1 if one is."
+        "Show the layers of a .net file.\n\nThe factor is what calibration multiplied weights, "
+        "bias and threshold by; a norm's exponent e says that it divides by 2^e; the bias is the "
+        "chip's integers, from the lowest to the highest.\n\nWith --chip: what they need at "
+        "least of Loihi or Loihi 2, and every published limit of the chip that is broken, by "
+        "layer, value and limit: exit status 0 if none is, 1 if one is."
     ),
 )
 @click.argument("file", metavar="NAME.net")
@@ -386,7 +388,13 @@ def inspect(file: str, chip: str | None, encode: bool) -> None:
     table = Table(title=Path(file).name)
     table.add_column("layer")
     columns = ("shape", "kernel", "stride", "padding", "groups", "weights")
-    for column in (*columns, "neuron", "threshold", "decays", "delay"):
+    for column in (
+        *columns,
+        "factor",
+        "exponent",
+        "bias",
+        *("neuron", "threshold", "decays", "delay"),
+    ):
         table.add_column(column, justify="right")
     encoder, blocks = split_encoder(load_hdf5(file, encoder=encode))
     if encoder is not None:
@@ -420,15 +428,25 @@ def _describe_encoder(encoder: Any) -> list[str]:
     """The cells of an encoder of the input; the decay of its float neurons is 1/tau."""
     cells = ["x".join(map(str, encoder.shape))]
     if encoder.kind == "graded":
-        return [*cells, *[""] * 5, f"0-{encoder.levels}", f"{encoder.amplitude:g}", "", "0"]
+        return [*cells, *[""] * 8, f"0-{encoder.levels}", f"{encoder.amplitude:g}", "", "0"]
     synapse = encoder.synapse
     if encoder.synapse_kind == "linear":
         cells += [""] * 4
     else:
         padding = synapse.padding if isinstance(synapse.padding, str) else _pair(synapse.padding)
         cells += [_pair(synapse.kernel_size), _pair(synapse.stride), padding, str(synapse.groups)]
-    cells.append(f"{synapse.weight.numel():,}")
+    bias = synapse.bias
+    cells += [f"{synapse.weight.numel():,}", "", "", "" if bias is None else _range([bias])]
     return [*cells, "float", f"{encoder.threshold:g}", f"{1 / encoder.tau:g}", "0"]
+
+
+def _range(parts: "list[Tensor]") -> str:
+    """The lowest and the highest of some numbers; empty if there are none."""
+    if not parts:
+        return ""
+    low, high = min(x.min().item() for x in parts), max(x.max().item() for x in parts)
+    ends = (low,) if low == high else (low, high)
+    return " ... ".join(f"{x:.4g}" if x % 1 else str(int(x)) for x in ends)
 
 
 def _pair(values: Any) -> str:
@@ -437,6 +455,7 @@ def _pair(values: Any) -> str:
 
 def _describe(block: Any) -> list[str]:
     """A block's cells in the table of ``inspect``."""
+    from .net_writer import norms_of
 
     def span(value: Any) -> str:
         low, high = np.min(value), np.max(value)
@@ -450,7 +469,20 @@ def _describe(block: Any) -> list[str]:
         cells += [_pair(synapse.kernel_size), _pair(synapse.stride), _pair(synapse.padding)]
         weights = sum(part.weight.numel() for _, part in synapse.parts(""))
         cells += [str(synapse.groups), f"{weights:,}"]
+    factor = getattr(block, "weight_factor", 1)
     neuron = getattr(block, "neuron", None)
+    norms = [] if neuron is None else list(norms_of(neuron).values())
+    exponents = [
+        norm.weight_exp.clamp(-norm.weight_exp_bits, norm.weight_exp_bits)
+        for norm in norms
+        if hasattr(norm, "weight_exp")
+    ]
+    biases = [norm.bias for norm in norms]
+    if getattr(block, "bias", None) is not None:  # an input's
+        biases.append(block.pre_hook_fx(block.bias, descale=True))
+    if neuron is not None and getattr(neuron, "bias_is_set", False):  # a sigma-delta neuron's
+        biases.append((neuron.bias * neuron.s_scale).round())
+    cells += ["" if factor == 1 else f"{factor:.4g}", _range(exponents), _range(biases)]
     if neuron is None or neuron.threshold is None:
         cells += ["", "", ""]
     else:
