@@ -162,6 +162,14 @@ def convert(
         _show(blocks.report.calibration.table())
 
 
+def _input(path: str, mapped: bool = False) -> "np.ndarray":
+    """An input of a net, ``[T, N, *]`` or ``[N, *, T]``."""
+    x = load_array(path, mapped)
+    if x.ndim < 3:
+        raise BridgeError(f"{path}: expected 3 or more dimensions, found shape {x.shape}")
+    return x
+
+
 def _calibration(given: str) -> "str | np.ndarray":
     """What ``--calibrate`` names: a word of to_slayer's, or a batch of input."""
     if given == "weights":
@@ -177,6 +185,14 @@ _ENCODE = click.option(
     "--encode/--no-encode",
     default=True,
     help="Whether to use the encoder that the file has for analog input.",
+)
+
+_INPUT = click.option(
+    "--input",
+    "input_file",
+    type=click.Path(),
+    required=True,
+    help="Input, .npy: spikes, or what the encoder takes.",
 )
 
 _LAYOUT = click.option(
@@ -207,13 +223,7 @@ Examples:
 @click.argument("factory", metavar="MODULE:FACTORY")
 @click.argument("file", metavar="NAME.net")
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
-@click.option(
-    "--input",
-    "input_file",
-    type=click.Path(),
-    required=True,
-    help="Input, .npy: spikes, or what the encoder takes.",
-)
+@_INPUT
 @_LAYOUT
 @click.option("--report", type=click.Path(), help="Write what was found as one HTML page as well.")
 def verify(
@@ -234,9 +244,7 @@ def verify(
     def sides() -> tuple[Any, Any, "np.ndarray", Any]:
         """The net, its twin, and the input, as every process has them, and how it was converted."""
         net = build_net(factory, weights)
-        x = load_array(input_file, mapped=distributed)
-        if x.ndim < 3:
-            raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
+        x = _input(input_file, mapped=distributed)
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
         encoder, blocks = split_encoder(load_hdf5(file))
         encoding = None if encoder is None else encoder.kind
@@ -285,13 +293,7 @@ Examples:
     ),
 )
 @click.argument("file", metavar="NAME.net")
-@click.option(
-    "--input",
-    "input_file",
-    type=click.Path(),
-    required=True,
-    help="Input, .npy: spikes, or what the encoder takes.",
-)
+@_INPUT
 @click.option("-o", "--output", type=click.Path(), required=True, help="The file to write, .npy.")
 @_LAYOUT
 @click.option(
@@ -334,10 +336,8 @@ def run(
         reset_offset=reset_offset,
         encoder=encode,
     )
-    x: Any = load_array(input_file)
+    x: Any = _input(input_file)
     if net.encoder is not None:
-        if x.ndim < 3:
-            raise BridgeError(f"{input_file}: expected 3 or more dimensions, found shape {x.shape}")
         x = net.encoded(x, layout)
     neuron = net.layers[-1].neuron
     if voltages:

@@ -107,9 +107,14 @@ def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Si
         isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
     ):
         return _spikingjelly_side(letter, net)
+    if isinstance(net, nn.Module):
+        raise BridgeError(
+            f"{letter}: has no spiking neuron ({type(net).__name__}), so that there is nothing to "
+            "compare; give a whole SpikingJelly net, its blocks or its .net file"
+        )
     raise BridgeError(
         f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
-        f"{type(net).__name__} without any neuron"
+        f"{type(net).__name__}"
     )
 
 

@@ -90,7 +90,8 @@ def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
                 reading.reset_offset += 1
     if not layers:
         raise NetFileError(
-            f"{os.fspath(path)}: no layer is left to run; check num_layers and skip_layers"
+            f"{os.fspath(path)}: no layer is left to run: none has synapses, or num_layers and "
+            "skip_layers leave none; give a whole net"
         )
     if input_shape is None:
         input_shape = getattr(layers[0], "inputs", None)
