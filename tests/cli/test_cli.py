@@ -195,6 +195,25 @@ def test_inspect_shows_biases_factors_and_the_exponents_of_norms(tmp_path):
     }
 
 
+def test_a_net_of_sums_alone_is_verified_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sums.py").write_text("import torch.nn as nn\ndef build(): return nn.Linear(4, 3)\n")
+    np.save("x.npy", np.random.default_rng(0).integers(0, 2, (6, 2, 4)).astype(np.float32))
+    weights = str(tmp_path / "w.pt")
+    torch.save(torch.nn.Linear(4, 3).state_dict(), weights)
+    common = ["sums.py:build", "--weights", weights]
+    for command in (
+        ["convert", *common, "--input-shape", "4", "--calibrate", "weights", "-o", "n.net"],
+        ["verify", *common, "n.net", "--input", "x.npy", "--report", "r.html"],
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    # The voltage comes a step late.
+    assert "integers of n.net: exact: all 30 spike places agree" in done.output
+    assert "drift" not in done.output
+    assert Path("r.html").is_file()
+
+
 @pytest.mark.parametrize("command", [[], ["convert"], ["verify"], ["inspect"]])
 def test_help_has_examples(folder, command):
     done = lava_bridge(*command, "--help", cwd=folder)
