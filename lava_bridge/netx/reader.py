@@ -236,7 +236,8 @@ def _spread(
 def _dense_synapse(weight: np.ndarray, shift: int) -> synapse.Synapse:
     lost = (1 << shift) - 1
     if shift and not any((rows & lost).any() for rows in slices(weight)):
-        weight, shift = weight >> shift, 0  # shifting the sum is shifting the weights
+        weight >>= shift  # shifting the sum is shifting the weights
+        shift = 0
     return synapse.dense(weight, shift)
 
 
