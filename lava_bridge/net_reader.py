@@ -31,6 +31,8 @@ TOTAL, TOTAL_RATIO = 1 << 26, 64
 MAX_TEXT = 40
 # The largest integer that a layer's geometry or a neuron's parameter may have.
 MAX_INTEGER = 1 << 31
+# Values that are looked at together.
+SLICE = 1 << 18
 
 
 # What h5py raises where a file is damaged.
@@ -86,23 +88,32 @@ class LayerReader:
             raise self.error(name, f"has the dtype {value.dtype}, not numbers")
         # Beyond float32, in which nets are held, a value is infinite too.
         with np.errstate(over="ignore"):
-            finite = np.isfinite(value.astype(np.float32, copy=False)).all()
-        if not finite:
-            raise self.error(name, "has values that are NaN or infinite")
+            for part in _slices(value):
+                if not np.isfinite(part.astype(np.float32, copy=False)).all():
+                    raise self.error(name, "has values that are NaN or infinite")
         return value
 
     def integers(self, name: str) -> np.ndarray:
         """A dataset of whole numbers."""
         return self._whole(name, self.floats(name))
 
-    def _whole(self, name: str, value: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            largest = np.abs(value.astype(np.float64)).max(initial=0)
-        if largest > MAX_INTEGER:
-            raise self.error(name, f"has values above {MAX_INTEGER}")
-        whole = value.astype(np.int64)
-        if not (whole == value).all():
-            raise self.error(name, "has values that are not whole")
+    def weights(self, name: str) -> np.ndarray:
+        """A dataset of whole numbers, in 32 bits: there may be many."""
+        return self._whole(name, self.floats(name), np.int32, MAX_INTEGER - 1)
+
+    def _whole(
+        self, name: str, value: np.ndarray, dtype: Any = np.int64, most: int = MAX_INTEGER
+    ) -> np.ndarray:
+        whole = np.empty(value.shape, dtype)
+        # Some at a time, so that no second copy is held.
+        for part, made in zip(_slices(value), _slices(whole), strict=True):
+            with np.errstate(over="ignore"):
+                largest = np.abs(part.astype(np.float64)).max(initial=0)
+            if largest > most:
+                raise self.error(name, f"has values above {most}")
+            made[:] = part
+            if not (made == part).all():
+                raise self.error(name, "has values that are not whole")
         return whole
 
     def rounded_down(self, name: str) -> np.ndarray:
@@ -234,6 +245,12 @@ class LayerReader:
     def _read(self, name: str) -> Any:
         with self._undamaged(name):
             return self._dataset(name)[()]
+
+
+def _slices(value: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's values, some at a time, as views."""
+    flat = value.reshape(-1)
+    return (flat[start : start + SLICE] for start in range(0, flat.size, SLICE))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from .netx import Network
 from .quantize import DECAY_SCALE, exact_dtype
 from .slayer.neuron.base import STATE_OVER_WEIGHT
 
-__all__ = ["LayerOutput", "Side", "as_module", "side_of"]
+__all__ = ["LayerOutput", "Side", "as_module", "has_neurons", "side_of"]
 
 # The layer of an encoder's neurons.
 ENCODER = "encoder"
@@ -103,13 +103,23 @@ def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Si
     ):
         return _slayer_side(f"{letter} (slayer blocks)", net)
     net = as_module(net)
-    if isinstance(net, nn.Module) and any(
-        isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
-    ):
-        return _spikingjelly_side(letter, net)
+    if isinstance(net, nn.Module):
+        if has_neurons(net):
+            return _spikingjelly_side(letter, net)
+        raise BridgeError(
+            f"{letter}: has no spiking neuron ({type(net).__name__}), so that there is nothing to "
+            "compare; give a whole SpikingJelly net, its blocks or its .net file"
+        )
     raise BridgeError(
         f"{letter}: expected a SpikingJelly net, slayer blocks or the path of a .net file, found "
-        f"{type(net).__name__} without any neuron"
+        f"{type(net).__name__}"
+    )
+
+
+def has_neurons(net: nn.Module) -> bool:
+    """Whether a SpikingJelly net has what a check compares: neurons, or a container's sums."""
+    return any(
+        isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
     )
 
 

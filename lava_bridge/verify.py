@@ -80,6 +80,11 @@ def check_equivalence(
             if not (side_a.quantised and side_b.quantised):
                 outputs_a, outputs_b = _of_float_nets(outputs_a, outputs_b)
             outputs_b = _matched(side_a, outputs_a, side_b, outputs_b)
+            if not outputs_a:
+                raise BridgeError(
+                    f"{side_a.name} and {side_b.name} have no layer with neurons, so that there is "
+                    "nothing to compare; give whole nets"
+                )
             if not comparisons:
                 comparisons = [
                     LayerComparison(a.name, b.name, tuple(a.spikes.shape[1:-1]))

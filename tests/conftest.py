@@ -57,6 +57,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def traced_since(torch_version: str) -> pytest.MarkDecorator:
+    """For tests of torch.compile and torch.export that an older torch can't follow."""
+    older = torch.__version__ < torch_version  # by versions, not by letters
+    reason = f"torch.compile follows this since torch {torch_version}, found {torch.__version__}"
+    return pytest.mark.skipif(older, reason=reason)
+
+
 def missing_reference(reason: str) -> None:
     """Fail where references are required, skip elsewhere."""
     if REFERENCES_REQUIRED:

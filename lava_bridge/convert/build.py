@@ -11,11 +11,10 @@ from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
-from ..exchange.cuba_lif import CubaLIFNode
 from ..exchange.neurons import check_bias
 from ..exchange.to_lava import block_of
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
-from .layer_run import scale_of
+from .layer_run import lowest_weight, scale_of
 from .layers import FloatLayer
 
 __all__ = ["build_blocks"]
@@ -55,7 +54,7 @@ def build_blocks(
         factor = 1.0 if factors is None else factors[i]
         _check_bias(float_layer, factor)
         try:
-            block = _block(float_layer, delay_shift, slayer, factor)
+            block = _block(float_layer, delay_shift, slayer, factor, factors is not None)
         except BridgeError as error:
             raise ConversionError(
                 f"{float_layer.neuron_place or float_layer.place}: {error}"
@@ -98,7 +97,9 @@ def _check_bias(float_layer: FloatLayer, factor: float) -> None:
         raise ConversionError(f"{float_layer.place}: {error}") from error
 
 
-def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: float) -> Any:
+def _block(
+    float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: float, calibrated: bool
+) -> Any:
     synapse: Any = float_layer.synapse
     node: Any = float_layer.neuron
     if isinstance(synapse, nn.Flatten):
@@ -109,7 +110,9 @@ def _block(float_layer: FloatLayer, delay_shift: bool, slayer: Any, factor: floa
     name = "weight_factor" if hasattr(synapse, "weight") else "threshold_factor"
     options: Any = {"delay_shift": delay_shift, name: factor, "slayer": slayer}
     block = block_of(synapse, node, scale=float_layer.scale, **options)
-    block.weight_factor = factor
+    if calibrated and hasattr(synapse, "weight"):
+        block.synapse.weight.data.clamp_(min=lowest_weight(float_layer, factor))
+    block.weight_factor = factor * (float_layer.weight_factor or 1.0)
     return block
 
 
@@ -120,7 +123,7 @@ def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) ->
     if float_layer is None:
         block.input_shape = torch.Size(shape)
         return shape
-    own = _block(float_layer, False, native_slayer, 1.0)
+    own = _block(float_layer, False, native_slayer, 1.0, False)
     reached: tuple[int, ...] = own.infer_shape(shape)
     if hasattr(block, "neuron") and block.neuron is not None:
         block.neuron.shape = torch.Size(reached)
@@ -152,8 +155,7 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
             stacklevel=4,
         )
     levels = round((most - least) * scale / 2) + 1
-    trained_so = isinstance(float_layer.neuron, CubaLIFNode)
-    few = levels < FEW_LEVELS <= weight.numel() and not trained_so
+    few = levels < FEW_LEVELS <= weight.numel() and not float_layer.quantised
     if few and not _on_the_grid(weight.detach(), scale):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "

@@ -25,15 +25,16 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from ..errors import ConversionError
-from ..exchange import CubaLIFNode, SumPool2d
+from ..exchange import SumPool2d
 from ..exchange.cuba_lif import THRESHOLD_MAX
 from ..ops.loihi.register import STATE_MAX
 from ..progress import progress_bar
 from ..quantize import BIAS_MAX, BIAS_MIN, WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from .choices import Calibration, LayerChoice
-from .layer_run import FloatRun, QuantisedRun, scale_of
+from .layer_run import FloatRun, QuantisedRun, lowest_weight, scale_of
 from .layers import FloatLayer
+from .reach import channels_after, expected_reach
 
 __all__ = ["CLIP_POINTS", "calibrate", "checked_data"]
 
@@ -43,9 +44,6 @@ CLIP_POINTS = tuple(1 - i / 20 for i in range(13))
 MOST_COUNTED = 1 << 18
 # Share of the 24 bits that measured states may take: other data reach further.
 HEADROOM = 7 / 8
-# Where only weights are known, inputs are taken to spike at random, half of the time, each by
-# itself or all of a channel; sums then stay within so many standard deviations of their mean.
-DEVIATIONS = 6
 # A threshold of so many steps of its grid is moved to where its rounding loses nothing: that
 # costs no more than an eighth of the range. A smaller one stays.
 LEAST_MOVED = 16
@@ -65,6 +63,7 @@ def calibrate(
     data: Tensor | np.ndarray | None = None,
     clip: str = "mse",
     batch_size: int = 64,
+    channels: int = 1,
 ) -> Calibration:
     """Choose by what each layer is multiplied before it is rounded to 8 bits.
 
@@ -75,8 +74,8 @@ def calibrate(
     layers before it, are nearest to those of the float net. It is moved down to where the
     threshold, rounded, parts the same sums as before.
 
-    Poolings, neurons that are quantised already (CubaLIFNode) and layers without weights have no
-    freedom and keep 1.
+    Poolings, layers that are quantised already (CubaLIFNode, BlockContainer) and layers without
+    weights have no freedom and keep 1.
 
     Args:
         layers: Layers of a net, rewritten. They are not changed.
@@ -84,6 +83,8 @@ def calibrate(
             None: by weights alone.
         clip: Without data: ``"mse"``, or ``"none"`` to clip nothing.
         batch_size: Samples run at once.
+        channels: Without data: the channels of what comes in, ``[C, H, W]``, to be known by a
+            Linear that comes first; 1: all its inputs are alike.
 
     Raises:
         ConversionError: If weights are NaN or infinite, a layer fits within no chip's integers, or
@@ -97,18 +98,24 @@ def calibrate(
         _check(layer)
     with torch.no_grad():
         if data is None:
-            choices, channels = [], 1
+            choices = []
             for layer in layers:
                 choices.append(_by_weights(layer, clip, channels))
-                channels = _channels(layer, channels)
+                channels = channels_after(layer, channels)
             return Calibration("weights", tuple(choices))
         batches = checked_data(data).split(batch_size, dim=1)
         return Calibration("data", tuple(_by_data(layers, batches)))
 
 
 def calibration_of(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Calibration:
-    """What factors that were chosen before, one for each layer, make of the layers."""
-    chosen = (_Candidate(factor, "chosen before") for factor in factors)
+    """What factors that were chosen before, one for each layer, make of the layers.
+
+    A layer that is quantised already has that of its block in it, and keeps 1.
+    """
+    chosen = (
+        _Candidate(1.0, _fixed(layer)) if layer.quantised else _Candidate(factor, "chosen before")
+        for layer, factor in zip(layers, factors, strict=True)
+    )
     return Calibration("blocks", tuple(map(_choice, layers, chosen)))
 
 
@@ -159,8 +166,8 @@ class _Candidate(NamedTuple):
 
 def _fixed(layer: FloatLayer) -> str:
     """Why a layer has no freedom; empty if it has."""
-    if isinstance(layer.neuron, CubaLIFNode):
-        return "quantised neuron"
+    if layer.quantised:
+        return "quantised sums" if layer.neuron is None else "quantised neuron"
     if isinstance(layer.synapse, SumPool2d | nn.Upsample):
         return ONES
     return "" if isinstance(getattr(layer.synapse, "weight", None), Tensor) else NO_WEIGHTS
@@ -220,7 +227,9 @@ def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> lis
         if (low := _changed_by_lava(ends, choice.factor, scale))
         and choice.factor * (1 + 2 / low) > lowest
     ]
-    kept = [x for x in lower + distinct if not _changed_by_lava(ends, x.factor, scale)]
+    kept = [x for x in lower if not _changed_by_lava(ends, x.factor, scale)]
+    # What would be the lowest of all is clipped to the one above it.
+    kept += [x for x in distinct if _changed_by_lava(ends, x.factor, scale) in (0, WEIGHT_MIN)]
     return kept or distinct
 
 
@@ -312,63 +321,12 @@ def _settled(layer: FloatLayer, factor: float) -> float:
     return (math.floor((steps - offset) / period) * period + offset) / unit
 
 
-def _expected_reach(layer: FloatLayer, channels: int) -> tuple[float, float]:
-    """The largest state of one step, and how far down a step takes a voltage.
-
-    Inputs spike at random half of the time, each by itself or those of a channel all or none, as
-    behind an average pooling, where a current that wraps around would make spikes of inhibition.
-    Below zero nothing resets: there a leak by tau lets the sums of tau steps gather. Without a
-    leak no factor is small enough for all runs, and each halving of it doubles the spikes that
-    differ: an IFNode is given the room of one step.
-
-    Args:
-        layer: The layer.
-        channels: The channels of its input, where a Linear's is flat.
-    """
-    synapse: Any = layer.synapse
-    if _fixed(layer) or not synapse.weight.numel():
-        return 0.0, 0.0
-    weight = synapse.weight
-    if isinstance(synapse, nn.ConvTranspose2d):  # [C_in, C_out / groups, H, W]
-        weight = weight.unflatten(0, (synapse.groups, -1)).transpose(1, 2).flatten(0, 1)
-    if weight.dim() == 2:
-        weight = weight.unflatten(1, (math.gcd(channels, weight.shape[1]), -1))
-    rows = weight.flatten(1)
-    # Squares of what is larger overflow; in 64 bits all the others would only be copied.
-    wide = torch.float64 if max(abs(x) for x in torch.aminmax(rows)) > 1e15 else rows.dtype
-    planes = weight.flatten(2).sum(2, dtype=wide)
-    bias = 0 if synapse.bias is None else synapse.bias
-    sums = zip(_expected_sums(rows, wide), _expected_sums(planes, wide), strict=True)
-    rise, fall = (torch.maximum(*pair) * layer.largest_input for pair in sums)
-    up, down, lowest = (x.max().item() for x in (rise.maximum(rise + bias), fall, fall - bias))
-    # The current has no bias. A voltage beyond the threshold, of 17 bits, fires wherever it ends.
-    reach = max(up, down, lowest * getattr(layer.neuron, "tau", 1.0))
-    # Each weight is rounded by up to half of its step of 2.
-    rounding = rows.shape[1] * layer.largest_input * STATE_OVER_WEIGHT / STATE_MAX
-    return reach / (1 - min(rounding, 0.5)), lowest
-
-
-def _expected_sums(parts: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """The largest sums ``[O]`` up and down of parts ``[O, K]``, each there half of the time."""
-    total = parts.sum(1, dtype=dtype)
-    size, spread = (torch.linalg.vector_norm(parts, n, dim=1, dtype=dtype) for n in (1, 2))
-    return [torch.minimum(size, DEVIATIONS * spread).add(x).div(2) for x in (total, -total)]
-
-
-def _channels(layer: FloatLayer, before: int) -> int:
-    """Channels of what a layer gives, by those ``before`` it; 1: all neurons are alike."""
-    synapse = layer.synapse
-    if isinstance(synapse, nn.Conv2d | nn.ConvTranspose2d):
-        return synapse.out_channels
-    return 1 if isinstance(synapse, nn.Linear) else before
-
-
 # The choice ---------------------------------------------------------------------------------------
 
 
 def _by_weights(layer: FloatLayer, clip: str, channels: int) -> LayerChoice:
     points = CLIP_POINTS if clip == "mse" else CLIP_POINTS[:1]
-    reach, lowest = _expected_reach(layer, channels)
+    reach, lowest = (0.0, 0.0) if _fixed(layer) else expected_reach(layer, channels)
     choice = _choice(layer, _nearest(layer, _candidates(layer, points, reach)))
     if not isinstance(layer.neuron, neuron.IFNode):
         return choice
@@ -380,10 +338,10 @@ def _nearest(layer: FloatLayer, candidates: list[_Candidate]) -> _Candidate:
     """The one with which the weights, rounded, are nearest to themselves."""
     if len(candidates) == 1:
         return candidates[0]
-    weight, scale = _counted(layer.synapse), scale_of(layer)
+    weight = _counted(layer.synapse)
 
     def squared_error(candidate: _Candidate) -> float:
-        rounded = quantize_8bit(weight * candidate.factor, scale) / candidate.factor
+        rounded = _rounded(layer, weight, candidate.factor) / candidate.factor
         return (rounded - weight).square().sum().item()
 
     return min(candidates, key=squared_error)
@@ -468,8 +426,8 @@ def _choice(layer: FloatLayer, candidate: _Candidate, error: float | None = None
         factor,
         1 / max(largest, 1.0),
         clipped / counted.numel(),
-        _levels(counted, scale),
-        _levels(counted * factor, scale),
+        quantize_8bit(counted, scale).unique().numel(),
+        _rounded(layer, counted, factor).unique().numel(),
         threshold,
         candidate.limit,
         error,
@@ -486,6 +444,6 @@ def _counted(synapse: Any) -> Tensor:
     return weight[drawn.to(weight.device)]
 
 
-def _levels(weight: Tensor, scale: int) -> int:
-    """How many of the 256 levels weights are rounded to."""
-    return quantize_8bit(weight, scale, descale=True).unique().numel()
+def _rounded(layer: FloatLayer, weight: Tensor, factor: float) -> Tensor:
+    """Weights of a layer, multiplied by a factor, as 8 bits hold them."""
+    return quantize_8bit((weight * factor).clamp(min=lowest_weight(layer, factor)), scale_of(layer))

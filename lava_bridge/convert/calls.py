@@ -189,59 +189,21 @@ def _linear(_: bool, weight: Any, bias: Any = None) -> nn.Module:
     return _with_weights(nn.Linear(inputs, outputs, bias is not None, "meta"), weight, bias)
 
 
-def _conv(layer: type[nn.Module]) -> Builder:
-    def build(
-        _: bool,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> nn.Module:
+def _conv(layer: Any, *names: str) -> Builder:
+    """For a convolution; ``names``: the function's arguments after the bias, in their order."""
+
+    def build(_: bool, weight: Any, bias: Any = None, *window: Any, **named: Any) -> nn.Module:
         _check_weights(weight, bias)
+        options = {**dict(zip(names, window, strict=False)), **named}
+        groups = options.get("groups", 1)
         outputs, inputs, *kernel = weight.shape
-        made = layer(
-            inputs * groups,
-            outputs,
-            tuple(kernel),
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias=bias is not None,
-            device="meta",
-        )
+        sizes = inputs * groups, outputs
+        if layer is nn.ConvTranspose2d:  # [in, out / groups, *]
+            sizes = outputs, inputs * groups
+        made = layer(*sizes, tuple(kernel), bias=bias is not None, device="meta", **options)
         return _with_weights(made, weight, bias)
 
     return build
-
-
-def _conv_transpose2d(
-    _: bool,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> nn.Module:
-    _check_weights(weight, bias)
-    inputs, outputs, *kernel = weight.shape
-    made = nn.ConvTranspose2d(
-        inputs,
-        outputs * groups,
-        (kernel[0], kernel[1]),
-        stride,
-        padding,
-        output_padding,
-        groups,
-        bias is not None,
-        dilation,
-        device="meta",
-    )
-    return _with_weights(made, weight, bias)
 
 
 # Shapes -----------------------------------------------------------------------------------------
@@ -341,6 +303,9 @@ def _divide(_: bool, divisor: Any) -> Time:
     return Time.DIVIDE
 
 
+_CONV = "stride", "padding", "dilation", "groups"
+_TRANSPOSED = "stride", "padding", "output_padding", "groups", "dilation"
+
 BUILDERS: dict[Any, Builder] = {
     F.avg_pool1d: _plain(nn.AvgPool1d),
     F.avg_pool2d: _plain(nn.AvgPool2d),
@@ -353,9 +318,9 @@ BUILDERS: dict[Any, Builder] = {
     F.pad: _pad,
     F.interpolate: _interpolate,
     F.linear: _linear,
-    F.conv1d: _conv(nn.Conv1d),
-    F.conv2d: _conv(nn.Conv2d),
-    F.conv_transpose2d: _conv_transpose2d,
+    F.conv1d: _conv(nn.Conv1d, *_CONV),
+    F.conv2d: _conv(nn.Conv2d, *_CONV),
+    F.conv_transpose2d: _conv(nn.ConvTranspose2d, *_TRANSPOSED),
     torch.dropout: _torch_dropout,
     torch.clone: _identity,
     torch.detach: _identity,

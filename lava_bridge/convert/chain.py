@@ -12,9 +12,13 @@ from spikingjelly.activation_based import layer
 from ..errors import ConversionError
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import check_pool_scale
+from ..quantize import quantize_8bit, quantize_bias
 from .layers import SCALE, ChannelAffine, FloatLayer
-from .merge import MERGES, affine_as_conv, as_linear, into_linear, pool_as_conv
+from .merge import MERGES, as_linear, into_linear, pool_as_conv
+from .merge_late import LATE_MERGES
 from .modules import (
+    MOST_WEIGHTS,
+    affine_alone,
     fit_pool,
     forgetful,
     is_global,
@@ -29,9 +33,6 @@ __all__ = ["ENCODINGS", "GRADED_LEVELS", "Chain"]
 ENCODINGS = ("direct", "graded")
 # A graded input has 8 bits: 0 ... 255 for 0 ... 1.
 GRADED_LEVELS = 255
-# A net's last convolution becomes a dense layer if that has no more weights than this.
-MOST_WEIGHTS = 1 << 24
-
 SYNAPSES = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
 
 
@@ -44,12 +45,30 @@ class Waiting:
         place: Its path in the net.
         shape: Shape ``[C, *]`` of its input, if known.
         alone: Why it can't be a layer by itself; empty if it can.
+        weight_factor: As a :class:`FloatLayer` has it.
+        scale, factor: What a weight of 1 is on the chip, and by what the bias here is larger than
+            the net's, if it has such a factor.
     """
 
     module: nn.Module
     place: str
     shape: tuple[int, ...] | None
     alone: str = ""
+    weight_factor: float | None = None
+    scale: int = SCALE
+    factor: float = 1.0
+
+    @property
+    def computed(self) -> Any:
+        """The layer with the weights that it computes with: of 8 bits, if it is a container's."""
+        if self.weight_factor is None or not isinstance(self.module, SYNAPSES):
+            return self.module
+        made = plain_synapse(self.module)
+        made.weight = nn.Parameter(quantize_8bit(made.weight.detach(), self.scale))
+        if made.bias is not None:
+            bias = quantize_bias(made.bias.detach() / self.factor, self.scale)
+            made.bias = nn.Parameter(bias * self.factor)
+        return made
 
 
 class Chain:
@@ -135,6 +154,12 @@ class Chain:
         if not self._ended:  # means have one
             self._wait(nn.Flatten())
 
+    def quantised(self, weight_factor: float, scale: int) -> None:
+        """What came last is a BlockContainer's, of this factor and scale."""
+        if self._waiting:
+            last = self._waiting[-1]
+            last.weight_factor, last.scale, last.factor = weight_factor, scale, self._factor
+
     def encoded(self, encoder: Any) -> None:
         """What the net begins with: it makes spikes of analog input, and stays as it is."""
         if self.front is not None or self._encoding or self._waiting or self.layers:
@@ -179,14 +204,17 @@ class Chain:
             self._append(synapse, waiting.place, larger(node, self._factor), place)
             if self._encoding == "graded" and not self._spikes:
                 self.layers[-1].largest_input = GRADED_LEVELS
+            self.layers[-1].weight_factor = waiting.weight_factor
         self._begin(flattened)
 
     def max_pool(self, pool: SumPool2d) -> None:
         """The largest of each window of spikes, given as the pooling that sums it: their OR."""
-        if self._waiting:
+        # What is copied, or has zeros around it, are spikes still.
+        sums = [w for w in self._waiting if not isinstance(w.module, nn.Upsample | nn.ZeroPad2d)]
+        if sums:
             raise ConversionError(
-                f"takes the largest of sums (of {self._waiting[-1].place}), which is not linear; "
-                "put it after the neuron"
+                f"takes the largest of sums (of {sums[-1].place}), which is not linear; put it "
+                "after the neuron"
             )
         if not self._spikes:
             raise ConversionError(
@@ -239,6 +267,8 @@ class Chain:
             self._append_mean(math.prod(module.kernel_size), shape[0])
         elif isinstance(module, SYNAPSES):
             self._append_last(module, shape)
+            if self._factor == 1:
+                self.layers[-1].weight_factor = waiting.weight_factor
         else:
             self._refuse_unfinished(module)
         return self.layers
@@ -317,10 +347,7 @@ class Chain:
                 merge = MERGES.get((type(first.module), type(second.module)))
                 if merge is None:
                     break
-                merged = merge(first.module, second.module, first.shape)
-                place = second.place if isinstance(second.module, SYNAPSES) else first.place
-                self._note_merge(first, second)
-                stack[-2:] = [Waiting(merged, place, first.shape)]
+                stack[-2:] = [self._merged(merge, first, second)]
             self.place = here
         flattened = False
         while stack and isinstance(stack[-1].module, nn.Flatten):
@@ -330,8 +357,26 @@ class Chain:
             # Spikes that are copied are spikes: a layer of their own.
             first = stack.pop(0)
             self._append(first.module, first.place, forgetful(), first.place)
+        if len(stack) > 1 and isinstance(stack[0].module, nn.Flatten):
+            self._append(nn.Flatten(), stack.pop(0).place, None)
+        while len(stack) > 1:
+            first, second = stack[:2]
+            pair = type(first.module), type(second.module)
+            merge = MERGES.get(pair) or LATE_MERGES.get(pair)
+            if merge is None:
+                break
+            self.place, here = second.place, self.place
+            stack[:2] = [self._merged(merge, first, second)]
+            self.place = here
         self._waiting = stack
         return flattened
+
+    def _merged(self, merge: Any, first: Waiting, second: Waiting) -> Waiting:
+        """Two layers as one, by a rule for their types."""
+        made = merge(first.computed, second.computed, first.shape)
+        self._note_merge(first, second)
+        place = second.place if isinstance(second.module, SYNAPSES) else first.place
+        return Waiting(made, place, first.shape)
 
     def _into_linear(self, stack: list[Waiting]) -> Waiting:
         """The last one, a linear layer, with all linear layers before it in it."""
@@ -355,8 +400,7 @@ class Chain:
                 f"follows {flat[-1].place} without a neuron between, so the shape of its input "
                 "must be known; pass input_shape=(C, H, W)"
             )
-        assert isinstance(last.module, nn.Linear)
-        merged = into_linear([item.module for item in before], last.module, shape)
+        merged = into_linear([item.computed for item in before], last.computed, shape)
         for item in flat:
             self._note_merge(item, last)
         if len(shape) > 1:
@@ -373,8 +417,8 @@ class Chain:
         if others:
             self.place = others[0].place
             raise ConversionError(
-                f"follows {first.place} (a {kind_of(first.module)}) without a neuron of its own "
-                "between them, and the two make no one layer; put an IFNode or LIFNode between"
+                f"follows {first.place} without a neuron between them, and no one layer equals the "
+                "two; put an IFNode or LIFNode between"
             )
         return first
 
@@ -385,11 +429,10 @@ class Chain:
         if waiting.alone:
             raise ConversionError(waiting.alone)
         if isinstance(module, ChannelAffine):
-            if waiting.shape is not None and len(waiting.shape) != 3:
-                raise ConversionError(
-                    "is a norm without a synapse before it; put it after a Linear or Conv2d"
-                )
-            module = affine_as_conv(module)
+            before = self.layers[-1] if self.layers else self.encoder
+            dense = before is not None and isinstance(before.synapse, nn.Linear | nn.Flatten)
+            flat = dense if waiting.shape is None else len(waiting.shape) == 1
+            module = affine_alone(module, flat)
         elif isinstance(module, SumPool2d):
             module = fit_pool(module, waiting.shape)
         elif not isinstance(module, (*SYNAPSES, nn.Upsample)):

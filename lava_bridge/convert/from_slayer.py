@@ -118,7 +118,7 @@ def _affine(block: cuba.Affine) -> BlockContainer:
         linear: Any = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight = _parameter(weight, linear)
     linear.bias = None if norm is None else norm.value
-    return BlockContainer(linear, None, "m", neuron.scale)
+    return _made(block, BlockContainer(linear, None, "m", neuron.scale))
 
 
 @twin(cuba.Average)
@@ -190,7 +190,13 @@ def _container(block: Any, synapse: Any, weight: Tensor | None = None) -> BlockC
         synapse.weight = _parameter(weight, synapse)
     # Decays per channel broadcast with [N, C] or [N, C, H, W].
     spatial = 0 if isinstance(synapse, nn.Linear) else 2
-    return BlockContainer(synapse, _neuron(block.neuron, spatial), step_mode="m")
+    return _made(block, BlockContainer(synapse, _neuron(block.neuron, spatial), step_mode="m"))
+
+
+def _made(block: Any, container: BlockContainer) -> BlockContainer:
+    """The container, which knows the block's factor: the way back gives it to a block again."""
+    container.weight_factor = getattr(block, "weight_factor", 1.0)
+    return container
 
 
 def _parameter(weight: Tensor, layer: Any) -> nn.Parameter:

@@ -120,13 +120,20 @@ def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibratio
                 f"calibrate: expected None, 'weights', or a batch of input [T, N, *], found "
                 f"{given!r}"
             )
-        return calibrate_layers(layers)
+        shape = chain.input_shape or ()
+        return calibrate_layers(layers, channels=shape[0] if len(shape) == 3 else 1)
     if isinstance(given, Calibration):
         if len(given.layers) != len(layers):
             raise ConversionError(
                 f"calibrate: has choices for {len(given.layers)} layers, but the net has "
                 f"{len(layers)}; give the calibration of this net"
             )
+        for done, choice in zip(layers, given.layers, strict=True):
+            if done.quantised and choice.factor != 1:
+                raise ConversionError(
+                    f"calibrate: has a factor of {choice.factor:.4g} for {done.place}, which is "
+                    "quantised already; give the calibration of this net"
+                )
         return given
     if isinstance(given, list | tuple) and all(isinstance(part, nn.Module) for part in given):
         given = nn.Sequential(*given)

@@ -1,5 +1,6 @@
 """One rewritten layer run on spikes: in floats, and as 8 bits hold it."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,16 +10,29 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from ..exchange import BatchNorm2d, CubaLIFNode
-from ..quantize import quantize_8bit, quantize_bias
+from ..quantize import WEIGHT_MIN, quantize_8bit, quantize_bias
 from ..slayer.neuron.norm import ChannelBias
 from .layers import FloatLayer
 
-__all__ = ["FloatRun", "QuantisedRun", "scale_of"]
+__all__ = ["FloatRun", "QuantisedRun", "lowest_weight", "scale_of"]
 
 
 def scale_of(layer: FloatLayer) -> int:
     """What a weight of 1 is on the chip."""
     return getattr(layer.neuron, "scale", getattr(layer.neuron, "lava_s_cale", layer.scale))
+
+
+def lowest_weight(layer: FloatLayer, factor: float) -> float:
+    """The lowest that a layer's weights may be, once they are multiplied by a factor and rounded.
+
+    Without one above 0 Lava's 8 bits hold a magnitude of 255: -256 would become another number.
+    """
+    weight: Any = layer.synapse.weight
+    scale = scale_of(layer)
+    if layer.quantised or not weight.numel():
+        return -math.inf
+    above = quantize_8bit(weight.detach().max() * factor, scale) > 0
+    return -math.inf if above else (WEIGHT_MIN + 2) / scale
 
 
 class FloatRun:
@@ -62,7 +76,8 @@ class QuantisedRun:
         self._weight = self._bias = None
         weight = getattr(layer.synapse, "weight", None)
         if isinstance(weight, Tensor):
-            self._weight = quantize_8bit(weight * factor, scale)
+            lowest = lowest_weight(layer, factor)
+            self._weight = quantize_8bit((weight * factor).clamp(min=lowest), scale)
         bias = getattr(layer.synapse, "bias", None)
         if isinstance(bias, Tensor):
             self._bias = quantize_bias(bias * factor, scale)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch.nn as nn
 from torch import Tensor
 
+from ..exchange import CubaLIFNode
+
 __all__ = ["SCALE", "ChannelAffine", "FloatLayer"]
 
 # What a weight of 1 is on the chip, unless a neuron has a scale of its own.
@@ -27,6 +29,7 @@ class FloatLayer:
         scale: What a weight of 1 is on the chip, where no neuron says it.
         largest_input: The largest number that comes in; 1: spikes.
         outputs: The number of groups that a VotingLayer averages.
+        weight_factor: Of a BlockContainer: by what it was multiplied before; None: it is of none.
     """
 
     place: str
@@ -37,6 +40,12 @@ class FloatLayer:
     scale: int = SCALE
     largest_input: int = 1
     outputs: int = 0
+    weight_factor: float | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the net itself computes it with 8 bits, which a factor would change."""
+        return self.weight_factor is not None or isinstance(self.neuron, CubaLIFNode)
 
 
 class ChannelAffine(nn.Module):

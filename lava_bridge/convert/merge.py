@@ -18,7 +18,8 @@ from ..exchange.pool import SumPool2d
 from ..exchange.synapses import conv_padding
 from .layers import ChannelAffine
 
-__all__ = ["MERGES", "affine_as_conv", "as_linear", "into_linear", "pool_as_conv"]
+__all__ = ["MERGES", "affine_after", "affine_as_conv", "affine_as_linear", "affine_before_conv"]
+__all__ += ["as_linear", "into_linear", "pad_before_conv", "pool_as_conv", "refuse_ceil"]
 
 Shape = tuple[int, ...] | None
 Synapse = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
@@ -87,8 +88,8 @@ def affine_before_conv(affine: ChannelAffine, conv: nn.Conv2d, shape: Shape) -> 
         )
     if any(conv_padding(conv)) and bool(shift.any()):
         raise ConversionError(
-            "is a padded convolution after a BatchNorm, whose shift the zeros at the edge do not "
-            "have; use padding=0, or put the BatchNorm after the convolution"
+            "is padded after a BatchNorm, whose shift the zeros at the edge do not have; use "
+            "padding=0, or put the BatchNorm after it"
         )
     # Input channel of each tap of [out, in / groups, height, width]: that of its group.
     inputs = torch.arange(conv.in_channels, device=weight.device).reshape(conv.groups, -1)
@@ -112,6 +113,11 @@ def affine_as_conv(affine: ChannelAffine) -> nn.Conv2d:
     conv.weight = nn.Parameter(affine.scale.reshape(channels, 1, 1, 1))
     conv.bias = nn.Parameter(affine.shift)
     return conv
+
+
+def affine_as_linear(affine: ChannelAffine) -> nn.Linear:
+    """A norm of a flat signal that stands alone before its neuron: a diagonal matrix."""
+    return _linear(torch.diag(affine.scale), affine.shift)
 
 
 # Padding ------------------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def pool_as_conv(pool: SumPool2d, shape: Shape) -> nn.Conv2d:
         )
     if len(shape) != 3:
         raise ConversionError(f"pools height and width, but its input has the shape {shape}")
-    _refuse_ceil(pool)
+    refuse_ceil(pool)
     conv = nn.Conv2d(
         shape[0],
         shape[0],
@@ -190,7 +196,7 @@ def pool_before_conv(pool: SumPool2d, conv: nn.Conv2d, shape: Shape) -> nn.Modul
     With padding p, the convolution sees zeros beyond the pooled input; the merged one must see
     them too, so that the windows must tile the input and leave no rows over.
     """
-    _refuse_ceil(pool)
+    refuse_ceil(pool)
     padding = conv_padding(conv)
     if any(padding):
         _require_tiles(pool)
@@ -216,7 +222,7 @@ def pool_after_conv(conv: nn.Conv2d, pool: SumPool2d, shape: Shape) -> nn.Module
 
     A padded pooling would count zeros where the merged convolution goes on: refused.
     """
-    _refuse_ceil(pool)
+    refuse_ceil(pool)
     if any(pool.padding):
         raise ConversionError(
             "is a padded pooling of sums (a convolution without a neuron is before it); use "
@@ -237,7 +243,7 @@ def pool_after_conv(conv: nn.Conv2d, pool: SumPool2d, shape: Shape) -> nn.Module
 def pool_twice(first: SumPool2d, second: SumPool2d, shape: Shape) -> nn.Module:
     """Sums of windows that tile the input, summed again: windows of the product of the sizes."""
     for pool in (first, second):
-        _refuse_ceil(pool)
+        refuse_ceil(pool)
         _require_tiles(pool)
     sizes = zip(first.kernel_size, second.kernel_size, strict=True)
     height, width = (a * b for a, b in sizes)
@@ -404,6 +410,6 @@ def _require_fit(pool: SumPool2d, shape: Shape) -> None:
         )
 
 
-def _refuse_ceil(pool: SumPool2d) -> None:
+def refuse_ceil(pool: SumPool2d) -> None:
     if pool.ceil_mode:
         raise ConversionError("follows a pooling with ceil_mode=True; use ceil_mode=False")

@@ -11,10 +11,14 @@ from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import conv_padding
 from .layers import ChannelAffine
-from .merge import pool_as_conv
+from .merge import affine_as_conv, affine_as_linear, pool_as_conv
 
-__all__ = ["fit_pool", "forgetful", "is_global", "kind_of", "larger", "plain_synapse"]
-__all__ += ["shape_after"]
+__all__ = ["MOST_WEIGHTS", "affine_alone", "fit_pool", "forgetful", "is_global", "kind_of"]
+__all__ += ["larger", "plain_synapse", "shape_after"]
+
+# A net's last convolution, or a norm of a flat signal, becomes a dense layer if that has no more
+# weights than this.
+MOST_WEIGHTS = 1 << 24
 
 
 def forgetful() -> CubaLIFNode:
@@ -74,6 +78,16 @@ def kind_of(module: nn.Module) -> str:
 def is_global(pool: SumPool2d, shape: tuple[int, ...]) -> bool:
     """Whether a pooling's one window is the whole plane."""
     return len(shape) == 3 and pool.kernel_size == shape[1:] and not any(pool.padding)
+
+
+def affine_alone(affine: ChannelAffine, flat: bool) -> nn.Module:
+    """A norm without a synapse beside it as one, of planes or of a flat signal."""
+    if flat and len(affine.scale) ** 2 > MOST_WEIGHTS:
+        raise ConversionError(
+            f"is a norm of {len(affine.scale)} neurons without a synapse before it, which would be "
+            f"a matrix of more than {MOST_WEIGHTS:,} weights; put it after a Linear"
+        )
+    return affine_as_linear(affine) if flat else affine_as_conv(affine)
 
 
 def fit_pool(pool: SumPool2d, shape: tuple[int, ...] | None) -> nn.Module:

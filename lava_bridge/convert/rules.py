@@ -263,14 +263,13 @@ def _max_pool(module: Any, chain: Chain) -> None:
     else:
         window = [getattr(module, name) for name in _WINDOW]
     pool = SumPool2d(*window)
-    if module.ceil_mode:
-        if pool.tiles:
-            pool.ceil_mode = True
-        elif chain.shape is None or not _ends_evenly(pool, chain.shape[1:]):
+    if module.ceil_mode and (chain.shape is None or not _ends_evenly(pool, chain.shape[1:])):
+        if not pool.tiles:
             raise ConversionError(
                 "has ceil_mode=True with windows that overlap and are cut off at the edge; use "
                 "ceil_mode=False"
             )
+        pool.ceil_mode = True
     chain.max_pool(pool)
 
 
@@ -363,6 +362,7 @@ def _block_container(module: BlockContainer, chain: Chain) -> None:
         synapse = copy.copy(synapse)
         synapse._parameters = {"weight": synapse.weight, "bias": module.bias.value}
     rule_of(synapse)(synapse, chain)
+    chain.quantised(module.weight_factor, module.scale)
     if module.neuron is not None:
         rule_of(module.neuron)(module.neuron, chain)
     elif module.gives_sums:

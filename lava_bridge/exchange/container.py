@@ -48,11 +48,15 @@ class BlockContainer(nn.Module, base.StepModule):
 
     Attributes:
         bias: The ``ChannelBias`` of a Linear without a neuron; None: it has none.
+        weight_factor: By what the weights, bias and threshold of the net that it was converted from
+            were multiplied, as its block has it. It is a note: what it computes has it in.
 
     Raises:
         ConversionError: If slayer has no such synapse or neuron: soft reset, ``decay_input=True``,
             a bias in front of a neuron whose current decay is not 1, ...
     """
+
+    weight_factor = 1.0
 
     def __init__(
         self,
@@ -155,6 +159,7 @@ class BlockContainer(nn.Module, base.StepModule):
         block = block_of(self.synapse, self.neuron, slayer=slayer, scale=self.scale)
         if self.bias is not None:
             set_bias(block.neuron, self.bias.value, slayer)
+        block.weight_factor = self.weight_factor
         return block
 
 

@@ -377,9 +377,8 @@ class CubaLIFNode(neuron.BaseNode):
             keep_held=keep_held,
             backend=backend,
         )
-        return run._replace(
-            spike=run.spike.to(x_seq.dtype), current=current, last_current=_last(current)
-        )
+        spike, voltage, _, held, _, last_held = run
+        return cuba.Fired(spike.to(x_seq.dtype), voltage, current, held, _last(current), last_held)
 
     def _backend_now(self) -> str:
         return current_backend() if self.backend == "torch" else self.backend

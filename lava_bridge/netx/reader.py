@@ -27,7 +27,7 @@ from .neuron_reader import (
     neuron_type,
     values,
 )
-from .weights import cut, spread
+from .weights import cut, slices, spread
 
 __all__ = ["Read", "read_layers"]
 
@@ -90,7 +90,8 @@ def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
                 reading.reset_offset += 1
     if not layers:
         raise NetFileError(
-            f"{os.fspath(path)}: no layer is left to run; check num_layers and skip_layers"
+            f"{os.fspath(path)}: no layer is left to run: none has synapses, or num_layers and "
+            "skip_layers leave none; give a whole net"
         )
     if input_shape is None:
         input_shape = getattr(layers[0], "inputs", None)
@@ -177,7 +178,7 @@ def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = Non
         if synapses and weight.shape[1] != inputs:
             raise group.error(name, f"takes {weight.shape[1]} neurons, not {inputs}")
         inputs = weight.shape[1]
-        back = np.zeros((shape[0], 0), np.int64)
+        back = np.zeros((shape[0], 0), np.int32)
         if fed_back is not None:
             back = _matrix(group, f"{fed_back}{part}", shape[0])
         (forward, again), shift = _spread(group, name, weight, back)
@@ -211,25 +212,32 @@ def _spread(
 ) -> tuple[tuple[np.ndarray, ...], int]:
     """Matrices side by side, spread over eight bits as one and cut each by itself; the shift."""
     try:
-        spread_out = spread(np.hstack(parts))
+        spread_out = spread(np.hstack(parts) if parts[-1].size else parts[0])
     except ValueError as error:
         raise group.error(name, str(error)) from error
     ends = np.cumsum([part.shape[1] for part in parts])[:-1]
     each = np.split(spread_out.weight, ends, axis=1)
     kept = tuple(cut(part, spread_out.bits) for part in each)
     for part, held in zip(parts, kept, strict=True):
-        changed = (part.astype(np.int64) << spread_out.shift) != held
-        if changed.any():
-            first, now = int(part[changed][0]), int(held[changed][0]) / (1 << spread_out.shift)
-            what = f"{int(changed.sum())} numbers of its {name} become others in 8 bits"
-            advice = f"({first} is {now:g}); give it a positive one or none of {first}"
+        changed, found = 0, (0, 0)
+        for rows, now in zip(slices(part), slices(held), strict=True):
+            wrong = (rows.astype(np.int64) << spread_out.shift) != now
+            if wrong.any():
+                found = found if changed else (int(rows[wrong][0]), int(now[wrong][0]))
+                changed += int(wrong.sum())
+        if changed:
+            first, becomes = found[0], found[1] / (1 << spread_out.shift)
+            what = f"{changed} numbers of its {name} become others in 8 bits"
+            advice = f"({first} is {becomes:g}); give it a positive one or none of {first}"
             leave_out(group, f"{what} {advice}")
     return kept, spread_out.shift
 
 
 def _dense_synapse(weight: np.ndarray, shift: int) -> synapse.Synapse:
-    if not (weight & ((1 << shift) - 1)).any():
-        weight, shift = weight >> shift, 0  # shifting the sum is shifting the weights
+    lost = (1 << shift) - 1
+    if shift and not any((rows & lost).any() for rows in slices(weight)):
+        weight >>= shift  # shifting the sum is shifting the weights
+        shift = 0
     return synapse.dense(weight, shift)
 
 
@@ -348,7 +356,7 @@ def _parts(group: LayerReader) -> tuple[str, ...]:
 
 def _matrix(group: LayerReader, name: str, rows: int) -> np.ndarray:
     """A weight ``[O, I]``; one of more dimensions sees a plane, in the order of a flattened one."""
-    weight = group.integers(name)
+    weight = group.weights(name)
     if weight.size % rows or (weight.ndim > 1 and weight.shape[0] != rows):
         raise group.error(name, f"has the shape {weight.shape}, but the layer has {rows} neurons")
     return weight.reshape(rows, -1)
@@ -358,7 +366,7 @@ def _kernels(group: LayerReader) -> list[np.ndarray]:
     """Weights of four dimensions; lava-dl's may have a fifth, of one step in time."""
     weights = []
     for part in _parts(group):
-        weight = group.integers(f"weight{part}")
+        weight = group.weights(f"weight{part}")
         if weight.ndim not in (4, 5) or weight.shape[4:] not in ((), (1,)) or not weight.size:
             raise group.error(
                 f"weight{part}", f"has the shape {weight.shape}, not (out, in, height, width)"
@@ -372,7 +380,7 @@ def _single_kernels(group: LayerReader) -> list[np.ndarray]:
     size = group.pair("kernelSize", 1)
     weights = []
     for part in _parts(group):
-        weight = group.integers(f"weight{part}")
+        weight = group.weights(f"weight{part}")
         if weight.size != math.prod(size):
             raise group.error(
                 f"weight{part}", f"has the shape {weight.shape}, not one kernel of {size}"

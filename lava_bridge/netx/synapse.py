@@ -6,7 +6,7 @@ convolutions, in float32 where no partial sum can reach 2^24, else in float64. T
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import plain_channel
+from .weights import slices
 
 __all__ = ["PORT_BITS", "Synapse", "conv", "conv_transpose", "dense", "pool", "unpool", "wrapped"]
 
@@ -45,8 +46,9 @@ class Synapse:
         bits: int = PORT_BITS,
         exponent: int = 0,
     ) -> None:
-        self.weight = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float64))
-        self._single = self.weight.float()
+        # Doubles are made when they are needed: of large nets they seldom are.
+        dtype = np.float32 if fan_in < EXACT_FLOAT32 else np.float64
+        self._weight = torch.from_numpy(np.ascontiguousarray(weight, dtype=dtype))
         self._apply = apply
         self._fan_in = fan_in
         self._bits = bits
@@ -57,16 +59,21 @@ class Synapse:
 
         What torch raises (a RuntimeError) says why there is none.
         """
-        spikes = torch.empty(1, *input_shape, device="meta")
-        return tuple(self._apply(spikes, self._single.to("meta")).shape[1:])
+        weight = torch.empty_like(self._weight, device="meta")
+        spikes = torch.empty(1, *input_shape, dtype=weight.dtype, device="meta")
+        return tuple(self._apply(spikes, weight).shape[1:])
+
+    @cached_property
+    def _double(self) -> Tensor:
+        return self._weight.double()
 
     def __call__(self, spikes: Tensor, largest: int) -> Tensor:
         """Activations ``[M, *]`` of spikes ``[M, *]`` whose magnitude is at most ``largest``."""
         bound = max(self._fan_in, 1) * max(largest, 1)
         if bound < EXACT_FLOAT32:
-            value = self._apply(spikes.float(), self._single.to(spikes.device))
+            value = self._apply(spikes.float(), self._weight.to(spikes.device))
         else:
-            value = self._apply(spikes.double(), self.weight.to(spikes.device))
+            value = self._apply(spikes.double(), self._double.to(spikes.device))
         if self._exponent:
             value = torch.floor(value / (1 << self._exponent))
         if bound >= 1 << (self._bits - 1):
@@ -174,5 +181,5 @@ def _transposed(
 
 def _largest_sum(weight: np.ndarray, first: int) -> int:
     """The largest sum of magnitudes over the dimensions from ``first`` on."""
-    magnitudes = np.abs(weight).reshape(math.prod(weight.shape[:first]), -1)
-    return int(magnitudes.sum(axis=1).max(initial=0))
+    flat = weight.reshape(math.prod(weight.shape[:first]), -1)
+    return max((int(np.abs(rows).sum(axis=1).max()) for rows in slices(flat)), default=0)

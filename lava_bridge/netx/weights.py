@@ -8,13 +8,17 @@ and ``lava.utils.weightutils`` (lava-nc 0.10.0).
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN
 
-__all__ = ["Spread", "cut", "spread"]
+__all__ = ["Spread", "cut", "slices", "spread"]
+
+# Weights that are looked at together.
+SLICE = 1 << 18
 
 # Bits of a weight, and the largest magnitude that they hold.
 WEIGHT_BITS = 8
@@ -34,12 +38,12 @@ class Spread(NamedTuple):
 def spread(weight: np.ndarray) -> Spread:
     """Shift integer weights left as far as eight bits allow.
 
-    Weights beyond -256 ... 254 are clipped if they have both signs.
+    Weights beyond -256 ... 254 are clipped if they have both signs. What needs no shift is the
+    array itself.
 
     Raises:
         ValueError: If the weights can't be held in eight bits; the message says which.
     """
-    weight = weight.astype(np.int64)
     high, low = _range(weight)
     if not high and not low:
         return Spread(weight, WEIGHT_BITS, 0)  # Lava fails here: there is nothing to scale by
@@ -57,9 +61,13 @@ def spread(weight: np.ndarray) -> Spread:
     if shift < 0:
         raise ValueError(f"has weights from {low} to {high}, which eight bits can't hold")
     # The low bits that no weight uses.
-    used = int(np.bitwise_or.reduce(np.abs(weight), axis=None))
+    used = 0
+    for rows in slices(weight):
+        used |= int(np.bitwise_or.reduce(rows, axis=None))
     unused = min((used & -used).bit_length() - 1, WEIGHT_BITS)
-    return Spread(weight << shift, WEIGHT_BITS - shift - (unused - signed), shift)
+    return Spread(
+        weight << shift if shift else weight, WEIGHT_BITS - shift - (unused - signed), shift
+    )
 
 
 def cut(weight: np.ndarray, bits: int) -> np.ndarray:
@@ -71,14 +79,24 @@ def cut(weight: np.ndarray, bits: int) -> np.ndarray:
         sign, mixed = -1, 0
     else:
         sign, mixed = 1, 1
-    magnitude = (sign * weight).clip(-(MAGNITUDE + 1) * mixed, MAGNITUDE)
     cut_off = WEIGHT_BITS - bits + mixed
     if cut_off < 0:  # odd weights of which the largest is 0: Lava shifts all of them away
         return np.zeros_like(weight)
-    return sign * ((magnitude >> cut_off) << cut_off)
+    kept = np.empty_like(weight)
+    for rows, held in zip(slices(weight), slices(kept), strict=True):
+        magnitude = (sign * rows).clip(-(MAGNITUDE + 1) * mixed, MAGNITUDE)
+        held[:] = sign * ((magnitude >> cut_off) << cut_off)
+    return kept
+
+
+def slices(weight: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a weight, some at a time, as views: so that no second copy of all is held."""
+    rows = max(1, SLICE // max(1, math.prod(weight.shape[1:])))
+    return (weight[start : start + rows] for start in range(0, len(weight), rows))
 
 
 def _range(weight: np.ndarray) -> tuple[int, int]:
-    return int(weight.max(initial=np.iinfo(np.int64).min)), int(
-        weight.min(initial=np.iinfo(np.int64).max)
-    )
+    """The highest and the lowest; without any the ends of 64 bits, the wrong way round."""
+    if not weight.size:
+        return np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    return int(weight.max()), int(weight.min())

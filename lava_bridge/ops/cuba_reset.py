@@ -216,7 +216,7 @@ def fire_and_reset(
     # The surrogate may be any function of torch's. What comes back through `voltage` is its
     # derivative alone, the gradient comes back through `spike`: the backward kernel wants both.
     smooth_spike = surrogate(fired.voltage - threshold)
-    return fired._replace(spike=_Attached.apply(fired.spike, smooth_spike))
+    return Fired(_Attached.apply(fired.spike, smooth_spike), *fired[1:])
 
 
 class _Attached(torch.autograd.Function):

@@ -45,11 +45,10 @@ class LazyChannels(torch.nn.Module):
         Autograd does not see it: an earlier forward may have saved the parameter for its backward.
         """
         parameter = getattr(self, name)
-        if not torch.compiler.is_compiling():
-            parameter.data.clamp_(low, high)
-            return
-        with torch.no_grad():  # torch.export can't follow .data
-            parameter.clamp_(low, high)
+        with torch.no_grad():
+            # torch.export can't follow .data.
+            traced = torch.compiler.is_compiling()
+            (parameter.detach() if traced else parameter.data).clamp_(low, high)
 
     def _draw(self, channels: int) -> None:
         """Replace the data of the tensors that ``lazy_channels`` names."""

@@ -107,7 +107,7 @@ class Stateful(LazyChannels):
 
     def require_pair(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Require a pair (real, imaginary) of tensors of one shape, and give it."""
-        if not isinstance(input, tuple | list) or len(input) != 2:
+        if not isinstance(input, (tuple, list)) or len(input) != 2:
             expected = "a pair (real, imag) of tensors, as synapse.complex gives"
             raise BridgeError(f"{self.place}: expected {expected}, found {described(input)}")
         real, imag = input

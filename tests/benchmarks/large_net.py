@@ -1,6 +1,7 @@
-"""How long and how much memory spiking_vgg11_bn takes: 130 million weights, converted and exported.
+"""How long and how much memory spiking_vgg11_bn takes: converted, exported, read by netx.
 
-Run as a script; each line is a process of its own, since a peak of memory never falls.
+It has 130 million weights. Run as a script; each line is a process of its own, since a peak of
+memory never falls.
 
     python tests/benchmarks/large_net.py
 """
@@ -77,6 +78,7 @@ def measure(mode: str) -> None:
         lava_bridge.export_hdf5(blocks, path)
         exported = time.perf_counter()
         size = path.stat().st_size / MIB
+        subprocess.run([sys.executable, __file__, "--read", str(path)], check=True)
     print(
         f"{mode:8} weights {weights:6.0f} MiB  convert {converted - start:5.2f} s  export "
         f"{exported - converted:5.2f} s  file {size:6.0f} MiB  peak {peak():6.0f} MiB, "
@@ -85,11 +87,28 @@ def measure(mode: str) -> None:
     )
 
 
+def measure_reading(path: str) -> None:
+    """Read a file as an integer run does, and print what it took."""
+    import torch
+
+    from lava_bridge import netx
+
+    torch.set_num_threads(2)
+    start = time.perf_counter()
+    net = netx.Network(path)
+    took = time.perf_counter() - start
+    print(f"netx     read {took:5.2f} s  {len(net.layers)} layers  peak {peak():6.0f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="processes for each mode")
     parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--read", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.read:
+        measure_reading(given.read)
+        return
     if given.mode:
         measure(given.mode)
         return

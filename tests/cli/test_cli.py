@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from lava_bridge import export_hdf5, netx, slayer
+from lava_bridge.cli import main
 
 NET = """
     import torch
@@ -162,6 +164,54 @@ def test_inspect_shows_the_layers_of_every_neuron_family(tmp_path):
         "SDNN",
     ):
         assert part in done.stdout
+
+
+def test_inspect_shows_biases_factors_and_the_exponents_of_norms(tmp_path):
+    block, norm = slayer.block.cuba, slayer.neuron.norm
+    leak = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.5}
+    blocks = [
+        block.Input(leak, bias=0.25),
+        block.Dense({**leak, "norm": norm.ChannelBias}, 6, 4),
+        block.Dense({**leak, "norm": norm.WgtScaleBatchNorm}, 4, 3),
+        block.Dense(leak, 3, 2),
+        slayer.block.sigma_delta.Dense({"threshold": 0.5, "activation": torch.relu}, 2, 2),
+    ]
+    blocks[1].neuron.norm.value.data = torch.tensor([-0.5, 0.0, 0.25, 2.0])
+    blocks[2].neuron.norm.running_mean = torch.full((3,), 0.5)
+    blocks[2].neuron.norm.running_var = torch.tensor([0.06])
+    blocks[1].weight_factor, blocks[3].weight_factor = 12.0625, 1.0
+    blocks[4].neuron.set_bias(torch.tensor([1.0, 2.0]))
+    export_hdf5(blocks, tmp_path / "n.net", input_shape=(6,))
+    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "n.net")])
+    assert done.exit_code == 0, done.output
+    table = [[cell.strip() for cell in line.split("│")] for line in done.output.splitlines()]
+    cells = {row[1]: row[8:11] for row in table if len(row) > 11}
+    assert cells == {
+        "0 Input": ["", "", "16"],
+        "1 Dense": ["12.06", "", "-32 ... 128"],
+        "2 Dense": ["", "-2", "-32"],
+        "3 Dense": ["", "", ""],
+        "4 Dense": ["", "", "4096 ... 8192"],
+    }
+
+
+def test_a_net_of_sums_alone_is_verified_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sums.py").write_text("import torch.nn as nn\ndef build(): return nn.Linear(4, 3)\n")
+    np.save("x.npy", np.random.default_rng(0).integers(0, 2, (6, 2, 4)).astype(np.float32))
+    weights = str(tmp_path / "w.pt")
+    torch.save(torch.nn.Linear(4, 3).state_dict(), weights)
+    common = ["sums.py:build", "--weights", weights]
+    for command in (
+        ["convert", *common, "--input-shape", "4", "--calibrate", "weights", "-o", "n.net"],
+        ["verify", *common, "n.net", "--input", "x.npy", "--report", "r.html"],
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    # The voltage comes a step late.
+    assert "integers of n.net: exact: all 30 spike places agree" in done.output
+    assert "drift" not in done.output
+    assert Path("r.html").is_file()
 
 
 @pytest.mark.parametrize("command", [[], ["convert"], ["verify"], ["inspect"]])

@@ -69,6 +69,11 @@ def nets(draw: st.DrawFn) -> Net:
         before = draw(st.sampled_from(["", "", "max", "max_overlap", "avg", "pad", "norm", "up"]))
         padding = draw(st.integers(0, 1))
         if before == "max" and min(height, width) > 3:
+            first = draw(st.sampled_from(["", "pad", "up"]))
+            if first == "pad":
+                add(nn.ZeroPad2d(draw(st.tuples(*[st.integers(0, 2)] * 4))))
+            elif first == "up" and height < 12:
+                add(nn.Upsample(scale_factor=2))
             add(layer.MaxPool2d(2, ceil_mode=draw(st.booleans())))
         elif before == "max_overlap" and min(height, width) > 3:
             add(layer.MaxPool2d(3, stride=draw(st.integers(1, 2)), padding=1))
@@ -124,8 +129,10 @@ def nets(draw: st.DrawFn) -> Net:
             modules[-1].weight.mul_(2.5)  # type: ignore[operator, union-attr]
         if draw(st.booleans()):
             add(draw_statistics(layer.BatchNorm2d(channels), draw))
-        if draw(st.integers(0, 2)) == 0 and not transposed and min(height, width) > 2:
+        if draw(st.integers(0, 2)) == 0 and min(height, width) > 2:
             add(layer.AvgPool2d(2, stride=draw(st.integers(1, 2))))
+            if draw(st.booleans()):
+                add(draw_statistics(layer.BatchNorm2d(channels), draw))
         add(draw(firing_neurons()), nn.Dropout(0.5))
     pooled = draw(st.sampled_from(["", "adaptive", "global", "overlap", "cut", "avg"]))
     if pooled == "adaptive" and min(height, width) > 2:
@@ -147,6 +154,9 @@ def nets(draw: st.DrawFn) -> Net:
     if draw(st.booleans()):
         modules.append(draw_statistics(layer.BatchNorm1d(hidden), draw))
     modules.append(draw(firing_neurons()))
+    if draw(st.integers(0, 3)) == 0:
+        norm = draw_statistics(layer.BatchNorm1d(hidden), draw)
+        modules += [norm, draw(firing_neurons())]
     end = draw(st.sampled_from(["", "linear", "vote"]))
     if end == "linear":
         modules.append(layer.Linear(hidden, 3))

@@ -8,6 +8,7 @@ from spikingjelly.activation_based import neuron
 
 import lava_bridge
 from lava_bridge.convert import FloatLayer, calibrate
+from lava_bridge.convert.build import build_blocks
 from lava_bridge.netx.weights import cut, spread
 
 from .nets import spikes
@@ -81,8 +82,9 @@ def test_lava_runs_the_weights_that_are_chosen_as_they_are_if_none_is_above_0(
 ):
     made = linear(10**size * torch.tensor([weight]), None if bias is None else torch.tensor([bias]))
     batch = spikes(6, 2, len(weight)) if data and weight else None
-    (choice,) = calibrate(single(made, node), batch).layers
-    held = lava_bridge.exchange.quantize_8bit(made.weight * choice.factor, 64, descale=True)
+    (choice,) = calibrate(layers := single(made, node), batch).layers
+    (block,) = build_blocks(layers, None, factors=[choice.factor])
+    held = block.synapse.pre_hook_fx(block.synapse.weight, descale=True)
     whole = held.detach().numpy().astype(int)
     assert choice.factor > 0
     if not weight:
@@ -105,3 +107,60 @@ def test_a_last_layer_without_a_positive_weight_is_exact_as_integers(by, tmp_pat
     report = lava_bridge.check_equivalence(blocks, tmp_path / "n.net", x, integers=True)
     assert report.ok, str(report)
     assert all(part.fired_b for part in report.layers)
+
+
+def test_a_layer_without_a_positive_weight_is_clipped_to_what_lava_keeps():
+    torch.manual_seed(0)
+    few_large = -0.1 * torch.rand(2000, 100)
+    few_large[:2, 0] = -0.2
+    # Of a layer with a positive weight the clip point is the same, but not what is clipped to.
+    one_positive = few_large.clone()
+    one_positive[0, 1] = 0.05
+    found = []
+    for weight in (few_large, one_positive):
+        net = [linear(weight, torch.full((2000,), 0.4)), if_node(0.3)]
+        blocks = lava_bridge.to_slayer(net, (100,), calibrate="weights")
+        whole = blocks[1].synapse.pre_hook_fx(blocks[1].synapse.weight, descale=True)
+        found.append((blocks.report.calibration.layers[0].clip, int(whole.min())))
+    (clip, lowest), (other_clip, other_lowest) = found
+    assert (lowest, other_lowest) == (-254, -256)
+    assert clip == pytest.approx(other_clip, abs=0.01)
+    assert clip < 0.8
+
+
+@pytest.mark.parametrize("by", ["weights", "data"])
+def test_what_is_clipped_so_is_the_same_in_all_forms(by, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(6, 40), neuron.IFNode(0.2), linear(-torch.rand(8, 40), torch.full((8,), 4.0)),
+        neuron.LIFNode(2.0, v_threshold=0.3), nn.Linear(8, 2)
+    )  # fmt: skip
+    x = spikes(20, 4, 6)
+    blocks = lava_bridge.to_slayer(net, (6,), calibrate="weights" if by == "weights" else x)
+    path = tmp_path / "n.net"
+    lava_bridge.export_hdf5(blocks, path)
+    again = lava_bridge.to_slayer(net, (6,), calibrate=lava_bridge.load_hdf5(path))
+    for other in (path, again, lava_bridge.to_spikingjelly(blocks)):
+        report = lava_bridge.check_equivalence(blocks, other, x, integers=True)
+        assert report.ok
+        assert report.layers[1].fired_a
+
+
+def test_a_linear_that_comes_first_knows_the_channels_of_planes():
+    torch.manual_seed(3)
+    # Every other channel inhibits: alone of channels that spike all or none large sums come.
+    signs = torch.tensor([1.0, -1.0]).repeat_interleave(100).repeat(4)
+    first = linear(signs * (torch.rand(4, 800) + 0.5), torch.zeros(4))
+    node = lif_node(20.0, 6.0)
+
+    def factor(*layers, shape):
+        blocks = lava_bridge.to_slayer([*layers, first, node], shape, calibrate="weights")
+        return blocks.report.calibration.layers[-1].factor
+
+    copied = nn.Conv2d(8, 8, 1, groups=8, bias=False)
+    known = factor(nn.Flatten(), shape=(8, 10, 10))
+    assert known == factor(copied, if_node(0.1), nn.Flatten(), shape=(8, 10, 10))
+    flat = factor(shape=(800,))
+    assert flat == factor(nn.Flatten(), shape=(1, 20, 40))
+    assert flat > 1.1 * known
+    assert calibrate(single(first, node), channels=8).factors == [known]

@@ -12,6 +12,7 @@ from spikingjelly.activation_based import functional, layer, monitor, neuron
 from lava_bridge import BridgeError, Encoder, NXT_to_TNX, TNX_to_NXT, slayer
 from lava_bridge.convert.result import SlayerNet
 from lava_bridge.exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
+from tests.conftest import traced_since
 
 block = slayer.block
 CUBA = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
@@ -357,6 +358,7 @@ def test_a_module_of_ones_own_that_counts_as_lava_dls_networks_do_is_run_as_it_i
     assert [rates.shape for rates in net.event_rates] == [(4,)]
 
 
+@traced_since("2.10")  # copy.deepcopy, in SpikingJelly's reset
 def test_a_mixed_net_compiles_whole():
     torch._dynamo.reset()
     parts = AsSpikingJelly(
@@ -379,6 +381,7 @@ def test_a_mixed_net_compiles_whole():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@traced_since("2.8")
 def test_a_spikingjelly_neuron_in_an_adapter_compiles():
     torch._dynamo.reset()
     net, x = AsSlayer(lif(4, 5)), spikes(2, 4, 9)

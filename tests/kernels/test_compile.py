@@ -9,6 +9,9 @@ from spikingjelly.activation_based import functional, layer, surrogate
 import lava_bridge
 from lava_bridge import slayer
 from lava_bridge.exchange import BatchNorm2d, CubaLIFNode
+from tests.conftest import traced_since
+
+pytestmark = traced_since("2.8")
 
 CUBA = {"threshold": 1.0, "current_decay": 0.25, "voltage_decay": 0.1}
 ADAPTIVE = {"threshold_step": 0.1, "threshold_decay": 0.1, "refractory_decay": 0.2}

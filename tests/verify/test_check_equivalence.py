@@ -179,7 +179,7 @@ def test_a_bad_input_is_named(net, x, layout, what):
 
 def test_nets_that_cannot_be_compared_are_named(net, tmp_path):
     x, blocks = spikes(4, 2, *SHAPE), to_slayer(net, SHAPE)
-    with pytest.raises(BridgeError, match=r"^a: expected a SpikingJelly net.*Linear"):
+    with pytest.raises(BridgeError, match=r"^a: has no spiking neuron \(Linear\)"):
         check_equivalence(nn.Linear(2, 2), blocks, x)
     with pytest.raises(BridgeError, match=r"has 2 layers with neurons, b .* has 1"):
         check_equivalence(net, blocks[:2], x)
@@ -220,6 +220,23 @@ def test_a_proof_of_nothing_is_refused(net):
     twice = nn.Sequential(nn.Linear(4, 4, bias=False), shared, nn.Linear(4, 4, bias=False), shared)
     with pytest.raises(BridgeError, match="neuron 1 runs 2 times where 1 is expected"):
         check_equivalence(twice, twice, spikes(3, 2, 4))
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_nets_without_a_neuron_prove_nothing_and_are_refused(integers, tmp_path):
+    x, block = spikes(3, 2, 1, 4, 4), slayer.block.cuba
+    blocks = [block.Input(delay_shift=False), block.Flatten()]
+    export_hdf5(blocks, tmp_path / "n.net", input_shape=(1, 4, 4))
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    for a, b, message in (
+        (blocks, blocks, r"have no layer with neurons, so that there is nothing to compare; give"),
+        (blocks, tmp_path / "n.net", "no layer is left to run|no layer with neurons"),
+        (plain, blocks, r"a: has no spiking neuron \(Sequential\), .*; give a whole Spiking"),
+        (blocks, 3, r"b: expected a SpikingJelly net, slayer blocks or the path .* found int"),
+    ):
+        with pytest.raises(BridgeError, match=message) as caught:
+            check_equivalence(a, b, x, integers=integers)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_layer_that_never_fires_is_said_to_prove_little(net):

@@ -29,7 +29,10 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
     shifted = shift(x, 1)
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
         shifted[..., 0] = waiting
-    module.delay_buffer = x[..., -1].detach().clone() if persistent else None
+    if persistent:
+        module.delay_buffer = x[..., -1].detach().clone()
+    elif waiting is not None:
+        module.delay_buffer = None
     return shifted
 
 
@@ -43,7 +46,8 @@ def fired(module: Any, z: Any) -> Tensor:
         return neuron(z)
     if not isinstance(neuron, neuron_base.Neuron) or neuron.persistent_state:
         return step_delay(module, neuron(z))
-    module.delay_buffer = None
+    if getattr(module, "delay_buffer", None) is not None:
+        module.delay_buffer = None
     return neuron.delayed(z)
 
 

@@ -50,9 +50,9 @@ class AbstractInput(Block):
 
     def forward(self, x: Any) -> Any:
         if self.input_shape is None:
-            self.input_shape = (x[0] if isinstance(x, tuple | list) else x).shape[1:-1]
+            self.input_shape = (x[0] if isinstance(x, (tuple, list)) else x).shape[1:-1]
         if self.neuron is not None:
-            if isinstance(x, tuple | list):
+            if isinstance(x, (tuple, list)):
                 x = self._encode(tuple(self._weighted(part) for part in x))
             elif self.neuron.complex:
                 x = self._encode((self._weighted(x), torch.zeros_like(x)))

@@ -196,7 +196,7 @@ class Neuron(Stateful):
         The neuron's own operator delays them, unless somebody is to see them before: the dropout,
         the state that goes on, a hook, or a forward that is not this class'.
         """
-        own = type(self).forward is Neuron.forward and "forward" not in vars(self)
+        own = type(self).forward is Neuron.forward and "forward" not in self.__dict__
         if own and self.drop is None and not self.persistent_state and not has_hooks(self):
             return self._fired(input, True)
         return shift(self(input), 1)

@@ -1,0 +1,140 @@
+"""Pairs of layers that are one only if no synapse comes after them, which would take them in.
+
+Each exact, as those of ``merge.py``; ``LATE_MERGES`` is asked where no pair of ``MERGES`` is left.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..errors import ConversionError
+from ..exchange.pool import SumPool2d
+from .layers import ChannelAffine
+from .merge import (
+    Shape,
+    affine_after,
+    affine_as_conv,
+    affine_before_conv,
+    pad_before_conv,
+    pool_as_conv,
+    refuse_ceil,
+)
+
+__all__ = ["LATE_MERGES"]
+
+
+def _affine_after_pool(pool: SumPool2d, affine: ChannelAffine, shape: Shape) -> nn.Module:
+    """A norm of a pooling's sums: of the convolution by 1 that sums the same."""
+    conv = pool_as_conv(pool, shape or (len(affine.scale), 1, 1))
+    return affine_after(conv.to(affine.scale), affine, shape)
+
+
+def _affine_before_pool(affine: ChannelAffine, pool: SumPool2d, shape: Shape) -> nn.Module:
+    """The sums of what a norm gives: a convolution by 1 after the norm."""
+    conv = pool_as_conv(pool, shape or (len(affine.scale), 1, 1))
+    return affine_before_conv(affine, conv.to(affine.scale), shape)
+
+
+def _pad_before_affine(pad: nn.ZeroPad2d, affine: ChannelAffine, shape: Shape) -> nn.Module:
+    """A norm of what has zeros around it: a padded convolution by 1, each channel on its own."""
+    return pad_before_conv(pad, affine_as_conv(affine), shape)
+
+
+def _pad_before_pool(pad: nn.ZeroPad2d, pool: SumPool2d, shape: Shape) -> nn.Module:
+    """Sums of what has zeros around it; windows that are cut off end in more zeros."""
+    if pool.ceil_mode and shape is not None:
+        left, right, top, bottom = pad.padding
+        height, width = shape[1] + top + bottom, shape[2] + left + right
+        rows, columns = -height % pool.kernel_size[0], -width % pool.kernel_size[1]
+        pad = nn.ZeroPad2d((left, right + columns, top, bottom + rows))
+        pool = SumPool2d(pool.kernel_size)
+    return pad_before_conv(pad, pool_as_conv(pool, shape), shape)
+
+
+def _pool_after_transpose(conv: nn.ConvTranspose2d, pool: SumPool2d, shape: Shape) -> nn.Module:
+    r"""A transposed convolution (stride s, dilation d, padding p), then a sum pooling (s', d', p').
+
+    .. math:: \sum_{j<k'} z[s' n + d' j - p'], \quad z[m] = b + \sum_{s i + d k - p = m} W_k\,x[i]
+        \;=\; k' b + \sum_i U_{s' n - s i}\,x[i], \qquad
+        U_l = \sum_{d k - d' j = l + p - p'} W_k
+
+    which with s' a divisor of s is a transposed convolution of stride s / s', and with s a divisor
+    of s' a convolution of stride s' / s. A padded pooling would see what the transposed convolution
+    cuts off, and no bias in its own zeros: refused, where that makes a difference.
+    """
+    refuse_ceil(pool)
+    if any(pool.padding) and (any(conv.padding) or conv.bias is not None):
+        raise ConversionError(
+            "is a padded pooling after a ConvTranspose2d with a bias or a padding of its own; use "
+            "padding=0, or put an IFNode or LIFNode between"
+        )
+    sides = list(zip(conv.stride, pool.stride, strict=True))
+    if all(s % t == 0 for s, t in sides):
+        transposed, stride = True, tuple(s // t for s, t in sides)
+    elif all(t % s == 0 for s, t in sides):
+        transposed, stride = False, tuple(t // s for s, t in sides)
+    else:
+        raise ConversionError(
+            f"has a stride of {pool.stride} after a ConvTranspose2d of stride {conv.stride}, and "
+            "no layer has their ratio; use strides that divide, or put an IFNode or LIFNode between"
+        )
+    (rows, above), (columns, left) = (_side(conv, pool, axis, transposed) for axis in (0, 1))
+    weight = conv.weight.detach()
+    kernel = torch.einsum("mk,iokl,nl->iomn", rows.to(weight), weight, columns.to(weight))
+    bias = None if conv.bias is None else conv.bias.detach() * math.prod(pool.kernel_size)
+    options: Any = {"groups": conv.groups, "bias": bias is not None, "device": "meta"}
+    if not transposed:  # [in, out / groups, *] to [out, in / groups, *]
+        kernel = kernel.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)
+    kind: Any = nn.ConvTranspose2d if transposed else nn.Conv2d
+    made = kind(
+        conv.in_channels,
+        conv.out_channels,
+        tuple(kernel.shape[2:]),
+        stride,
+        (above, left),
+        **options,
+    )
+    made.weight = nn.Parameter(kernel)
+    made.bias = None if bias is None else nn.Parameter(bias)
+    return made
+
+
+def _side(conv: Any, pool: SumPool2d, axis: int, transposed: bool) -> tuple[Tensor, int]:
+    """Along one axis: how often each tap of W is in each of the merged kernel, and its padding.
+
+    Its taps are the U at multiples of the smaller stride t, ``l = t m``. The output has
+    ``floor((s (I - 1) + end) / s') + 1`` places, I those of the input; the kernel begins and ends
+    with as many zeros as make a padding, the same on both sides, give them.
+    """
+    taps, summed = conv.kernel_size[axis], pool.kernel_size[axis]
+    apart, between = conv.dilation[axis], pool.dilation[axis]
+    shift = pool.padding[axis] - conv.padding[axis]
+    step = min(conv.stride[axis], pool.stride[axis])
+    pairs = [(k, apart * k - between * j + shift) for k in range(taps) for j in range(summed)]
+    found = [(place // step, k) for k, place in pairs if place % step == 0]
+    end = (apart * (taps - 1) - between * (summed - 1) + 2 * shift) // step
+    places = [m for m, _ in found] or [0]
+    if transposed:
+        padding = max(0, -end, -min(places), max(places) - end)
+        size = end + 2 * padding + 1
+    else:
+        padding = max(0, end, max(places), end - min(places))
+        size = 2 * padding + 1 - end
+    held = torch.zeros(size, taps)
+    for m, k in found:
+        held[m + padding if transposed else padding - m, k] += 1
+    return held, padding
+
+
+# Two layers, and the shape [C, *] of the first one's input if known, to the one that equals them.
+LATE_MERGES: dict[tuple[type, type], Callable[[Any, Any, Shape], nn.Module]] = {
+    (SumPool2d, ChannelAffine): _affine_after_pool,
+    (ChannelAffine, SumPool2d): _affine_before_pool,
+    (nn.ZeroPad2d, ChannelAffine): _pad_before_affine,
+    (nn.ZeroPad2d, SumPool2d): _pad_before_pool,
+    (nn.ConvTranspose2d, SumPool2d): _pool_after_transpose,
+}
