@@ -7,7 +7,7 @@ otherwise.
 import operator
 from collections.abc import Sequence
 from enum import IntEnum, unique
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -81,8 +81,12 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
         return x
     if dtype.kind in "iuO":
         return ((x & (base - 1)) ^ half) - half  # type: ignore[operator] # integers, by their kind
-    rest = np.fmod(x, base)  # exact, as the differences are; x + half would be rounded
-    return np.where(rest >= half, rest - base, np.where(rest < -half, rest + base, rest))[()]
+    # In doubles whatever the dtype: NumPy 1 and 2 make other types of x and base. Exact, as the
+    # differences are; x + half would be rounded.
+    rest = np.fmod(np.asarray(x, np.float64), base)
+    wrapped = np.where(rest >= half, rest - base, np.where(rest < -half, rest + base, rest))
+    result: Any = wrapped.astype(dtype)[()]
+    return result
 
 
 def output_shape(

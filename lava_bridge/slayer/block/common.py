@@ -29,10 +29,8 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
     shifted = shift(x, 1)
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
         shifted[..., 0] = waiting
-    if persistent:
-        module.delay_buffer = x[..., -1].detach().clone()
-    elif waiting is not None:
-        module.delay_buffer = None
+    if persistent or waiting is not None:  # else nothing to say, and torch 2.4 compiles
+        module.delay_buffer = x[..., -1].detach().clone() if persistent else None
     return shifted
 
 

@@ -13,7 +13,11 @@ __all__ = ["diagonal_mask", "dotdict", "event_rate", "staticproperty"]
 class dotdict(dict):
     """A dictionary whose items are attributes too; a missing one is None."""
 
-    __getattr__ = dict.get
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python's own questions, to copy and to pickle
+            raise AttributeError(name)
+        return self.get(name)
+
     __setattr__ = dict.__setitem__
     __delattr__ = dict.__delitem__
 
