@@ -159,8 +159,7 @@ class Neuron(base.Neuron):
     def _in_one(self, input: Tensor, rectifies: bool) -> Tensor:
         """Sigma, bias, activation and delta in one operator."""
         sigma, delta = self.sigma, self.delta
-        if sigma.persistent_state:
-            sigma.prepare(input)
+        sigma.prepare(input)
         delta.prepare(input)
         delta.clamp()
         none = sigma.pre_state.new_zeros(1)
