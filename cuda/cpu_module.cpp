@@ -3,6 +3,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#ifdef __linux__
+#include <dlfcn.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
 #include <cstring>
 #include <system_error>
@@ -53,6 +58,21 @@ const CpuKernel *find(int instructions, const char *name) {
 // Shares for each thread: whoever is done early takes another, so that a busy core delays nobody.
 const long long SHARES_A_THREAD = 8;
 
+// OpenMP's way to run a function in a team of threads, if a library of it is loaded: torch's. Its
+// threads wait for torch's next operator by spinning, on the cores that threads of our own would need.
+// The team does not come along when a process forks: a child has to do without.
+typedef void (*InTeam)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+
+InTeam team() {
+#ifdef __linux__
+    static const pid_t here = getpid();
+    static const InTeam found = reinterpret_cast<InTeam>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return getpid() == here ? found : nullptr;
+#else
+    return nullptr;
+#endif
+}
+
 void run_in_threads(CpuRun run, const Call &call) {
     long long work = call.outer * call.steps * call.inner / STEPS_A_THREAD + 1;
     long long threads = call.threads < work ? call.threads : work;
@@ -62,6 +82,11 @@ void run_in_threads(CpuRun run, const Call &call) {
     auto take_shares = [&] {
         for (long long share = next++; share < shares; share = next++) run(call, share, shares);
     };
+    if (InTeam in_team = team()) {
+        auto enter = [](void *function) { (*static_cast<decltype(take_shares) *>(function))(); };
+        in_team(enter, &take_shares, static_cast<unsigned>(threads), 0);
+        return;
+    }
     std::vector<std::thread> helpers;
     try {
         for (long long i = 1; i < threads; ++i) helpers.emplace_back(take_shares);
@@ -101,11 +126,14 @@ PyObject *instruction_sets(PyObject *, PyObject *) {
     return names;
 }
 
+PyObject *has_team(PyObject *, PyObject *) { return PyBool_FromLong(team() != nullptr); }
+
 PyObject *call_size(PyObject *, PyObject *) { return PyLong_FromSize_t(sizeof(Call)); }
 
 PyMethodDef METHODS[] = {
     {"run", run, METH_VARARGS, "run(kernel, address of a Call, whether in double precision)"},
     {"instruction_sets", instruction_sets, METH_NOARGS, "What this CPU has, the best last."},
+    {"has_team", has_team, METH_NOARGS, "Whether calls run in a team of OpenMP's, which is loaded."},
     {"call_size", call_size, METH_NOARGS, "Bytes of a Call."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -115,4 +143,7 @@ PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", "The kernels on the CPU.
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&MODULE); }
+PyMODINIT_FUNC PyInit__native() {
+    team();  // remembers the process
+    return PyModule_Create(&MODULE);
+}

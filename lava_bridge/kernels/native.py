@@ -45,7 +45,8 @@ def _call_size(module: Any) -> int:
 
 def described() -> str:
     """What it runs on."""
-    return f"{_native.instruction_sets()[-1]}, {torch.get_num_threads()} threads"
+    whose = "of torch's" if _native.has_team() else "of its own"
+    return f"{_native.instruction_sets()[-1]}, {torch.get_num_threads()} threads {whose}"
 
 
 def stored(dtype: torch.dtype, real: torch.dtype) -> torch.dtype:
