@@ -219,13 +219,16 @@ def test_signed_clamp_is_the_wrap_of_a_register(lava_conv, bits, data):
             assert utils.signed_clamp(float(value), bits) == expected
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.float32])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.float16, np.float32])
 def test_signed_clamp_keeps_the_type(dtype):
     x = np.array([-128, -1, 0, 127], dtype)
     for bits in (4, 8, 24, 40):
         found = utils.signed_clamp(x, bits)
         assert found.dtype == dtype
         assert found.tolist() == [utils.signed_clamp(int(value), bits) for value in x]
+    halves = np.array([-(2**15), 40_000, 65_504], np.float16)
+    assert utils.signed_clamp(halves, 16).tolist() == [-(2**15), 40_000 - 2**16, 65_504 - 2**16]
+    assert utils.signed_clamp(halves, 200) is halves
     ends = np.array([np.iinfo(np.int32).min, np.iinfo(np.int32).max], np.int32)
     assert utils.signed_clamp(ends, 24).tolist() == [0, -1]
     assert isinstance(utils.signed_clamp(2**40 + 5, 24), int)

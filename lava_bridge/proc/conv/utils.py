@@ -81,11 +81,15 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
         return x
     if dtype.kind in "iuO":
         return ((x & (base - 1)) ^ half) - half  # type: ignore[operator] # integers, by their kind
-    # In doubles whatever the dtype: NumPy 1 and 2 make other types of x and base. Exact, as the
-    # differences are; x + half would be rounded.
-    rest = np.fmod(np.asarray(x, np.float64), base)
-    wrapped = np.where(rest >= half, rest - base, np.where(rest < -half, rest + base, rest))
-    result: Any = wrapped.astype(dtype)[()]
+    # NumPy 1 would take the wider of the types of x and an int.
+    real: Any = np.result_type(dtype, np.float32).type
+    if bits >= np.finfo(real).maxexp:  # beyond what it holds
+        return x
+    width, middle = real(base), real(half)
+    rest = np.fmod(x, width)  # exact, as the differences are; x + middle would be rounded
+    above, below = rest >= middle, rest < -middle
+    wrapped = np.where(above, rest - width, np.where(below, rest + width, rest))
+    result: Any = wrapped.astype(dtype, copy=False)[()]
     return result
 
 
