@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | nets | sanitize, each from a fresh clone: the virtual environment is made on demand.
+# make demo | test | lint | bench | nets | sanitize | oldest, each from a fresh clone: the virtual environment is made on demand.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,7 @@ REFERENCES := LAVA_BRIDGE_REFERENCES=required
 # Tests use one thread each; a worker takes from the other what that has not begun.
 SIDE_BY_SIDE := -n 2 --dist worksteal
 
-.PHONY: demo test lint bench nets sanitize clean
+.PHONY: demo test lint bench nets sanitize oldest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/digits.py
@@ -58,6 +58,18 @@ sanitize: $(VENV)/references
 		$(CURDIR)/$(BIN)/python -m pytest tests/kernels -p no:cacheprovider \
 		--ignore=tests/kernels/test_compile.py --ignore=tests/kernels/test_gpu_compile.py \
 		--ignore=tests/kernels/test_gpu_emulated.py -k "not registered"
+
+# The tests on the oldest Python, torch, NumPy, ... that are allowed: several GB, and no references.
+# (The extra of the tests asks for CuPy, which asks for NumPy 2.)
+OLDEST_PYTHON ?= python3.10
+OLDEST := build/oldest
+OLDEST_PIP := $(OLDEST)/bin/python -m pip --disable-pip-version-check install -q -c tests/oldest.txt
+
+oldest:
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST_PIP) torch torchvision numpy
+	$(OLDEST_PIP) -e . hypothesis matplotlib pytest pytest-xdist scikit-learn tensorboard
+	$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/ci -p no:cacheprovider
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -65,9 +65,10 @@ class Operator:
         self._apply = function.apply
 
     def __call__(self, *args: Any) -> Any:
+        if _is_watched():  # first: older torches can't compile what follows
+            return self.registered(*args)
         tensors = [x for x in args if isinstance(x, Tensor)]
-        is_plain = _PLAIN.issuperset(map(type, args)) and not any(x.is_meta for x in tensors)
-        if _is_watched() or not is_plain:
+        if not _PLAIN.issuperset(map(type, args)) or any(x.is_meta for x in tensors):
             return self.registered(*args)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             return self._apply(*args)

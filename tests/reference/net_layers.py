@@ -146,5 +146,5 @@ def write_net(path: Path, layers: list[Layer]) -> None:
             else:
                 group[key] = np.asarray(value)
 
-    with h5py.File(path, "w", libver="latest") as file:
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
         write(file, {"layer": {str(i): layer for i, layer in enumerate(layers)}})
