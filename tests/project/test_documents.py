@@ -48,6 +48,6 @@ def test_every_link_to_a_file_leads_somewhere(path):
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()))
-    assert named == {"demo", "test", "lint", "bench", "nets", "sanitize"}
+    assert named == {"demo", "test", "lint", "bench", "nets", "sanitize", "oldest"}
     assert named <= targets
     assert "make test" in (ROOT / ".ci" / "run").read_text()
