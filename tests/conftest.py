@@ -58,9 +58,9 @@ def _seed() -> None:
 
 
 def traced_since(torch_version: str) -> pytest.MarkDecorator:
-    """For tests of torch.compile and torch.export that an older torch can't follow."""
+    """For tests of torch.compile, torch.export or torch.fx that an older torch can't follow."""
     older = torch.__version__ < torch_version  # by versions, not by letters
-    reason = f"torch.compile follows this since torch {torch_version}, found {torch.__version__}"
+    reason = f"torch {torch_version} and newer trace this, found {torch.__version__}"
     return pytest.mark.skipif(older, reason=reason)
 
 
