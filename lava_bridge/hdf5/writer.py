@@ -154,9 +154,13 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
             os.chmod(temporary, _mode_of(place))
         for _, temporary, place in written:
             os.replace(temporary, place)
-    except OSError as error:
+    except (OSError, SystemError) as error:
+        # On Python 3.13 h5py ends with a SystemError, whose cause is the disk's error.
+        cause = error.__cause__ if isinstance(error, SystemError) else error
+        if not isinstance(cause, OSError):
+            raise
         raise NetFileError(
-            f"{place}: can't be written ({error.strerror or error}); free space or choose another "
+            f"{place}: can't be written ({cause.strerror or cause}); free space or choose another "
             "path"
         ) from error
     finally:
