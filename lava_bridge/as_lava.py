@@ -116,7 +116,10 @@ class _Ours(MetaPathFinder, Loader):
         slayer.axon.delay, say, is the function and not the module. Modules of other packages, as
         the recurrences in slayer.neuron.dynamics are, can be imported for the same reason.
         """
-        ours: str = module.__spec__.origin  # type: ignore[union-attr, assignment] # by find_spec
+        spec = module.__spec__
+        assert spec is not None
+        ours = spec.origin
+        assert ours is not None  # find_spec put it there
         import_module(ours)
         for name, part in list(sys.modules.items()):
             if (name + ".").startswith(ours + "."):

@@ -49,7 +49,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _show_warning  # type: ignore[assignment] # its rest is optional
+                # (Its file and line come in *rest, by place, which a type can't say.)
+                warnings.showwarning = _show_warning  # type: ignore[assignment] # see above
                 return super().invoke(ctx)
         except BridgeError as error:
             if is_first_rank():

@@ -51,7 +51,7 @@ def agreed(work: Callable[[], T]) -> T:
     """
     if not (dist.is_available() and dist.is_initialized()):
         return work()
-    result, error = None, None
+    error: Exception | None = None
     try:
         result = work()
     except Exception as raised:  # whatever it is, the others must hear of it
@@ -64,7 +64,7 @@ def agreed(work: Callable[[], T]) -> T:
             raise error
         foreseen, message = failure
         raise (BridgeError if foreseen else RuntimeError)(f"rank {rank}: {message}") from error
-    return result  # type: ignore[return-value] # it did not fail
+    return result
 
 
 @contextmanager

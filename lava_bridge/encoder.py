@@ -348,7 +348,8 @@ def split_encoder(
 ) -> tuple[InputEncoder | None, list[nn.Module]]:
     """The encoder in front of blocks, or None; and the blocks, of which one may be given alone."""
     alone = hasattr(blocks, "export_hdf5") or isinstance(blocks, InputEncoder)
-    net: list[Any] = [blocks] if alone else list(blocks)  # type: ignore[arg-type] # not alone
+    given: Any = blocks
+    net = [given] if alone else list(given)
     if net and isinstance(net[0], InputEncoder):
         return net[0], net[1:]
     return None, net

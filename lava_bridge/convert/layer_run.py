@@ -144,12 +144,13 @@ def _drive(synapse: Any, x_seq: Tensor, weight: Tensor | None, bias: Tensor | No
         y = synapse._conv_forward(x, weight, bias)
     elif isinstance(synapse, nn.ConvTranspose2d):
         assert weight is not None
+        assert not isinstance(synapse.padding, str)  # a word is for Conv2d only
         y = F.conv_transpose2d(
             x,
             weight,
             bias,
             synapse.stride,
-            synapse.padding,  # type: ignore[arg-type] # a word is for Conv2d only
+            synapse.padding,
             synapse.output_padding,
             synapse.groups,
             synapse.dilation,

@@ -316,18 +316,20 @@ def _applied(module: Any, x: Tensor) -> Tensor:
 # Making layers ------------------------------------------------------------------------------------
 
 
+_TRANSPOSED = "kernel_size", "stride", "padding", "output_padding", "groups", "dilation"
+
+
 def _remade(synapse: Synapse, weight: Tensor, bias: Tensor) -> nn.Module:
     """A synapse of the same geometry with another weight and bias, in its own dtype."""
     if isinstance(synapse, nn.Linear):
         return _linear(weight.to(synapse.weight.dtype), bias)
     if isinstance(synapse, nn.ConvTranspose2d):
-        sizes = synapse.kernel_size, synapse.stride, synapse.padding, synapse.output_padding
+        # Any: torch's stubs take tuples of length 2 only, and say less of what a layer has.
+        kept: Any = {name: getattr(synapse, name) for name in _TRANSPOSED}
         made: Any = nn.ConvTranspose2d(
             synapse.in_channels,
             synapse.out_channels,
-            *sizes,  # type: ignore[arg-type] # torch's stubs know tuples of length 2 only
-            groups=synapse.groups,
-            dilation=synapse.dilation,  # type: ignore[arg-type] # likewise
+            **kept,
             device="meta",
         )
         made.weight = nn.Parameter(weight.to(synapse.weight.dtype))

@@ -121,13 +121,13 @@ def _without_output_padding(conv: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
     )
     rows, columns = ((k - 1) * d + 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
     spread[:, :, : rows : conv.dilation[0], : columns : conv.dilation[1]] = kernel
+    # Any: torch's stubs take tuples of length 2 only, and say less of what a layer has.
+    kept: Any = {name: getattr(conv, name) for name in ("stride", "padding", "groups")}
     made: Any = nn.ConvTranspose2d(
         conv.in_channels,
         conv.out_channels,
         (spread.shape[2], spread.shape[3]),
-        conv.stride,  # type: ignore[arg-type] # torch's stubs know tuples of length 2 only
-        conv.padding,  # type: ignore[arg-type] # likewise
-        groups=conv.groups,
+        **kept,
         device="meta",
     )
     made.weight, made.bias = nn.Parameter(spread), conv.bias

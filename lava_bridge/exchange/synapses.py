@@ -75,7 +75,9 @@ def upsampling(layer: nn.Upsample) -> tuple[int, int]:
         ConversionError: If it does anything else.
     """
     factors = layer.scale_factor
-    pair = tuple(factors) if isinstance(factors, tuple | list) else (factors, factors)
+    pair: tuple[Any, ...] = (
+        tuple(factors) if isinstance(factors, tuple | list) else (factors, factors)
+    )
     if layer.mode not in ("nearest", "nearest-exact"):
         raise ConversionError(
             f"has mode={layer.mode!r}, which mixes neighbours; slayer's Unpool repeats: use "
@@ -86,7 +88,7 @@ def upsampling(layer: nn.Upsample) -> tuple[int, int]:
             f"has scale_factor={factors} and size={layer.size}, but slayer's Unpool repeats each "
             "spike a whole number of times; use a whole scale_factor"
         )
-    return int(pair[0]), int(pair[1])  # type: ignore[arg-type] # None is refused above
+    return int(pair[0]), int(pair[1])
 
 
 def check_pool_scale(scale: int) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ instructions = 0
 
 _native: Any
 try:
-    from . import _native  # type: ignore[attr-defined, no-redef] # built by setup.py
+    _native = import_module(f"{__package__}._native")  # built by setup.py
 except ImportError as error:
     _native = None
     _reason = str(error)

@@ -49,7 +49,8 @@ def _adaptive_resonator(
     numbers = scale, 0, False, False, 0, 0, *steps
     wanted = None, None, real_input.dtype, real_input.dtype, exact, exact
     done = kernels.run(compiled, "adrf_iz", real_input, inputs, parameters, numbers, wanted)
-    return tuple(done.sequences[2:])  # type: ignore[return-value] # four
+    _, _, real, imag, threshold, refractory = done.sequences
+    return real, imag, threshold, refractory
 
 
 @_adaptive_resonator.register_fake
