@@ -18,6 +18,7 @@ import torch
 from gpu_cases import OPERATORS, SCALE, assert_same, outcome
 from hypothesis import given, strategies as st
 from kernel_cases import ALL_ORDERS, laid_out, numbers, orders, shapes_and_orders, spread
+from test_long_sums import KERNELS, sums
 
 from lava_bridge.kernels import backend, cupy
 
@@ -205,6 +206,15 @@ def test_any_sequence(gpu, name, layout, seed, size, dtype, shared, backwards):
     )
     # Gradients of states that float32 does not hold are not the same to so many digits.
     check(name, x, shared=shared, learned=size < 1e3)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("order", "entry"), [((0, 1, 2), "staged"), ((2, 0, 1), "rows")])
+def test_sums_of_one_sign_stay_right_over_30000_steps(gpu, kernel, order, entry):
+    found = sums(kernel, 30_000, torch.float32, order, gpu)
+    assert gpu.entries == {entry}
+    for mine, exact in zip(found, sums(kernel, 30_000, torch.float64, order), strict=True):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-6, atol=0)
 
 
 def test_the_structure_is_that_of_the_header():

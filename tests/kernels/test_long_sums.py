@@ -24,7 +24,7 @@ KERNELS = {
 }
 
 
-def sums(kernel, steps, dtype, order=(0, 1, 2)):
+def sums(kernel, steps, dtype, order=(0, 1, 2), backend=native):
     """Where all that comes in is 0 or more, and exact on a grid of 1/64."""
     inputs, parameters, numbers, outputs, results = KERNELS[kernel]
     generator = torch.Generator().manual_seed(1)
@@ -35,7 +35,7 @@ def sums(kernel, steps, dtype, order=(0, 1, 2)):
     wanted = [k in results for k in range(5)]
     given = [torch.tensor([float(number)]) for number in parameters]
     outs = [dtype] * outputs
-    done = kernels.run(native, kernel, parts[0], parts, given, numbers, outs, wanted)
+    done = kernels.run(backend, kernel, parts[0], parts, given, numbers, outs, wanted)
     return [done.neurons[k] for k in results]
 
 

@@ -35,9 +35,9 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
 
 
 def fired(module: Any, z: Any) -> Tensor:
-    """The spikes of the module's neuron for ``z``, delayed if the module has ``delay_shift``.
+    """Spikes ``[N, *, T]`` of the module's neuron for its input ``z`` (of a complex one, a pair).
 
-    What :func:`step_delay` gives of them; where none of them waits, the neuron delays itself.
+    With ``delay_shift`` delayed as by :func:`step_delay`; where none waits, by the neuron itself.
     """
     neuron = module.neuron
     if not module.delay_shift:

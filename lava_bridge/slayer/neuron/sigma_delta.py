@@ -10,7 +10,7 @@ from ...errors import BridgeError
 from ...ops import sigma_delta
 from ...quantize import exact_dtype, from_steps
 from ..axon import Delta
-from ..checks import described, require
+from ..checks import described, has_hooks, require
 from ..dendrite import Sigma
 from . import base
 
@@ -150,8 +150,7 @@ class Neuron(base.Neuron):
     def _is_whole(self, dtype: torch.dtype) -> bool:
         """Whether the parts can run as one: as they were made, with nobody between them."""
         parts = self.sigma, self.delta, self.activation
-        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        heard = any(getattr(part, name, None) for part in parts for name in hooks)
+        heard = any(has_hooks(part) for part in parts if isinstance(part, torch.nn.Module))
         own = type(self.sigma) is Sigma and type(self.delta) is Delta
         same = not self.bias_is_set or torch.promote_types(self.bias.dtype, dtype) == dtype
         return own and same and self.norm is None and not heard
