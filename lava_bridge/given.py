@@ -87,8 +87,10 @@ def load_array(path: str, mapped: bool = False) -> "np.ndarray":
     try:
         x = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except Exception as error:  # whatever a foreign file makes of NumPy's reader
+        # What NumPy does not know it takes for a pickle, and advises to allow that: never here.
+        reason = "it is no .npy file of numbers" if "pickle" in str(error) else _one_line(error)
         raise BridgeError(
-            f"{path}: can't be read as a NumPy array ({_one_line(error)}); save it with numpy.save"
+            f"{path}: can't be read as a NumPy array ({reason}); save it with numpy.save"
         ) from error
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
         raise BridgeError(f"{path}: is no array of numbers; save one with numpy.save")
