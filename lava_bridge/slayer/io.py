@@ -231,7 +231,10 @@ def read_np_spikes(filename: str, fmt: str = "xypt", time_unit: float = 1e-3) ->
     try:
         table = np.asarray(np.load(filename))
     except Exception as error:  # NumPy lets through what parsing a damaged header raises
-        raise BridgeError(f"{filename}: can't be read as a NumPy array ({error})") from error
+        # What NumPy does not know it takes for a pickle, and advises to allow that: never here.
+        said = " ".join(str(error).split())
+        reason = "it is no .npy file of numbers" if "pickle" in said else said
+        raise BridgeError(f"{filename}: can't be read as a NumPy array ({reason})") from error
     columns = table.shape[1:] if np.issubdtype(table.dtype, np.number) else ()
     if fmt != "xypt" or columns not in ((3,), (4,)):
         found = f"{fmt!r} and {table.dtype} {table.shape}"

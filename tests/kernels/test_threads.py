@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -58,6 +59,34 @@ def test_calls_from_several_of_pythons_threads_do_not_disturb_each_other(two_thr
             found = list(pool.map(fired, inputs))
             assert all(map(torch.equal, found, expected))
     assert not torch.equal(expected[0], expected[1])
+
+
+def test_a_kernel_lets_other_python_threads_run(monkeypatch):
+    counted, passed, done = [0], [], threading.Event()
+
+    def count():
+        while not done.wait(0.0005):
+            counted[0] += 1
+
+    def run(*call):
+        start = counted[0]
+        kernel(*call)
+        passed.append(counted[0] - start)
+
+    kernel = native._native.run
+    monkeypatch.setattr(native._native, "run", run)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(100)  # Python takes its lock from nobody: a kernel has to give it up
+    other = threading.Thread(target=count)
+    try:
+        other.start()
+        fired(torch.zeros(8, 4096, 512))
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        other.join()
+    assert len(passed) == 1
+    assert passed[0] >= 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")

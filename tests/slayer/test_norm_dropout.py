@@ -192,3 +192,13 @@ def test_a_neuron_with_dropout_equals_lavas_under_the_same_seed(
     # what is dropped on the way out has fired all the same
     state = ours.voltage_state.expand_as(theirs.voltage_state)  # one number where none is kept
     assert torch.equal(state, theirs.voltage_state)
+
+
+def test_dropout_takes_no_batch_and_leaves_the_order_in_memory():
+    dropout = slayer.neuron.Dropout(0.5)
+    assert dropout(torch.rand(0, 3, 4)).shape == (0, 3, 4)
+    x = torch.rand(5, 2, 3, 3, 3).movedim(0, -1)  # a view of [T, N, *]
+    assert dropout(x).stride() == x.stride()
+    kept = x.clone()
+    assert slayer.neuron.Dropout(0.5, inplace=True)(kept) is kept
+    assert not torch.equal(kept, x)

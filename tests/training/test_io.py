@@ -282,7 +282,8 @@ flat = io.Event([1], [1], [0], [0.0])
         (lambda path: io.read_np_spikes(bad_table(path, np.zeros((2, 5)))), "(2, 5)"),
         (lambda path: io.read_np_spikes(bad_table(path, np.zeros(3))), "(3,)"),
         (lambda path: io.read_np_spikes(bad_table(path, np.array([["a"] * 3]))), "<U1"),
-        (lambda path: io.read_np_spikes(bad_table(path, np.array([[None] * 3]))), "allow_pickle"),
+        (lambda path: io.read_np_spikes(bad_table(path, np.array([[None] * 3]))), "of numbers"),
+        (lambda path: io.read_np_spikes(__file__), "it is no .npy file of numbers"),
         (lambda path: io.read_np_spikes(path / "none"), "No such file"),
         (lambda path: io.read_1d_spikes(path / "none"), "No such file"),
         (

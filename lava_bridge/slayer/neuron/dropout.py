@@ -14,5 +14,10 @@ class Dropout(torch.nn.Dropout3d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        neurons = input.reshape(input.shape[0], -1, 1, 1, input.shape[-1])
-        return F.dropout3d(neurons, self.p, self.training, self.inplace).reshape(input.shape)
+        if not self.training:
+            return input
+        # What is drawn has one number a neuron, so that the input stays as it lies in memory.
+        neurons = input.new_ones(input.shape[:-1])
+        kept = F.dropout3d(neurons.flatten()[:, None, None, None, None], self.p)
+        kept = kept.view(*neurons.shape, 1)
+        return input.mul_(kept) if self.inplace else input * kept
