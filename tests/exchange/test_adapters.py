@@ -358,7 +358,7 @@ def test_a_module_of_ones_own_that_counts_as_lava_dls_networks_do_is_run_as_it_i
     assert [rates.shape for rates in net.event_rates] == [(4,)]
 
 
-@traced_since("2.10")  # copy.deepcopy, in SpikingJelly's reset
+@traced_since("2.12")  # copy.deepcopy, in SpikingJelly's reset
 def test_a_mixed_net_compiles_whole():
     torch._dynamo.reset()
     parts = AsSpikingJelly(

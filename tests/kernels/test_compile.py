@@ -136,6 +136,10 @@ def test_a_net_of_spikingjellys_compiles_whole(node):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(
+    "2.10" <= torch.__version__ < "2.13",  # by versions, not by letters
+    reason="torch 2.10 to 2.12 take min(time, 3 * time) == time for a constraint on time",
+)
 def test_a_net_of_slayer_blocks_is_exported_for_any_batch_and_time():
     net, x = conv_net().eval(), torch.rand(2, 2, 6, 6, 7)
     net(x)

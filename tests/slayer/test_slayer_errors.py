@@ -123,6 +123,10 @@ CASES_OF_ERROR = {
         lambda: synapse.Dense(3, 2)(torch.zeros(2, 3, 4, 5)),
         ["Dense", "[N, C, H, W, T]", "(2, 3, 4, 5)"],
     ),
+    "a dense synapse over a plane given a row": (
+        lambda: synapse.Dense((2, 4, 3), 5)(torch.zeros(2, 3, 6)),
+        ["Dense", "[N, C, H, W, T]", "(2, 3, 6)"],
+    ),
     "a dense synapse given other channels": (
         lambda: synapse.Dense(3, 2)(torch.zeros(2, 4, 5)),
         ["3 channels", "(2, 4, 5)"],

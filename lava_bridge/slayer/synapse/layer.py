@@ -121,11 +121,11 @@ class GenericLayer(torch.nn.Module):
         raise NotImplementedError
 
     def _each_step(self, input: Tensor, weight: Tensor) -> Tensor:
-        """What :meth:`_weigh` makes of each step of ``[N, C, H, W, T]``.
+        """What :meth:`_weigh` makes of each step of ``[N, C, H, W, T]`` or ``[N, C, T]``.
 
         Steps that lie whole in memory, batch or time outermost, are not copied; the result has
         their order, so that a chain of layers moves no data. Others (time last) are copied once,
-        to ``[N, T, H, W, C]``: measured, the fastest to copy to and to convolve.
+        to ``[N, T, (H, W,) C]``: measured, the fastest to copy to and to convolve.
         """
         outer = input.transpose(1, -1)  # [N, T, H, W, C]
         time_first = outer.stride(1) > outer.stride(0)
@@ -139,7 +139,10 @@ class GenericLayer(torch.nn.Module):
         return (z.transpose(0, 1) if time_first else z).transpose(1, -1)
 
     def _weigh(self, frames: Tensor, weight: Tensor) -> Tensor:
-        """The convolution, or its transpose, of ``[*, C, H, W]`` with a weight of 4 dimensions."""
+        """The convolution, or its transpose, of ``[*, C, H, W]`` with a weight of 4 dimensions.
+
+        (:class:`Dense` takes ``[*, C]`` too.)
+        """
         return self._convolve(frames, weight, self.groups)
 
     def _convolve(self, frames: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -236,13 +239,14 @@ class Dense(GenericLayer, torch.nn.Conv3d):
 
         ``mask`` ``[out, in, 1, 1, 1]``, if given, multiplies the weight.
         """
-        if not isinstance(input, Tensor) or input.dim() != 3:
-            require(self._place, input, "[N, C, H, W, T]", self.in_channels)
-            return self._each_step(input, self.hooked_weight(mask))
-        require(self._place, input, "[N, C, T]", self.in_channels)
-        return self._each_step(input[:, :, None, None], self.hooked_weight(mask))[:, :, 0, 0]
+        is_flat = isinstance(input, Tensor) and input.dim() == 3 and self.kernel_size == (1, 1, 1)
+        axes = "[N, C, T]" if is_flat else "[N, C, H, W, T]"
+        require(self._place, input, axes, self.in_channels)
+        return self._each_step(input, self.hooked_weight(mask))
 
     def _weigh(self, frames: Tensor, weight: Tensor) -> Tensor:
+        if frames.dim() == 2:  # [*, C]
+            return F.linear(frames, weight.flatten(1))
         if frames.shape[2:] != weight.shape[2:]:  # as Conv3d: the weight slides over a larger plane
             return self._convolve(frames, weight, 1)
         if frames.stride(1) == 1:  # the weight follows the order of the larger one, the frames
