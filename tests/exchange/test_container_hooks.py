@@ -10,8 +10,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm
 
 from lava_bridge import ConversionError
 from lava_bridge.exchange import BlockContainer, SumPool2d
+from tests.conftest import traced_since
 
-from ..conftest import traced_since
 from .strategies import CubaLIFNode, spikes
 
 X_SEQ = spikes((6, 3, 8), 1)
