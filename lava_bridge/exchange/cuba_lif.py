@@ -105,14 +105,7 @@ class CubaLIFNode(neuron.BaseNode):
         store_v_seq: bool = False,
         store_i_seq: bool = False,
     ) -> None:
-        if v_reset is None or v_reset != 0:
-            raise BridgeError(
-                f"CubaLIFNode: v_reset must be 0, found {v_reset}; the chip resets to 0 only"
-            )
-        if not (is_number(v_threshold) and math.isfinite(v_threshold) and v_threshold > 0):
-            raise BridgeError(
-                f"CubaLIFNode: v_threshold must be a number above 0, found {v_threshold!r}"
-            )
+        _check_reset_and_threshold(v_reset, v_threshold)
         check_scale("CubaLIFNode", scale)
         if norm is not None and not isinstance(norm, BatchNorm2d | ChannelBias):
             raise BridgeError(
@@ -279,7 +272,7 @@ class CubaLIFNode(neuron.BaseNode):
         shape = x.shape[1:] if step_mode == "m" else x.shape
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return tuple(
-            state.to(x.device, dtype)
+            _taken_up(state, x.device, dtype)
             if isinstance(state, Tensor) and state.shape == shape
             else torch.zeros(shape, dtype=dtype, device=x.device)
             for state in states
@@ -315,6 +308,7 @@ class CubaLIFNode(neuron.BaseNode):
                 "CubaLIFNode: its surrogate_function has spiking=False, but the quantised neuron "
                 "gives spikes only; call surrogate_function.set_spiking_mode(True)"
             )
+        _check_reset_and_threshold(self.v_reset, self.v_threshold)  # they may be set
         for name in ("current_decay", "voltage_decay"):
             self._require_broadcast(name, x_seq.shape[1:])
         if self.requires_grad:
@@ -423,6 +417,17 @@ def check_scale(place: str, scale: Any) -> None:
         raise BridgeError(f"{place}: scale must be a whole number, 1 or more, found {scale!r}")
 
 
+def _check_reset_and_threshold(v_reset: Any, v_threshold: Any) -> None:
+    if v_reset is None or v_reset != 0:
+        raise BridgeError(
+            f"CubaLIFNode: v_reset must be 0, found {v_reset}; the chip resets to 0 only"
+        )
+    if not (is_number(v_threshold) and math.isfinite(v_threshold) and v_threshold > 0):
+        raise BridgeError(
+            f"CubaLIFNode: v_threshold must be a number above 0, found {v_threshold!r}"
+        )
+
+
 def _held(name: str, decay: Any) -> Tensor:
     """4096 times a decay, in float32."""
     try:
@@ -440,6 +445,12 @@ def _held(name: str, decay: Any) -> Tensor:
             f"CubaLIFNode: {name} must be in 0 ... 1, found {outside[0] / DECAY_SCALE:g}"
         )
     return held
+
+
+def _taken_up(state: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    state = state.to(device, dtype)
+    # What a run under torch.inference_mode left can't be kept for a gradient.
+    return state.clone() if torch.is_grad_enabled() and state.is_inference() else state
 
 
 def _last(sequence: Tensor) -> Tensor:

@@ -128,6 +128,18 @@ def test_decays_that_do_not_broadcast_are_refused(shape, step_mode):
         CubaLIFNode(0.5, torch.full(fits, 0.5), step_mode=step_mode)(x)
 
 
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("v_reset", 0.5), ("v_reset", None), ("v_threshold", None), ("v_threshold", -1.0)],
+)
+def test_a_reset_or_threshold_that_is_set_later_is_checked_too(name, value, step_mode):
+    node = CubaLIFNode(0.3, 0.1, step_mode=step_mode)
+    setattr(node, name, value)
+    assert f"{name} must be" in raised(lambda: node(torch.ones(2, 1, 3)))
+    assert node.voltage_state == 0.0
+
+
 def test_whole_scales_and_numbers_of_any_library_are_taken():
     node = CubaLIFNode(numpy.float64(0.25), [0.5], torch.tensor(0.5), scale=numpy.int64(64))
     assert (node.scale, node.s_scale, node.v_threshold) == (64, 4096, 0.5)

@@ -311,6 +311,20 @@ def test_a_deep_copy_in_the_middle_of_training_goes_on_as_the_node_without_its_p
     assert twin.current_decay.grad is None
 
 
+@BOTH_MODES
+def test_training_goes_on_from_the_state_of_a_run_in_inference_mode(step_mode):
+    node = CubaLIFNode(**PARAMS, requires_grad=True, step_mode=step_mode)
+    twin = copy.deepcopy(node)
+    x_seq = sequence((6, 2, 3), 1, 1.0)
+    with torch.inference_mode():
+        run(node, x_seq)
+    with torch.no_grad():
+        run(twin, x_seq)
+    for trained in (node, twin):
+        run(trained, x_seq).sum().backward()
+    assert torch.equal(node.voltage_decay.grad, twin.voltage_decay.grad)
+
+
 def test_a_layer_with_a_bias_takes_a_node_in_the_middle_of_training():
     node = CubaLIFNode(1.0, 0.1, 0.7, requires_grad=True, step_mode="m")
     linear = torch.nn.Linear(4, 3)
