@@ -60,7 +60,8 @@ class CubaLIFNode(neuron.BaseNode):
         v_reset: 0: the chip has no other.
         scale: What a weight of 1 is on the chip; ``s_scale = 64 * scale``.
         requires_grad: Whether the decays are learned.
-        surrogate_function: Any of SpikingJelly's surrogate functions (with ``spiking=True``).
+        surrogate_function: Any of SpikingJelly's surrogate functions (with ``spiking=True``), or
+            one of the user's without parameters that learn.
         norm: Applied to the current on its way to the voltage, as in slayer: a
             :class:`BatchNorm2d`, or a :class:`~lava_bridge.slayer.neuron.norm.ChannelBias`.
         detach_reset: Take the spikes of the reset as constants in backward.
@@ -307,6 +308,13 @@ class CubaLIFNode(neuron.BaseNode):
             raise BridgeError(
                 "CubaLIFNode: its surrogate_function has spiking=False, but the quantised neuron "
                 "gives spikes only; call surrogate_function.set_spiking_mode(True)"
+            )
+        if isinstance(self.surrogate_function, torch.nn.Module) and any(
+            p.requires_grad for p in self.surrogate_function.parameters()
+        ):
+            raise BridgeError(
+                "CubaLIFNode: its surrogate_function has parameters that learn, but they get no "
+                "gradient here; freeze them with surrogate_function.requires_grad_(False)"
             )
         _check_reset_and_threshold(self.v_reset, self.v_threshold)  # they may be set
         for name in ("current_decay", "voltage_decay"):

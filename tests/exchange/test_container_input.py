@@ -80,6 +80,14 @@ def test_spikingjellys_upsample_is_torchs_in_both_modes():
         assert torch.equal(made(x_seq) if mode == "m" else run_steps(made, x_seq), expected)
 
 
+def test_a_layer_with_a_bias_that_is_put_in_later_is_refused():
+    made = BlockContainer(nn.Linear(8, 4), neuron.IFNode(0.4), "m")
+    made.synapse = nn.Linear(8, 4)
+    refused(lambda: made(torch.ones(5, 2, 8)), "Linear has a bias", "make a new one")
+    made.synapse = nn.Linear(8, 4, bias=False)
+    made(torch.ones(5, 2, 8))
+
+
 class NegativeLinear(nn.Linear):
     def forward(self, x):
         return -super().forward(x)

@@ -96,6 +96,30 @@ def test_a_surrogate_that_does_not_spike_is_refused(step_mode):
     node(torch.ones(2, 1, 3))
 
 
+class LearnedWidth(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.width = torch.nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        smooth = torch.sigmoid(self.width * x)
+        return (x >= 0).to(x) + smooth - smooth.detach()
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_a_surrogate_that_learns_is_refused_and_taken_when_it_is_frozen(sj, step_mode):
+    x = torch.full((2, 1, 3), 0.9, requires_grad=True)
+    theirs = sj.CubaLIFNode(0.3, 0.1, surrogate_function=LearnedWidth(), step_mode=step_mode)
+    theirs(x).sum().backward()
+    assert theirs.surrogate_function.width.grad != 0, "SpikingJelly's learns"
+    node = CubaLIFNode(0.3, 0.1, surrogate_function=LearnedWidth(), step_mode=step_mode)
+    assert "requires_grad_(False)" in raised(lambda: node(x))
+    node.surrogate_function.requires_grad_(False)
+    expected, x.grad = x.grad, None
+    node(x).sum().backward()
+    torch.testing.assert_close(x.grad, expected)
+
+
 def test_a_sequence_without_steps_is_refused():
     node = CubaLIFNode(0.3, 0.1, step_mode="m")
     assert "(0, 2, 3)" in raised(lambda: node(torch.ones(0, 2, 3)))
