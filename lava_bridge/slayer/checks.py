@@ -7,7 +7,6 @@ from ..errors import BridgeError
 
 __all__ = ["HOOKS", "described", "has_hooks", "require"]
 
-# The attributes in which a module keeps what was hooked on to its call.
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
@@ -21,12 +20,7 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
     expected, advice = f"a tensor {axes}", None
     dimensions = axes.count(",") + 1
     if not isinstance(input, Tensor):
-        pair = isinstance(input, tuple | list)
-        advice = (
-            "a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
-            if pair
-            else "pass a tensor, or to a complex neuron a pair"
-        )
+        advice = "pass a tensor; a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
     elif input.dim() < dimensions - 1 or ("*" not in axes and input.dim() != dimensions):
         advice = "bring it to these dimensions with reshape or unsqueeze"
     elif not input.is_floating_point():

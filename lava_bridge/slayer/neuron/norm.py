@@ -63,16 +63,12 @@ class MeanOnlyBatchNorm(LazyChannels):
         A BridgeError is raised if the channels are not those that the norm has.
         """
         self._check_channels(inp)
-        if self._learns_from(inp):
+        if self.training and self.update and inp.numel():
             mean = inp.mean(dim=[d for d in range(inp.dim()) if d != 1])
             self._follow("running_mean", mean)
         else:
             mean = self.running_mean
         return inp - self.pre_hook_fx(mean.reshape(-1, *[1] * (inp.dim() - 2)))
-
-    def _learns_from(self, inp: Tensor) -> bool:
-        """Whether the batch's statistics are used; an empty batch has none."""
-        return self.training and self.update and inp.numel() > 0
 
     def _follow(self, name: str, new: Tensor, count: float | None = None) -> None:
         """Move a running statistic towards its value in this batch, by n / (n + 1) if counted."""
@@ -136,7 +132,7 @@ class WgtScaleBatchNorm(MeanOnlyBatchNorm):
     def forward(self, inp: Tensor) -> Tensor:
         """Normalise ``[N, C, *]``."""
         centred = super().forward(inp)
-        if self._learns_from(inp):
+        if self.training and self.update and inp.numel():
             var = torch.var(inp, unbiased=False)
             self._follow("running_var", var, inp.numel() / inp.shape[1])
         else:
