@@ -169,12 +169,17 @@ def right_shift_to_zero(x: Tensor, bits: int) -> Tensor:
     """Shift integers right, rounding toward zero: ``sign(x) * (|x| >> bits)``.
 
     Raises:
-        BridgeError: If ``x`` is neither int32 nor int64.
+        BridgeError: If ``x`` is neither int32 nor int64, or ``bits`` not in 0 ... 30 or 62.
     """
     if x.dtype not in (torch.int32, torch.int64):
         raise BridgeError(
             f"right_shift_to_zero: expected int32 or int64, found {x.dtype}; "
             "scale and cast the values first"
+        )
+    most = torch.iinfo(x.dtype).bits - 2  # 2**bits is a number of this type
+    if not 0 <= bits <= most:
+        raise BridgeError(
+            f"right_shift_to_zero: expected 0 ... {most} bits for {x.dtype}, found {bits}"
         )
     # The same in one operation, and right for the lowest integer, whose abs() overflows.
     return torch.div(x, 1 << bits, rounding_mode="trunc")

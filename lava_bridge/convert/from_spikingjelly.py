@@ -15,6 +15,7 @@ from .. import slayer as native_slayer
 from ..encoder import Encoder, GradedInput, split_encoder
 from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
+from ..slayer.checks import HOOKS
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
 from .calibration import calibrate as calibrate_layers, calibration_of, checked_data
@@ -26,8 +27,6 @@ from .rules import rule_of
 from .trace import leaves
 
 __all__ = ["rewrite", "to_slayer"]
-
-_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def to_slayer(
@@ -236,7 +235,7 @@ def _parameters(net: Any) -> Iterator[torch.Tensor]:
 def _fresh(node: Any) -> nn.Module:
     """A copy of a neuron without the state of a run, and without the hooks of monitors."""
     made = copy.copy(node)
-    hooks: dict[str, Any] = {name: OrderedDict() for name in _HOOKS}
+    hooks: dict[str, Any] = {name: OrderedDict() for name in HOOKS}
     made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv), **hooks}
     return copy.deepcopy(made)
 

@@ -10,7 +10,8 @@ from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..quantize import quantize_8bit, right_shift_to_zero, step_quantize, step_quantize_atgf
 from .adapters import AsSlayer, AsSpikingJelly
 from .container import BlockContainer
-from .cuba_lif import BatchNorm2d, CubaLIFNode
+from .cuba_lif import CubaLIFNode
+from .norm import BatchNorm2d
 from .pool import SumPool2d
 from .step import LeakyIntegratorStep
 from .to_lava import (

@@ -128,7 +128,8 @@ class AsSlayer(nn.Module):
 
     Args:
         module: A SpikingJelly module or net, or a list of modules, that takes and gives
-            ``[T, N, C, *]``. It is held as it is, under the name ``module``.
+            ``[T, N, C, *]``. It is held as it is, under the name ``module``. Any part with a
+            method ``reset`` is reset, as ``functional.reset_net`` does.
         persistent_state: As in slayer's neurons: go on from the (detached) state at the end of the
             last forward with an input of the same ``[N, C, *]``. Else each forward begins with a
             reset.
@@ -162,9 +163,12 @@ class AsSlayer(nn.Module):
         functional.set_step_mode(self.module, "m")
         goes_on = self.persistent_state and self._went_on_from == x.shape[:-1]
         for part in self.module.modules():
-            if isinstance(part, base.MemoryModule):
-                part.detach() if goes_on else part.reset()
+            _cut(part) if goes_on else _call(part, "reset")
         self._went_on_from = x.shape[:-1] if self.persistent_state else None
+        if not x.shape[-1]:
+            raise BridgeError(
+                f"AsSlayer: expected one time step or more, found shape {tuple(x.shape)}"
+            )
         y = self.module(NXT_to_TNX(x))
         if not isinstance(y, Tensor) or y.dim() < 2 or y.shape[0] != x.shape[-1]:
             raise BridgeError(
@@ -179,13 +183,30 @@ class AsSlayer(nn.Module):
 
 def _as_module(place: str, module: Any) -> nn.Module:
     """A module as it is; a list or tuple of them as an ``nn.Sequential``."""
-    parts = module if isinstance(module, list | tuple) else (module,)
+    several = isinstance(module, list | tuple | nn.ModuleList)
+    parts = module if several else (module,)
     for part in parts:
         if not isinstance(part, nn.Module):
             raise BridgeError(
                 f"{place}: expected a module or a list of modules, found {described(part)}"
             )
-    return nn.Sequential(*module) if isinstance(module, list | tuple) else module
+    return nn.Sequential(*module) if several else module
+
+
+def _call(part: nn.Module, name: str) -> None:
+    """Call a part's method, if it has it, as SpikingJelly's ``reset_net`` and ``detach_net`` do."""
+    method = getattr(part, name, None)
+    if callable(method):
+        method()
+
+
+def _cut(part: nn.Module) -> None:
+    """Cut a part's state from its past."""
+    if isinstance(part, base.MemoryModule):
+        for name, value in list(part.named_memories()):
+            if isinstance(value, Tensor):  # SpikingJelly detaches in place, which views refuse
+                setattr(part, name, value.detach())
+    _call(part, "detach")
 
 
 def _place(name: str, part: nn.Module) -> str:

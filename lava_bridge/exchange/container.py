@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from spikingjelly.activation_based import base, neuron
@@ -11,16 +12,24 @@ from torch import Tensor
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from ..quantize import quantize_8bit, truncate
+from ..slayer.checks import described, has_hooks, require
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.norm import ChannelBias
-from .cuba_lif import CubaLIFNode
+from .cuba_lif import CubaLIFNode, check_scale
 from .neurons import check_bias, check_takes_bias, set_bias, to_lava_neuron_param_dict
 from .pool import SumPool2d
-from .to_lava import block_of, check_flatten, check_synapse, to_lava_block_flatten
+from .to_lava import block_of, check_flatten, check_synapse, check_type, to_lava_block_flatten
 
 __all__ = ["BlockContainer", "to_cuba_lif"]
 
-SYNAPSES = nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Upsample, SumPool2d
+SYNAPSES = (
+    nn.Linear,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.Upsample,
+    nn.UpsamplingNearest2d,
+    SumPool2d,
+)
 
 
 class BlockContainer(nn.Module, base.StepModule):
@@ -49,7 +58,8 @@ class BlockContainer(nn.Module, base.StepModule):
     Attributes:
         bias: The ``ChannelBias`` of a Linear without a neuron; None: it has none.
         weight_factor: By what the weights, bias and threshold of the net that it was converted from
-            were multiplied, as its block has it. It is a note: what it computes has it in.
+            were multiplied, as its block has it. It is a note: what it computes has it in. A state
+            dict has it where it is not 1, and it is 1 after loading weights without one.
 
     Raises:
         ConversionError: If slayer has no such synapse or neuron: soft reset, ``decay_input=True``,
@@ -70,10 +80,12 @@ class BlockContainer(nn.Module, base.StepModule):
         if neu is not None and not isinstance(neu, CubaLIFNode):
             node = to_cuba_lif(neu)
         if isinstance(synapse, nn.Flatten):
+            check_type(synapse, nn.Flatten)
             check_flatten(synapse)
             if neu is not None:
                 raise ConversionError("a Flatten has no neuron; put None in its place")
         elif isinstance(synapse, SYNAPSES):
+            check_type(synapse, *SYNAPSES)
             check_synapse(synapse)
             if neu is None and not isinstance(synapse, nn.Linear):
                 raise ConversionError(f"a {type(synapse).__name__} needs a neuron; found None")
@@ -82,6 +94,7 @@ class BlockContainer(nn.Module, base.StepModule):
                 f"no block has a {type(synapse).__name__} for its synapse; use Linear, Conv2d, "
                 "ConvTranspose2d, SumPool2d, Upsample or Flatten"
             )
+        check_scale("BlockContainer", scale)
         self._scale = int(scale)
         own: Any = None
         bias = getattr(synapse, "bias", None)
@@ -123,23 +136,58 @@ class BlockContainer(nn.Module, base.StepModule):
                 part.step_mode = value
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes ``[T, N, *]`` for spikes ``[T, N, *]``; without T in step mode ``"s"``."""
-        if self.step_mode == "s":
-            z = self._apply_synapse(x)
-        else:
-            z = self._apply_synapse(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        """Spikes ``[T, N, *]`` for spikes ``[T, N, *]``; without T in step mode ``"s"``.
+
+        The hooks of the synapse run as if it were called; pruning is one, which makes its weight.
+        """
+        self._require(x)
+        steps = x if self.step_mode == "s" else x.flatten(0, 1)
+        z = self._called(steps) if has_hooks(self.synapse) else self._apply_synapse(steps)
+        if self.gives_sums:
+            z = self._sum(z).to(z.dtype)
+        if self.step_mode == "m":
+            z = z.unflatten(0, x.shape[:2])
         return z if self.neuron is None else self.neuron(z)
+
+    def _require(self, x: Tensor) -> None:
+        """Require an input as the synapse takes it."""
+        of = self.synapse
+        time = "T, " if self.step_mode == "m" else ""
+        axes = "N, F" if isinstance(of, nn.Linear) else "N, C, H, W"
+        axes = "N, C, *" if isinstance(of, nn.Flatten) else axes
+        require("BlockContainer", x, f"[{time}{axes}]")
+        if getattr(of, "bias", None) is not None:
+            raise BridgeError(
+                f"BlockContainer: its {type(of).__name__} has a bias, which belongs to the neuron "
+                "since the container was made; make a new one of a layer that is put in its place"
+            )
+        channels = getattr(of, "in_features", getattr(of, "in_channels", None))
+        if channels not in (None, x.shape[2 if time else 1]):
+            raise BridgeError(
+                f"BlockContainer: expected {channels} channels for its {type(of).__name__}, found "
+                f"{described(x)}; check the layer before it"
+            )
+
+    def _called(self, x: Tensor) -> Tensor:
+        """The synapse called, with its hooks, to compute what the container does."""
+        # Through its dict: torch.compile does not follow the deletion of an attribute.
+        vars(self.synapse)["forward"] = self._apply_synapse
+        try:
+            return self.synapse(x)
+        finally:
+            vars(self.synapse).pop("forward")
 
     def _apply_synapse(self, x: Tensor) -> Tensor:
         synapse: Any = self.synapse
         if isinstance(synapse, nn.Flatten):
             return x.flatten(1)
         if not isinstance(synapse, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            return synapse(x) * quantize_8bit(x.new_ones(()), self.scale)
+            # torch's forward: in step mode "m", SpikingJelly's Upsample takes [T, N, *].
+            torchs = nn.Upsample if isinstance(synapse, nn.Upsample) else SumPool2d
+            return torchs.forward(synapse, x) * quantize_8bit(x.new_ones(()), self.scale)
         weight = quantize_8bit(synapse.weight, self.scale)
         if isinstance(synapse, nn.Linear):
-            z = F.linear(x, weight)
-            return z if self.neuron is not None else self._sum(z).to(z.dtype)
+            return F.linear(x, weight)
         window = {name: getattr(synapse, name) for name in ("stride", "padding", "dilation")}
         kind = F.conv2d if isinstance(synapse, nn.Conv2d) else F.conv_transpose2d
         return kind(x, weight, **window, groups=synapse.groups)
@@ -147,6 +195,22 @@ class BlockContainer(nn.Module, base.StepModule):
     def _sum(self, z: Tensor) -> Tensor:
         z = truncate(z, self.scale * STATE_OVER_WEIGHT)
         return z if self.bias is None else self.bias(z)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.weight_factor != 1:  # else the names are those of SpikingJelly's container
+            destination[f"{prefix}weight_factor"] = torch.tensor(
+                self.weight_factor, dtype=torch.float64
+            )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        factor = state_dict.pop(f"{prefix}weight_factor", 1.0)
+        if f"{prefix}synapse.weight" in state_dict:
+            self.weight_factor = float(factor)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return "" if self.weight_factor == 1 else f"weight_factor={self.weight_factor:.4g}"
 
     def to_lava_block(self, slayer: Any = native_slayer) -> nn.Module:
         """The slayer block that gives the same spikes, with copies of the weights.

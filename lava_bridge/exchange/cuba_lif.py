@@ -1,15 +1,15 @@
-"""slayer's CUBA neuron as a SpikingJelly neuron, and its batch norm."""
+"""slayer's CUBA neuron as a SpikingJelly neuron."""
 
 import copy
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor
 
-from .. import slayer as native_slayer
 from ..errors import BridgeError
 from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
@@ -21,58 +21,19 @@ from ..quantize import (
     quantize_down,
     step_quantize,
     threshold_eps,
-    unquantized,
 )
+from ..slayer.checks import require
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.norm import ChannelBias
+from .norm import BatchNorm2d
 from .smooth import smooth
 
-__all__ = ["BatchNorm2d", "CubaLIFNode"]
+__all__ = ["CubaLIFNode", "check_scale"]
 
 # Loihi's voltage threshold has a mantissa of 17 bits.
 THRESHOLD_MAX = (1 << 17) - 1
 
 _SIGMOID = surrogate.Sigmoid()
-
-
-class BatchNorm2d(native_slayer.neuron.norm.WgtScaleBatchNorm):
-    r"""slayer's ``WgtScaleBatchNorm`` under the name and with the arguments of SpikingJelly.
-
-    .. math:: y = (x - q(\mu)) / 2^{e}, \qquad
-              e = \mathrm{clamp}(\lceil \log_2 \sqrt{\sigma^2 + \epsilon} \rceil, -b, b)
-
-    for inputs ``[N, C, *]``, with one variance for all channels.
-
-    Args:
-        num_features: Number of channels C.
-        eps, momentum: As in :class:`torch.nn.BatchNorm2d`.
-        track_running_stats: Whether training uses the batch's statistics and updates the running
-            ones. If not, the running statistics are used always.
-        weight_exp_bits: The bound b of the exponent.
-        pre_hook_fx: The quantiser q of the mean; a :class:`CubaLIFNode` sets its own.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        track_running_stats: bool = True,
-        weight_exp_bits: int = 3,
-        pre_hook_fx: Callable[..., Tensor] = unquantized,
-    ) -> None:
-        super().__init__(num_features, momentum, weight_exp_bits, eps, pre_hook_fx)
-        self.track_running_stats = self.update = track_running_stats
-
-    def to_lava(self, slayer: Any = native_slayer) -> torch.nn.Module:
-        """The same norm as slayer's ``neuron.norm.WgtScaleBatchNorm``, with a copy of its state."""
-        norm = slayer.neuron.norm.WgtScaleBatchNorm(
-            self.num_features, self.momentum, self.weight_exp_bits, self.eps, self.pre_hook_fx
-        )
-        norm.load_state_dict(self.state_dict())
-        norm.train(self.training)
-        norm.update = self.update
-        return norm
 
 
 class CubaLIFNode(neuron.BaseNode):
@@ -99,7 +60,8 @@ class CubaLIFNode(neuron.BaseNode):
         v_reset: 0: the chip has no other.
         scale: What a weight of 1 is on the chip; ``s_scale = 64 * scale``.
         requires_grad: Whether the decays are learned.
-        surrogate_function: Any of SpikingJelly's surrogate functions (with ``spiking=True``).
+        surrogate_function: Any of SpikingJelly's surrogate functions (with ``spiking=True``), or
+            one of the user's without parameters that learn.
         norm: Applied to the current on its way to the voltage, as in slayer: a
             :class:`BatchNorm2d`, or a :class:`~lava_bridge.slayer.neuron.norm.ChannelBias`.
         detach_reset: Take the spikes of the reset as constants in backward.
@@ -144,14 +106,8 @@ class CubaLIFNode(neuron.BaseNode):
         store_v_seq: bool = False,
         store_i_seq: bool = False,
     ) -> None:
-        if v_reset is None or v_reset != 0:
-            raise BridgeError(
-                f"CubaLIFNode: v_reset must be 0, found {v_reset}; the chip resets to 0 only"
-            )
-        if not (math.isfinite(v_threshold) and v_threshold > 0):
-            raise BridgeError(f"CubaLIFNode: v_threshold must be above 0, found {v_threshold}")
-        if int(scale) < 1:
-            raise BridgeError(f"CubaLIFNode: scale must be 1 or more, found {scale}")
+        _check_reset_and_threshold(v_reset, v_threshold)
+        check_scale("CubaLIFNode", scale)
         if norm is not None and not isinstance(norm, BatchNorm2d | ChannelBias):
             raise BridgeError(
                 "CubaLIFNode: norm must be a lava_bridge.exchange.BatchNorm2d or a "
@@ -173,12 +129,7 @@ class CubaLIFNode(neuron.BaseNode):
         self.lava_s_cale = self._scale
         self.requires_grad = requires_grad
         for name, decay in (("current_decay", current_decay), ("voltage_decay", voltage_decay)):
-            held = DECAY_SCALE * torch.as_tensor(decay).detach().to(torch.float32)
-            outside = held[~((held >= 0) & (held <= DECAY_SCALE))]
-            if outside.numel():
-                raise BridgeError(
-                    f"CubaLIFNode: {name} must be in 0 ... 1, found {outside[0] / DECAY_SCALE:g}"
-                )
+            held = _held(name, decay)
             if requires_grad:
                 self.register_parameter(name, torch.nn.Parameter(held))
             else:
@@ -230,6 +181,10 @@ class CubaLIFNode(neuron.BaseNode):
 
     def _decay_now(self, name: str) -> float | Tensor:
         decay = getattr(self, name).detach() / DECAY_SCALE
+        if decay.is_meta:
+            raise BridgeError(
+                f"CubaLIFNode: {name} is on the meta device, without numbers; load its state first"
+            )
         if self.requires_grad:  # as the next forward does
             decay = decay.clamp(0, 1)
         return decay.item() if decay.numel() == 1 else decay.cpu()
@@ -294,6 +249,16 @@ class CubaLIFNode(neuron.BaseNode):
         self.v_seq = None if self.v_seq is None else self.v_seq.detach()
         self.i_seq = None if self.i_seq is None else self.i_seq.detach()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CubaLIFNode":
+        """A copy, of which what is kept of a run is cut from its past: no graph can be copied."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for kept in (*self.memories(), self.v_seq, self.i_seq):
+            if isinstance(kept, Tensor) and not kept.is_leaf:
+                memo[id(kept)] = kept.detach().clone()
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
     def __getattr__(self, name: str) -> Any:
         # The AttributeMonitor of SpikingJelly 0.0.0.0.14 calls this for plain attributes, too.
         return self.__dict__[name] if name in self.__dict__ else super().__getattr__(name)
@@ -308,7 +273,7 @@ class CubaLIFNode(neuron.BaseNode):
         shape = x.shape[1:] if step_mode == "m" else x.shape
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return tuple(
-            state.to(x.device, dtype)
+            _taken_up(state, x.device, dtype)
             if isinstance(state, Tensor) and state.shape == shape
             else torch.zeros(shape, dtype=dtype, device=x.device)
             for state in states
@@ -334,10 +299,7 @@ class CubaLIFNode(neuron.BaseNode):
 
     def _run(self, x_seq: Tensor, states: tuple[Any, ...]) -> cuba.Fired:
         """Spikes, in the input's dtype, and what else is wanted of a run over ``[T, N, *]``."""
-        if not x_seq.is_floating_point():
-            raise BridgeError(
-                f"CubaLIFNode: expected a floating dtype, found {x_seq.dtype}; pass x.float()"
-            )
+        require("CubaLIFNode", x_seq, "[T, N, *]")
         if x_seq.shape[:1] == (0,):
             raise BridgeError(
                 f"CubaLIFNode: expected one time step or more, found shape {tuple(x_seq.shape)}"
@@ -347,6 +309,16 @@ class CubaLIFNode(neuron.BaseNode):
                 "CubaLIFNode: its surrogate_function has spiking=False, but the quantised neuron "
                 "gives spikes only; call surrogate_function.set_spiking_mode(True)"
             )
+        if isinstance(self.surrogate_function, torch.nn.Module) and any(
+            p.requires_grad for p in self.surrogate_function.parameters()
+        ):
+            raise BridgeError(
+                "CubaLIFNode: its surrogate_function has parameters that learn, but they get no "
+                "gradient here; freeze them with surrogate_function.requires_grad_(False)"
+            )
+        _check_reset_and_threshold(self.v_reset, self.v_threshold)  # they may be set
+        for name in ("current_decay", "voltage_decay"):
+            self._require_broadcast(name, x_seq.shape[1:])
         if self.requires_grad:
             self.clamp_decay_parameters()
         _, current_state, voltage_state = states
@@ -380,6 +352,18 @@ class CubaLIFNode(neuron.BaseNode):
         spike, voltage, _, held, _, last_held = run
         return cuba.Fired(spike.to(x_seq.dtype), voltage, current, held, _last(current), last_held)
 
+    def _require_broadcast(self, name: str, neurons: torch.Size) -> None:
+        decay = getattr(self, name).shape
+        sizes = neurons[len(neurons) - len(decay) :]
+        if len(decay) > len(neurons) or any(
+            d not in (1, n) for d, n in zip(decay, sizes, strict=True)
+        ):
+            raise BridgeError(
+                f"CubaLIFNode: {name} of shape {tuple(decay)} does not broadcast with an input "
+                f"[N, *] of shape {tuple(neurons)}; a decay for each channel is [C] after a linear "
+                "layer, [C, 1, 1] after a convolution"
+            )
+
     def _backend_now(self) -> str:
         return current_backend() if self.backend == "torch" else self.backend
 
@@ -393,6 +377,7 @@ class CubaLIFNode(neuron.BaseNode):
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Spikes ``[N, *]`` of one step. ``v_seq``, ``i_seq`` grow by it until ``reset()``."""
+        require("CubaLIFNode", x, "[N, *]")
         run = self._advance(x.unsqueeze(0))
         if self.store_v_seq:
             self.v_seq = _append(self.v_seq, NXT_to_TNX(run.held))
@@ -402,6 +387,7 @@ class CubaLIFNode(neuron.BaseNode):
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Spikes ``[T, N, *]`` of all steps."""
+        require("CubaLIFNode", x_seq, "[T, N, *]")
         run = self._advance(x_seq)
         if self.store_v_seq:
             self.v_seq = NXT_to_TNX(run.held)
@@ -411,9 +397,11 @@ class CubaLIFNode(neuron.BaseNode):
 
     def extra_repr(self) -> str:
         decays = [
-            f"{name}={decay:.4g}" if isinstance(decay, float) else f"{name}={list(decay.shape)}"
+            f"{name}={list(decay.shape)}"
+            if decay.numel() != 1 or decay.is_meta
+            else f"{name}={self._decay_now(name):.4g}"
             for name in ("current_decay", "voltage_decay")
-            for decay in [self._decay_now(name)]
+            for decay in [getattr(self, name)]
         ]
         return ", ".join(
             [
@@ -424,6 +412,53 @@ class CubaLIFNode(neuron.BaseNode):
                 f"step_mode={self.step_mode}",
             ]
         )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, of Python, NumPy or torch."""
+    return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+def check_scale(place: str, scale: Any) -> None:
+    """Refuse a scale that is no whole number: what a weight of 1 is on the chip."""
+    if not (is_number(scale) and math.isfinite(scale) and scale >= 1 and scale == int(scale)):
+        raise BridgeError(f"{place}: scale must be a whole number, 1 or more, found {scale!r}")
+
+
+def _check_reset_and_threshold(v_reset: Any, v_threshold: Any) -> None:
+    if v_reset is None or v_reset != 0:
+        raise BridgeError(
+            f"CubaLIFNode: v_reset must be 0, found {v_reset}; the chip resets to 0 only"
+        )
+    if not (is_number(v_threshold) and math.isfinite(v_threshold) and v_threshold > 0):
+        raise BridgeError(
+            f"CubaLIFNode: v_threshold must be a number above 0, found {v_threshold!r}"
+        )
+
+
+def _held(name: str, decay: Any) -> Tensor:
+    """4096 times a decay, in float32."""
+    try:
+        given = torch.as_tensor(decay).detach()
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.tensor(0j)
+    if given.is_complex():
+        raise BridgeError(f"CubaLIFNode: {name} must be a number or a tensor, found {decay!r}")
+    held = DECAY_SCALE * given.to(torch.float32)
+    if held.is_meta:  # without numbers
+        return held
+    outside = held[~((held >= 0) & (held <= DECAY_SCALE))]
+    if outside.numel():
+        raise BridgeError(
+            f"CubaLIFNode: {name} must be in 0 ... 1, found {outside[0] / DECAY_SCALE:g}"
+        )
+    return held
+
+
+def _taken_up(state: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    state = state.to(device, dtype)
+    # What a run under torch.inference_mode left can't be kept for a gradient.
+    return state.clone() if torch.is_grad_enabled() and state.is_inference() else state
 
 
 def _last(sequence: Tensor) -> Tensor:

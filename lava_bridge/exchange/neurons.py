@@ -10,12 +10,14 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from .. import slayer as native_slayer
-from ..errors import ConversionError
+from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE
 from ..quantize import BIAS_MAX, BIAS_MIN, all_finite, quantize_bias
+from ..slayer.checks import require
 from ..slayer.neuron.norm import ChannelBias
-from .cuba_lif import THRESHOLD_MAX, BatchNorm2d, CubaLIFNode
+from .cuba_lif import THRESHOLD_MAX, CubaLIFNode
+from .norm import BatchNorm2d
 
 __all__ = [
     "check_bias",
@@ -26,6 +28,10 @@ __all__ = [
     "to_lava_neuron",
     "to_lava_neuron_param_dict",
 ]
+
+
+# No subclass: SpikingJelly's LIAFNode, for example, gives no spikes.
+_EXACT = neuron.IFNode, neuron.LIFNode
 
 
 def to_lava_neuron_param_dict(
@@ -65,7 +71,7 @@ def to_lava_neuron_param_dict(
                 "has a norm, but the pooling before it sums where the net averages, which the norm "
                 "would see; use a SumPool2d, or a neuron without a norm"
             )
-    elif isinstance(sj_ms_neuron, neuron.IFNode | neuron.LIFNode):
+    elif isinstance(sj_ms_neuron, neuron.IFNode | neuron.LIFNode) and type(sj_ms_neuron) in _EXACT:
         is_lif = isinstance(sj_ms_neuron, neuron.LIFNode)
         params |= {
             "threshold": sj_ms_neuron.v_threshold,
@@ -80,8 +86,9 @@ def to_lava_neuron_param_dict(
             )
     else:
         raise ConversionError(
-            f"no rule makes a slayer neuron of a {type(sj_ms_neuron).__name__}; use IFNode, "
-            "LIFNode(decay_input=False) or CubaLIFNode"
+            f"no rule makes a slayer neuron of a {type(sj_ms_neuron).__name__} of "
+            f"{type(sj_ms_neuron).__module__}; use IFNode, LIFNode(decay_input=False) or "
+            "lava_bridge.exchange.CubaLIFNode, which loads the state_dict of SpikingJelly's"
         )
     params["threshold"] *= threshold_factor
     _check_reset(sj_ms_neuron.v_reset)
@@ -245,16 +252,30 @@ def lava_neuron_forward(
     """Run slayer's neuron on a SpikingJelly sequence, from a given voltage.
 
     Args:
-        lava_neuron: A slayer CUBA neuron. Its current goes on from its last run on a batch of this
-            shape.
+        lava_neuron: A slayer CUBA neuron, e.g. a block's ``neuron``. Its current goes on from its
+            last run on a batch of this shape.
         x_seq: ``[T, N, *]``, or ``[T, N]`` for a layer of one neuron.
         v: The voltage before the first step, ``[N, *]``.
 
     Returns:
         The spikes ``[T, N, *]`` and the voltage after the last step ``[N, *]``.
+
+    Raises:
+        BridgeError: For anything but such a neuron, a floating sequence and a voltage of its shape.
     """
+    require("lava_neuron_forward", x_seq, "[T, N, *]")
+    if not hasattr(lava_neuron, "current_state") or not hasattr(lava_neuron, "dynamics"):
+        raise BridgeError(
+            "lava_neuron_forward: expected slayer's CUBA neuron, found a "
+            f"{type(lava_neuron).__name__}; give a block's neuron, or what to_lava_neuron makes"
+        )
     neurons = x_seq.unsqueeze(-1) if x_seq.dim() == 2 else x_seq
     start = torch.as_tensor(v, dtype=torch.float32, device=x_seq.device)
+    if start.numel() != 1 and start.shape != x_seq.shape[1:]:
+        raise BridgeError(
+            f"lava_neuron_forward: expected a voltage of shape {tuple(x_seq.shape[1:])}, as a step "
+            f"of the sequence has, found {tuple(start.shape)}; give one number, or one a neuron"
+        )
     lava_neuron.voltage_state = start.reshape(
         neurons.shape[1:] if start.numel() > 1 else [1] * (neurons.dim() - 1)
     ).expand(neurons.shape[1:])

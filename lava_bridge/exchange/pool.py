@@ -1,11 +1,15 @@
 """Sum pooling, slayer's pooling, as a SpikingJelly layer."""
 
+import operator
+from typing import Any
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BridgeError
+from ..slayer.checks import described
 
 __all__ = ["SumPool2d"]
 
@@ -32,10 +36,10 @@ class SumPool2d(nn.Module):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel_size = _pair(kernel_size)
-        self.stride = self.kernel_size if stride is None else _pair(stride)
-        self.padding = _pair(padding)
-        self.dilation = _pair(dilation)
+        self.kernel_size = _pair("kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else _pair("stride", stride, 1)
+        self.padding = _pair("padding", padding, 0)
+        self.dilation = _pair("dilation", dilation, 1)
         self.ceil_mode = ceil_mode
         if ceil_mode and not self.tiles:
             raise BridgeError(
@@ -52,15 +56,23 @@ class SumPool2d(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums ``[N, C, H', W']`` over the windows of ``[N, C, H, W]``."""
+        """Sums ``[N, C, H', W']`` over the windows of ``[N, C, H, W]``; also without N.
+
+        A BridgeError is raised if the input has no three dimensions.
+        """
+        if not isinstance(x, Tensor) or x.dim() < 3:
+            raise BridgeError(
+                f"SumPool2d: expected a tensor [N, C, H, W], found {described(x)}; bring it to "
+                "these dimensions with reshape or unsqueeze"
+            )
         if self.ceil_mode:
             rows, columns = (
                 -size % k for size, k in zip(x.shape[-2:], self.kernel_size, strict=True)
             )
             x = F.pad(x, (0, columns, 0, rows))
-        planes = x.flatten(0, 1).unsqueeze(1)
+        planes = x.flatten(0, -3).unsqueeze(1)
         sums = F.conv2d(planes, self.ones.to(x), None, self.stride, self.padding, self.dilation)
-        return sums.squeeze(1).unflatten(0, x.shape[:2])
+        return sums.squeeze(1).unflatten(0, x.shape[:-2])
 
     def extra_repr(self) -> str:
         return (
@@ -69,5 +81,14 @@ class SumPool2d(nn.Module):
         )
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    try:
+        height, width = (operator.index(number) for number in pair)
+    except (TypeError, ValueError):
+        height = width = least - 1
+    if min(height, width) < least:
+        raise BridgeError(
+            f"SumPool2d: {name} must be a whole number or two, {least} or more, found {value!r}"
+        )
+    return height, width

@@ -8,6 +8,7 @@ from spikingjelly.activation_based import surrogate
 from torch import Tensor
 
 from ..ops.surrogate import ATAN, PIECEWISE_QUADRATIC, SIGMOID, SOFT_SIGN, Smooth
+from ..slayer.checks import has_hooks
 
 __all__ = ["smooth"]
 
@@ -20,15 +21,15 @@ _KINDS: dict[type, int] = {
 }
 # Where an alpha below 0 has a derivative that is not the kernels'.
 _ABOVE_ZERO = (SOFT_SIGN, PIECEWISE_QUADRATIC)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def smooth(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] | Smooth:
     """A surrogate as :func:`lava_bridge.ops.cuba_reset.fire_and_reset` takes it fastest."""
     kind = _KINDS.get(type(function))
+    module: Any = function
     alpha: Any = getattr(function, "alpha", None)
     if kind is None or type(alpha) not in (int, float) or not math.isfinite(alpha):
         return function
-    if (kind in _ABOVE_ZERO and alpha <= 0) or any(getattr(function, name) for name in _HOOKS):
+    if (kind in _ABOVE_ZERO and alpha <= 0) or has_hooks(module):
         return function
     return Smooth(kind, float(alpha))

@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from spikingjelly.activation_based import layer as sj_layer
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import slayer as native_slayer
 from ..drawing import no_drawing
@@ -35,7 +38,8 @@ def check_synapse(layer: Any) -> None:
         if hasattr(layer, name) and name not in layer._parameters:
             raise ConversionError(
                 f"computes its {name} in a hook (weight norm, pruning), so it may be out of date; "
-                "make it permanent with remove_weight_norm or prune.remove"
+                "make it permanent with remove_weight_norm, prune.remove or "
+                "parametrize.remove_parametrizations"
             )
     padding_mode = getattr(layer, "padding_mode", "zeros")
     if padding_mode != "zeros":
@@ -120,9 +124,23 @@ def check_flatten(flatten: nn.Flatten) -> None:
         )
 
 
-def check_type(layer: nn.Module, expected: type[nn.Module]) -> None:
-    if not isinstance(layer, expected):
-        raise ConversionError(f"expected a {expected.__name__}, found a {type(layer).__name__}")
+def check_type(layer: nn.Module, *expected: type[nn.Module]) -> None:
+    """Refuse a layer of other types, and of a type of its own: that may compute something else.
+
+    SpikingJelly's layer of the same name is the same.
+    """
+    kind = next((kind for kind in expected if isinstance(layer, kind)), None)
+    found = type_before_parametrizations(layer)
+    if kind is None:
+        names = ", ".join(kind.__name__ for kind in expected)
+        raise ConversionError(f"expected a {names}, found a {found.__name__}")
+    if isinstance(layer, LazyModuleMixin):
+        raise ConversionError("has no weights before its first forward; run the net once")
+    if found not in expected and found is not getattr(sj_layer, kind.__name__, None):
+        raise ConversionError(
+            f"is a {found.__name__}, a kind of {kind.__name__} that may compute something else; "
+            f"copy what it computes with into a {kind.__name__}"
+        )
 
 
 def conv_padding(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int]:

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from ..errors import BridgeError
 
-__all__ = ["described", "has_hooks", "require"]
+__all__ = ["HOOKS", "described", "has_hooks", "require"]
 
-_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def require(place: str, input: object, axes: str, channels: int | None = None) -> None:
@@ -20,7 +20,7 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
     expected, advice = f"a tensor {axes}", None
     dimensions = axes.count(",") + 1
     if not isinstance(input, Tensor):
-        advice = "a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
+        advice = "pass a tensor; a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
     elif input.dim() < dimensions - 1 or ("*" not in axes and input.dim() != dimensions):
         advice = "bring it to these dimensions with reshape or unsqueeze"
     elif not input.is_floating_point():
@@ -34,7 +34,7 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
 def has_hooks(module: nn.Module) -> bool:
     """Whether somebody has hooked on to a module's call, or to that of all modules."""
     of_all = torch.nn.modules.module
-    return any(getattr(module, name) or getattr(of_all, "_global" + name) for name in _HOOKS)
+    return any(getattr(module, name) or getattr(of_all, "_global" + name) for name in HOOKS)
 
 
 def described(input: object) -> str:

@@ -434,6 +434,7 @@ BAD = {
     "no modules": (lambda: AsSlayer([3]), "AsSlayer: expected a module or a list"),
     "foreign state": (lambda: AsSpikingJelly([Forgetful()]), "0 .Forgetful. .*can't be reset"),
     "slayer's no batch": (lambda: AsSlayer(lif(2, 2))(spikes(3)), r"AsSlayer: .*\[N, C, \*, T\]"),
+    "slayer's no steps": (lambda: AsSlayer(lif(2, 2))(spikes(3, 2, 0)), r"time step.*\(3, 2, 0\)"),
     "single steps only": (lambda: AsSlayer(multi_step_refused()), "without step mode 'm'"),
     "time lost": (
         lambda: AsSlayer(nn.Flatten(0, 1))(spikes(2, 3, 4)),

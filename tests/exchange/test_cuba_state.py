@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, strategies as st
 from spikingjelly.activation_based import base, functional, monitor, neuron
 
-from lava_bridge.exchange import BatchNorm2d
+from lava_bridge import BridgeError
+from lava_bridge.exchange import BatchNorm2d, BlockContainer
 
 from .strategies import (
     CubaLIFNode,
@@ -289,6 +290,69 @@ def test_a_deep_copy_after_a_run_and_a_reset_is_a_neuron_of_its_own(step_mode, n
     assert twin.surrogate_function is not node.surrogate_function
     if normed:
         assert twin.norm.pre_hook_fx.__self__ is twin
+
+
+@BOTH_MODES
+def test_a_deep_copy_in_the_middle_of_training_goes_on_as_the_node_without_its_past(step_mode):
+    options = {"step_mode": step_mode, "store_v_seq": True, "store_i_seq": True}
+    node = CubaLIFNode(**PARAMS, requires_grad=True, norm=BatchNorm2d(3), **options)
+    x_seq = sequence((6, 2, 3), 1, 1.0)
+    first = run(node, x_seq)
+    twin = copy.deepcopy(node)
+    assert_same_states(twin, node)
+    assert torch.equal(twin.v_seq, node.v_seq)
+    assert torch.equal(twin.i_seq, node.i_seq)
+    for kept in (*states(twin), twin.v_seq, twin.i_seq):
+        assert not kept.requires_grad
+    assert twin.norm.pre_hook_fx.__self__ is twin
+    assert torch.equal(run(twin, x_seq), run(node, x_seq))
+    first.sum().backward()  # the node's own graph is whole
+    assert node.current_decay.grad is not None
+    assert twin.current_decay.grad is None
+
+
+@BOTH_MODES
+def test_training_goes_on_from_the_state_of_a_run_in_inference_mode(step_mode):
+    node = CubaLIFNode(**PARAMS, requires_grad=True, step_mode=step_mode)
+    twin = copy.deepcopy(node)
+    x_seq = sequence((6, 2, 3), 1, 1.0)
+    with torch.inference_mode():
+        run(node, x_seq)
+    with torch.no_grad():
+        run(twin, x_seq)
+    for trained in (node, twin):
+        run(trained, x_seq).sum().backward()
+    assert torch.equal(node.voltage_decay.grad, twin.voltage_decay.grad)
+
+
+def test_a_layer_with_a_bias_takes_a_node_in_the_middle_of_training():
+    node = CubaLIFNode(1.0, 0.1, 0.7, requires_grad=True, step_mode="m")
+    linear = torch.nn.Linear(4, 3)
+    x_seq = sequence((6, 2, 4), 1, 1.0)
+    node(linear(x_seq))
+    container = BlockContainer(linear, node, "m")
+    assert container.neuron is not node
+    assert torch.equal(container.neuron.voltage_state, node.voltage_state)
+    container(x_seq).sum().backward()
+    assert linear.weight.grad is not None
+
+
+def test_on_the_meta_device_it_is_made_shown_and_run_without_numbers():
+    with torch.device("meta"):
+        made = CubaLIFNode(0.3, torch.tensor([0.1, 0.2, 0.3]), step_mode="m", norm=BatchNorm2d(3))
+    moved = CubaLIFNode(0.3, torch.tensor([0.1, 0.2, 0.3]), step_mode="m", norm=BatchNorm2d(3))
+    state = moved.state_dict()
+    moved.to("meta")
+    for node in (made, moved):
+        assert "voltage_decay=[3]" in repr(node)
+        assert node(torch.ones(4, 2, 3, device="meta")).shape == (4, 2, 3)
+        with pytest.raises(BridgeError, match="meta device, without numbers") as error:
+            node.lava_cuba_neuron_params  # noqa: B018
+        assert "\n" not in str(error.value)
+        node.reset()
+        node.load_state_dict(state, assign=True)
+        assert "current_decay=0.3" in repr(node)
+        node(torch.ones(4, 2, 3))
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])

@@ -71,6 +71,30 @@ def test_a_norm_that_does_not_track_uses_its_running_statistics_always(sj, size,
     assert mine.running_mean.tolist() == [0.5] * size[1]
 
 
+def test_whether_it_tracks_may_be_set_later_as_in_spikingjelly(sj):
+    x = sequence((2, 3, 4, 4), 1, 2.0)
+    for which in (exchange, sj):
+        norm = which.BatchNorm2d(3)
+        assert norm.track_running_stats
+        norm.track_running_stats = False
+        norm(x)
+        assert not norm.running_mean.any()
+        norm.track_running_stats = True
+        norm(x)
+        assert norm.running_mean.all()
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm2d", "MeanOnlyBatchNorm", "WgtScaleBatchNorm"])
+def test_an_empty_batch_in_training_leaves_the_running_statistics(kind):
+    norm = getattr(exchange, kind, None) or getattr(slayer.neuron.norm, kind)
+    norm = norm(3)
+    norm(sequence((2, 3, 4, 4), 1, 2.0))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    assert norm(torch.ones(0, 3, 4, 4)).shape == (0, 3, 4, 4)
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 @given(image_sizes, seeds, st.booleans())
 def test_gradients_in_training_are_spikingjellys(sj, size, seed, quantised):
     grads = []

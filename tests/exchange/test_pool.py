@@ -1,5 +1,6 @@
 """SumPool2d: an average pooling times its window's size, on any device, in any dtype."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -172,6 +173,38 @@ def test_it_takes_the_dtype_of_its_input(dtype):
     y = SumPool2d(2)(x.to(dtype))
     assert y.dtype == dtype
     assert torch.equal(y.float(), SumPool2d(2)(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"kernel_size": 0}, "kernel_size must be a whole number or two, 1 or more, found 0"),
+        ({"kernel_size": (2, 2, 2)}, "found (2, 2, 2)"),
+        ({"kernel_size": 2.5}, "found 2.5"),
+        ({"kernel_size": "22"}, "found '22'"),
+        ({"kernel_size": 2, "stride": (1, 0)}, "stride must be"),
+        ({"kernel_size": 2, "padding": -1}, "padding must be a whole number or two, 0 or more"),
+        ({"kernel_size": 2, "dilation": 0}, "dilation must be"),
+    ],
+)
+def test_a_geometry_that_is_none_is_refused_in_one_line(options, found):
+    with pytest.raises(BridgeError) as error:
+        SumPool2d(**options)
+    assert found in str(error.value)
+    assert str(error.value).startswith("SumPool2d: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_geometry_may_be_of_numpys_numbers_and_in_a_list():
+    pool = SumPool2d([np.int64(2), 3], np.int32(1))
+    assert (pool.kernel_size, pool.stride) == ((2, 3), (1, 1))
+
+
+def test_an_image_without_a_batch_is_pooled_as_spikingjellys_does(sj):
+    x = integers((3, 6, 6), 1)
+    assert torch.equal(SumPool2d(2)(x), sj.SumPool2d(2, 2)(x))
+    with pytest.raises(BridgeError, match=r"SumPool2d: expected a tensor \[N, C, H, W\], found a"):
+        SumPool2d(2)(x[0])
 
 
 @pytest.mark.parametrize("options", [{"stride": 1}, {"padding": 1}, {"dilation": 2}])

@@ -112,6 +112,17 @@ def test_spikingjellys_right_shift_turns_the_sign_of_the_lowest_integer(sj):
     assert exchange.right_shift_to_zero(lowest, 12).item() == -(2**19)
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.int32, 30), (torch.int64, 62)])
+def test_a_right_shift_by_more_or_less_than_the_dtype_has_is_refused_in_one_line(dtype, most):
+    lowest = torch.iinfo(dtype).min
+    x = torch.tensor([lowest, -1, 1, -lowest - 1], dtype=dtype)
+    assert exchange.right_shift_to_zero(x, most).tolist() == [-2, 0, 0, 1]
+    for bits in (-1, most + 1, most + 10):
+        with pytest.raises(BridgeError, match=f"0 ... {most} bits") as error:
+            exchange.right_shift_to_zero(x, bits)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int8, torch.bool])
 def test_a_right_shift_of_another_dtype_is_refused_in_one_line(dtype):
     with pytest.raises(BridgeError, match=str(dtype)) as error:

@@ -8,7 +8,7 @@ import torch.nn as nn
 from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, neuron
 
-from lava_bridge import ConversionError, exchange, slayer
+from lava_bridge import BridgeError, ConversionError, exchange, slayer
 from lava_bridge.exchange import NXT_to_TNX, TNX_to_NXT
 
 from .strategies import (
@@ -167,6 +167,29 @@ def test_after_a_first_run_lava_neuron_forward_is_spikingjellys(sj, which, node,
         reference, expected = sj.lava_neuron_forward(theirs, x_seq, v)
         assert torch.equal(spike_seq, reference)
         assert torch.equal(after, expected)
+
+
+BAD_RUNS = {
+    "a block": (lambda: slayer.block.cuba.Flatten(), (3, 2, 4), 0.0, "found a Flatten"),
+    "a node": (neuron.IFNode, (3, 2, 4), 0.0, "found a IFNode"),
+    "no batch": (lambda: exchange.to_lava_neuron(neuron.IFNode()), (3,), 0.0, "[T, N, *]"),
+    "a voltage of another shape": (
+        lambda: exchange.to_lava_neuron(neuron.IFNode()),
+        (3, 2, 4),
+        torch.zeros(4, 2),
+        "voltage of shape (2, 4)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RUNS)
+def test_what_lava_neuron_forward_can_not_run_is_refused_in_one_line(name):
+    make, shape, v, part = BAD_RUNS[name]
+    with pytest.raises(BridgeError) as error:
+        exchange.lava_neuron_forward(make(), torch.ones(shape), v)
+    assert part in str(error.value)
+    assert str(error.value).startswith("lava_neuron_forward: ")
+    assert "\n" not in str(error.value)
 
 
 NO_NEURON = {

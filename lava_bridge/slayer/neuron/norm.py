@@ -63,7 +63,7 @@ class MeanOnlyBatchNorm(LazyChannels):
         A BridgeError is raised if the channels are not those that the norm has.
         """
         self._check_channels(inp)
-        if self.training and self.update:
+        if self.training and self.update and inp.numel():
             mean = inp.mean(dim=[d for d in range(inp.dim()) if d != 1])
             self._follow("running_mean", mean)
         else:
@@ -132,7 +132,7 @@ class WgtScaleBatchNorm(MeanOnlyBatchNorm):
     def forward(self, inp: Tensor) -> Tensor:
         """Normalise ``[N, C, *]``."""
         centred = super().forward(inp)
-        if self.training and self.update:
+        if self.training and self.update and inp.numel():
             var = torch.var(inp, unbiased=False)
             self._follow("running_var", var, inp.numel() / inp.shape[1])
         else:

@@ -1,0 +1,52 @@
+"""What an adapter's parts may be: any module that SpikingJelly resets, states that are views."""
+
+import pytest
+import torch
+import torch.nn as nn
+from spikingjelly.activation_based import layer, neuron
+
+from lava_bridge.exchange import AsSlayer, AsSpikingJelly
+
+from .strategies import spikes as drawn
+
+
+def spikes(*shape):
+    return drawn(shape, 1)
+
+
+class Counter(nn.Module):
+    """A user's module with a state, none of SpikingJelly's."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x_seq):
+        self.calls += 1
+        return x_seq + self.calls
+
+    def reset(self):
+        self.calls = 0
+
+
+def test_as_slayer_resets_also_what_is_no_module_of_spikingjellys():
+    x = spikes(2, 3, 4)
+    for persistent, expected in ((False, 1), (True, 2)):
+        adapter = AsSlayer(Counter(), persistent)
+        adapter(x)
+        assert torch.equal(adapter(x), x + expected)
+
+
+def test_as_slayer_goes_on_from_a_state_that_is_a_view():
+    x = spikes(2, 4, 6)
+    recurrent = layer.LinearRecurrentContainer(neuron.IFNode(), 4, 4)
+    adapter = AsSlayer([layer.Linear(4, 4), recurrent], persistent_state=True)
+    adapter(x)
+    adapter(x).sum().backward()
+
+
+@pytest.mark.parametrize("adapter", [AsSlayer, lambda parts: AsSpikingJelly(parts, "m")])
+def test_a_module_list_is_a_list_of_modules(adapter):
+    parts = nn.ModuleList([nn.Identity(), nn.Identity()])
+    x = spikes(3, 2, 4)
+    assert torch.equal(adapter(parts)(x), x)
