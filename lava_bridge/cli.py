@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .console import OutputFile, Shape, show
 from .errors import BridgeError
 from .given import build_net, load_array
 from .progress import is_first_rank
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 # Exit status: 0 fine, 1 the nets differ or a limit is broken, 2 something given can't be used, 70 a
-# fault in here (as sysexits.h has it).
+# fault in here (as sysexits.h has it), 130 interrupted (as of a shell's command).
 MISMATCH = 1
 LIMIT_BROKEN = 1
 UNUSABLE = 2
 CRASHED = 70
-
-# Columns of a table that does not go to a terminal.
-LOG_WIDTH = 160
+INTERRUPTED = 130
 
 EXAMPLES = """
 \b
@@ -58,6 +56,10 @@ class _Commands(click.Group):
             ctx.exit(UNUSABLE)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
+        except KeyboardInterrupt:  # not click's status of 1, which is that of a mismatch
+            if is_first_rank():
+                click.echo("Interrupted", err=True)
+            ctx.exit(INTERRUPTED)
         except Exception:  # a fault of this library: not to be taken for a mismatch
             traceback.print_exc()
             ctx.exit(CRASHED)
@@ -73,18 +75,6 @@ def _show_warning(
         click.echo(f"Warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, filename, lineno), nl=False, err=True)
-
-
-class _Shape(click.ParamType):
-    """``C,H,W`` or ``C``."""
-
-    name = "C,H,W"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        try:
-            return tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"expected integers such as 1,8,8, found {value!r}", param, ctx)
 
 
 @click.group(
@@ -114,8 +104,8 @@ Examples:
 )
 @click.argument("factory", metavar="MODULE:FACTORY")
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
-@click.option("--input-shape", type=_Shape(), required=True, help="Shape of one input: C,H,W or C.")
-@click.option("-o", "--output", type=click.Path(), required=True, help="The file to write.")
+@click.option("--input-shape", type=Shape(), required=True, help="Shape of one input: C,H,W or C.")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="The file to write.")
 @click.option(
     "--delay-shift", is_flag=True, help="Delay the spikes by one step a layer, as the chip."
 )
@@ -160,7 +150,7 @@ def convert(
     if encoder is not None:
         click.echo(f"{encoder_file(output).name}: {_encoder_line(encoder)}")
     if blocks.report.calibration is not None:
-        _show(blocks.report.calibration.table())
+        show(blocks.report.calibration.table())
 
 
 def _input(path: str, mapped: bool = False) -> "np.ndarray":
@@ -226,7 +216,7 @@ Examples:
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
 @_INPUT
 @_LAYOUT
-@click.option("--report", type=click.Path(), help="Write what was found as one HTML page as well.")
+@click.option("--report", type=OutputFile(), help="Write what was found as one HTML page as well.")
 def verify(
     factory: str,
     file: str,
@@ -249,7 +239,12 @@ def verify(
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
         encoder, blocks = split_encoder(load_hdf5(file))
         encoding = None if encoder is None else encoder.kind
-        converted = to_slayer(net, tuple(shape), encoding=encoding, calibrate=blocks)
+        try:
+            converted = to_slayer(net, tuple(shape), encoding=encoding, calibrate=blocks)
+        except BridgeError as error:
+            raise BridgeError(
+                f"{error} (in layout {layout} a sample of {input_file} has shape {tuple(shape)})"
+            ) from error
         return net, to_spikingjelly(converted), x, converted.report.tables
 
     with joined() as distributed:
@@ -259,10 +254,10 @@ def verify(
         integers = check_equivalence(twin, file, x, integers=True, **options)
         # Of a net of sums alone nothing spikes that could drift.
         drift = check_equivalence(net, file, x, **options) if has_neurons(net) else None
-        _show(exact.table())
+        show(exact.table())
         click.echo(exact.verdict)
         if not integers.ok:
-            _show(integers.table())
+            show(integers.table())
         click.echo(f"integers of {file}: {integers.verdict}")
         if drift is not None and drift.claim == "drift":
             click.echo(f"float net against {file}: {drift.verdict}")
@@ -286,22 +281,25 @@ def verify(
 \b
 Examples:
   lava-bridge run net.net --input x.npy -o y.npy
+  lava-bridge run net.net --input x.npy -o y.npy --extra-steps 4
   lava-bridge run lava.net --input x.npy -o y.npy --input-shape 34,34,2 --reset-interval 300
   lava-bridge run sums.net --input x.npy -o v.npy --voltages
 """,
     help=(
         "Run a .net file with integers, bit for bit as Lava does.\n\nThe input is [T, N, C, H, W] "
-        "or [T, N, C]; the output spikes have its order, a step for each step of the input. Where "
-        "the file has an encoder, the input is analog; with --no-encode it is spikes."
+        "or [T, N, C]; the output spikes have its order, a step for each step of the input. Each "
+        "layer takes a step: a net of four answers four steps later, the last four steps only with "
+        "--extra-steps 4. Where the file has an encoder, the input is analog; with "
+        "--no-encode it is spikes."
     ),
 )
 @click.argument("file", metavar="NAME.net")
 @_INPUT
-@click.option("-o", "--output", type=click.Path(), required=True, help="The file to write, .npy.")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="The file to write, .npy.")
 @_LAYOUT
 @click.option(
     "--input-shape",
-    type=_Shape(),
+    type=Shape(),
     metavar="W,H,C",
     help="Shape of one input, in Lava's order, where the file does not have it.",
 )
@@ -312,7 +310,15 @@ Examples:
     help="Write the last layer's voltages, as the chip's integers: of a net that ends with sums, "
     "which never spikes.",
 )
-@click.option("--graded", default=0, help="Bits of an input spike; 0: spikes are 0 or 1.")
+@click.option(
+    "--extra-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Run so many steps more, without input, for what is on its way through the layers.",
+)
+@click.option(
+    "--graded", default=0, help="Bits of an input spike; 0: what is not 0 is a spike of 1."
+)
 @click.option("--reset-interval", type=int, help="Set the neurons to 0 every so many steps.")
 @click.option("--reset-offset", default=0, help="Step of the first reset, counted from 0.")
 def run(
@@ -323,6 +329,7 @@ def run(
     input_shape: tuple[int, ...] | None,
     encode: bool,
     voltages: bool,
+    extra_steps: int,
     graded: int,
     reset_interval: int | None,
     reset_offset: int,
@@ -342,6 +349,15 @@ def run(
     x: Any = _input(input_file)
     if net.encoder is not None:
         x = net.encoded(x, layout)
+    elif not net.graded_input and bool((x != x.astype(bool)).any()):
+        click.echo(
+            f"Warning: {input_file}: has values other than 0 and 1; each is taken for a spike of 1 "
+            "(--graded takes their values)",
+            err=True,
+        )
+    if extra_steps:
+        time = 0 if layout == "TNX" else x.ndim - 1
+        x = np.pad(x, [(0, extra_steps * (axis == time)) for axis in range(x.ndim)])
     neuron = net.layers[-1].neuron
     if voltages:
         if not isinstance(neuron, Lif):
@@ -358,7 +374,8 @@ def run(
     click.echo(str(net))
     fired = np.count_nonzero(found) / max(found.size, 1)
     content = "voltages" if voltages else f"{fired:.2%} spikes"
-    click.echo(f"{output}: {tuple(found.shape)} ({layout}), {content}")
+    late = f"{net.latency} steps after the input" if net.latency else "in the input's steps"
+    click.echo(f"{output}: {tuple(found.shape)} ({layout}), {content}, {late}")
     if isinstance(neuron, Lif) and neuron.never_fires and not voltages:
         click.echo("The last layer gives sums and never spikes; --voltages writes them.")
 
@@ -404,7 +421,7 @@ def inspect(file: str, chip: str | None, encode: bool) -> None:
         table.add_row("encoder", *_describe_encoder(encoder))
     for i, block in enumerate(blocks):
         table.add_row(f"{i} {type(block).__name__}", *_describe(block))
-    _show(table)
+    show(table)
 
 
 def _inspect_needs(file: str, chip: str) -> None:
@@ -412,19 +429,15 @@ def _inspect_needs(file: str, chip: str) -> None:
     from .chip import CHIPS, check_chip
 
     report = check_chip(file, CHIPS[chip])
-    _show(report.table())
+    show(report.table())
     click.echo(report.verdict)
     if not report.ok:
         sys.exit(LIMIT_BROKEN)
 
 
-def _show(table: Table) -> None:
-    """Print a table; a log has no width that it must fit."""
-    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
-
-
 def _encoder_line(encoder: Any) -> str:
-    return " ".join(str(encoder).split()).replace("( ", "(").replace(" )", ")")
+    line = " ".join(str(encoder).split()).replace("( ", "(").replace(" )", ")")
+    return line.replace(" (synapse): ", ", synapse=")
 
 
 def _describe_encoder(encoder: Any) -> list[str]:

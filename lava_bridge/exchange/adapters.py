@@ -178,14 +178,15 @@ class AsSlayer(nn.Module):
 
 
 def _as_module(place: str, module: Any) -> nn.Module:
-    """A module as it is; a list or tuple of them as an ``nn.Sequential``."""
-    parts = module if isinstance(module, list | tuple) else (module,)
+    """A module as it is; a list, tuple or ModuleList of them as an ``nn.Sequential``."""
+    several = isinstance(module, list | tuple | nn.ModuleList)
+    parts = module if several else (module,)
     for part in parts:
         if not isinstance(part, nn.Module):
             raise BridgeError(
                 f"{place}: expected a module or a list of modules, found {described(part)}"
             )
-    return nn.Sequential(*module) if isinstance(module, list | tuple) else module
+    return nn.Sequential(*module) if several else module
 
 
 def _place(name: str, part: nn.Module) -> str:
