@@ -7,6 +7,7 @@ Blocks take spikes, but most nets are fed with images. Two ways lead from one to
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -304,6 +305,12 @@ class GradedInput(InputEncoder):
             )
         # In float32 whatever comes: the same image is the same integers.
         levels = torch.round(x.to(torch.float32) / self.amplitude * self.levels)
+        if bool((levels > self.levels).any()):
+            warnings.warn(
+                f"GradedInput: the input has values up to {float(x.max()):g}; what is above the "
+                f"amplitude, {self.amplitude:g}, is clamped to it: scale the images",
+                stacklevel=1,
+            )
         return levels.clamp(max=self.levels).to(self._spike.dtype)
 
     def _output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

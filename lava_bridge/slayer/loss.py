@@ -41,7 +41,17 @@ class SpikeTime(torch.nn.Module):
         self.reduction = reduction
 
     def forward(self, input: Tensor, desired: Tensor) -> Tensor:
-        """The loss of ``[N, *, T]`` for desired spikes of this shape."""
+        """The loss of ``[N, *, T]`` for desired spikes of this shape.
+
+        Raises:
+            BridgeError: If there are not as many of them.
+        """
+        if input.shape[-1:] != desired.shape[-1:] or input.numel() != desired.numel():
+            raise BridgeError(
+                f"loss.SpikeTime: expected desired spikes of the input's shape, "
+                f"{tuple(input.shape)}, found {tuple(desired.shape)}; labels are for SpikeRate and "
+                "SpikeMax"
+            )
         spikes = self.filter(input).flatten(), self.filter(desired).flatten()
         return F.mse_loss(*spikes, reduction=self.reduction)
 

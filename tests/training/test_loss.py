@@ -153,3 +153,11 @@ def test_what_is_wrong_is_said_in_one_line(wrong, says):
     with pytest.raises(BridgeError, match=says) as error:
         wrong()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3, 4), (1, 3, 7), (2, 3, 1), ()])
+def test_spike_time_takes_spikes_and_no_labels(shape):
+    """torch would warn, and compare what it broadcasts."""
+    with pytest.raises(BridgeError, match=r"SpikeTime: .* \(2, 3, 7\), found .*; labels are for"):
+        loss.SpikeTime()(torch.zeros(2, 3, 7), torch.zeros(shape))
+    assert loss.SpikeTime()(torch.zeros(2, 3, 7), torch.zeros(2, 3, 1, 1, 7)) == 0
