@@ -269,6 +269,8 @@ def verify(
             save_html(reports, report, f"{Path(file).name} and {factory}", tables)
             click.echo(f"report: {report}")
     if not (exact.ok and integers.ok):
+        if weights is None and is_first_rank():
+            click.echo(f"(Without --weights, those that {factory} gives were compared.)", err=True)
         sys.exit(MISMATCH)
 
 

@@ -26,7 +26,7 @@ def build_net(factory: str, weights: str | None) -> "nn.Module":
     build = _factory(factory)
     try:
         net = as_module(build())
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise BridgeError(f"{factory}: can't build the net: {_one_line(error)}") from error
     if not isinstance(net, torch.nn.Module):
         raise BridgeError(
@@ -81,7 +81,7 @@ def _factory(name: str) -> Callable[[], Any]:
     try:
         module = _import(module_name)
         factory = getattr(module, attribute)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise BridgeError(
             f"{name}: can't be imported ({_one_line(error)}); give a module that Python finds from "
             "here, or a file, and a function in it"
@@ -125,6 +125,8 @@ def load_array(path: str, mapped: bool = False) -> "np.ndarray":
     return x
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | SystemExit) -> str:
     """What an error says, in one line of bounded length."""
+    if isinstance(error, SystemExit):  # of a script: its status would pass for the command's
+        return f"it ends the program, with status {error.code}"
     return " ".join(str(error).split())[:200] or type(error).__name__

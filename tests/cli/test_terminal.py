@@ -223,3 +223,29 @@ def test_an_array_that_is_only_read_is_run_without_a_warning(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         netx.Network("n.net").run(x, layout="TNX")
+
+
+@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("where", ["module", "factory"])
+def test_a_script_that_ends_the_program_proves_nothing(folder, where, status):
+    """Its exit status would pass for the command's: 0 for equal, 1 for different."""
+    indent = "" if where == "module" else "    "
+    lines = ("import sys", "def build():", "    pass", f"{indent}sys.exit({status})")
+    (folder / "script.py").write_text("\n".join(lines))
+    done = call("verify", "script.py:build", "n.net", "--input", "x.npy")
+    assert done.exit_code == 2
+    assert f"it ends the program, with status {status}" in done.stderr
+
+
+def test_a_mismatch_without_weights_says_whose_were_compared(folder):
+    torch.save({name: value + 0.5 for name, value in state().items()}, "w.pt")
+    np.save("planes.npy", np.ones((9, 3, 1, 8, 8), "f4"))
+    net, note = "terminal_net:build", "(Without --weights, those that terminal_net:build gives were"
+    assert call("convert", net, "--input-shape", "1,8,8", "-o", "c.net").exit_code == 0
+    for weights, status, said in ((("--weights", "w.pt"), 1, False), ((), 0, False)):
+        done = call("verify", net, "c.net", "--input", "planes.npy", *weights)
+        assert (done.exit_code, note in done.stderr) == (status, said)
+    arguments = ("--weights", "w.pt", "--input-shape", "1,8,8", "-o", "c.net")
+    assert call("convert", net, *arguments).exit_code == 0
+    done = call("verify", net, "c.net", "--input", "planes.npy")
+    assert (done.exit_code, note in done.stderr) == (1, True)

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn as nn
 
-from lava_bridge import BridgeError, check_equivalence, export_hdf5, load_hdf5, to_spikingjelly
+from lava_bridge import (
+    BridgeError,
+    check_equivalence,
+    export_hdf5,
+    load_hdf5,
+    to_slayer,
+    to_spikingjelly,
+)
 from lava_bridge.chip import CHIPS, check_chip
 from lava_bridge.exchange import AsSlayer, AsSpikingJelly
 from lava_bridge.slayer.block import cuba
@@ -86,3 +93,11 @@ def test_a_module_list_of_blocks_is_a_list_of_them(path):
 def test_an_adapter_among_exported_blocks_says_what_to_put_in_its_place(path):
     with pytest.raises(BridgeError, match=r"^1 \(AsSlayer\): .* makes of its \.module"):
         export_hdf5([cuba.Dense(LEAK, 6, 5), AsSlayer(nn.Linear(5, 3))], path)
+
+
+def test_what_is_blocks_already_is_not_converted_and_says_so():
+    block = cuba.Dense(LEAK, 6, 5)
+    with pytest.raises(BridgeError, match=r"^0 \(Dense\): is a slayer block already; "):
+        to_slayer([block], (6,))
+    with pytest.raises(BridgeError, match=r"^0 \(AsSpikingJelly\): holds slayer blocks already; "):
+        to_slayer([AsSpikingJelly(block)], (6,))
