@@ -13,7 +13,6 @@ import torch.nn as nn
 
 from ..encoder import is_block, split_encoder
 from ..errors import BridgeError, NetFileError
-from ..exchange import AsSlayer
 from .encoder import MARK, checksum, encoder_file, encoder_image
 from .lowering import Layer, lower
 
@@ -87,14 +86,10 @@ def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[
     """The blocks with their places, told their shape."""
     for i, block in enumerate(blocks):
         place = f"{i} ({type(block).__name__})"
-        if isinstance(block, AsSlayer):
-            raise NetFileError(
-                f"{place}: holds SpikingJelly's modules; put the blocks in its place that "
-                "lava_bridge.to_slayer makes of its .module"
-            )
         if not is_block(block):
             raise NetFileError(
-                f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first"
+                f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first, "
+                "of a mixed net its SpikingJelly parts"
             )
         if input_shape is not None and hasattr(block, "infer_shape"):
             with _named(place):

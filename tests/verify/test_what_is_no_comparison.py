@@ -90,8 +90,10 @@ def test_a_module_list_of_blocks_is_a_list_of_them(path):
     assert list(held.state_dict()) == [f"module.{key}" for key in net.blocks.state_dict()]
 
 
-def test_an_adapter_among_exported_blocks_says_what_to_put_in_its_place(path):
-    with pytest.raises(BridgeError, match=r"^1 \(AsSlayer\): .* makes of its \.module"):
+def test_an_adapter_among_exported_blocks_is_to_be_converted_first(path):
+    with pytest.raises(
+        BridgeError, match=r"^1 \(AsSlayer\): .*, of a mixed net its SpikingJelly parts"
+    ):
         export_hdf5([cuba.Dense(LEAK, 6, 5), AsSlayer(nn.Linear(5, 3))], path)
 
 
