@@ -5,32 +5,26 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from . import __version__
+from .console import OutputFile, Shape, show
 from .errors import BridgeError
 from .given import build_net, load_array
 from .progress import is_first_rank
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 __all__ = ["main"]
 
 # Exit status: 0 fine, 1 the nets differ or a limit is broken, 2 something given can't be used, 70 a
-# fault in here (as sysexits.h has it).
+# fault in here (as sysexits.h has it), 130 interrupted (as of a shell's command).
 MISMATCH = 1
 LIMIT_BROKEN = 1
 UNUSABLE = 2
 CRASHED = 70
-
-# Columns of a table that does not go to a terminal.
-LOG_WIDTH = 160
+INTERRUPTED = 130
 
 EXAMPLES = """
 \b
@@ -58,6 +52,10 @@ class _Commands(click.Group):
             ctx.exit(UNUSABLE)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
+        except KeyboardInterrupt:  # not click's status of 1, which is that of a mismatch
+            if is_first_rank():
+                click.echo("Interrupted", err=True)
+            ctx.exit(INTERRUPTED)
         except Exception:  # a fault of this library: not to be taken for a mismatch
             traceback.print_exc()
             ctx.exit(CRASHED)
@@ -73,18 +71,6 @@ def _show_warning(
         click.echo(f"Warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, filename, lineno), nl=False, err=True)
-
-
-class _Shape(click.ParamType):
-    """``C,H,W`` or ``C``."""
-
-    name = "C,H,W"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        try:
-            return tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"expected integers such as 1,8,8, found {value!r}", param, ctx)
 
 
 @click.group(
@@ -114,8 +100,8 @@ Examples:
 )
 @click.argument("factory", metavar="MODULE:FACTORY")
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
-@click.option("--input-shape", type=_Shape(), required=True, help="Shape of one input: C,H,W or C.")
-@click.option("-o", "--output", type=click.Path(), required=True, help="The file to write.")
+@click.option("--input-shape", type=Shape(), required=True, help="Shape of one input: C,H,W or C.")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="The file to write.")
 @click.option(
     "--delay-shift", is_flag=True, help="Delay the spikes by one step a layer, as the chip."
 )
@@ -160,7 +146,7 @@ def convert(
     if encoder is not None:
         click.echo(f"{encoder_file(output).name}: {_encoder_line(encoder)}")
     if blocks.report.calibration is not None:
-        _show(blocks.report.calibration.table())
+        show(blocks.report.calibration.table())
 
 
 def _input(path: str, mapped: bool = False) -> "np.ndarray":
@@ -226,7 +212,7 @@ Examples:
 @click.option("--weights", type=click.Path(), help="A state_dict saved with torch.save.")
 @_INPUT
 @_LAYOUT
-@click.option("--report", type=click.Path(), help="Write what was found as one HTML page as well.")
+@click.option("--report", type=OutputFile(), help="Write what was found as one HTML page as well.")
 def verify(
     factory: str,
     file: str,
@@ -249,7 +235,12 @@ def verify(
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
         encoder, blocks = split_encoder(load_hdf5(file))
         encoding = None if encoder is None else encoder.kind
-        converted = to_slayer(net, tuple(shape), encoding=encoding, calibrate=blocks)
+        try:
+            converted = to_slayer(net, tuple(shape), encoding=encoding, calibrate=blocks)
+        except BridgeError as error:
+            raise BridgeError(
+                f"{error} (in layout {layout} a sample of {input_file} has shape {tuple(shape)})"
+            ) from error
         return net, to_spikingjelly(converted), x, converted.report.tables
 
     with joined() as distributed:
@@ -259,10 +250,10 @@ def verify(
         integers = check_equivalence(twin, file, x, integers=True, **options)
         # Of a net of sums alone nothing spikes that could drift.
         drift = check_equivalence(net, file, x, **options) if has_neurons(net) else None
-        _show(exact.table())
+        show(exact.table())
         click.echo(exact.verdict)
         if not integers.ok:
-            _show(integers.table())
+            show(integers.table())
         click.echo(f"integers of {file}: {integers.verdict}")
         if drift is not None and drift.claim == "drift":
             click.echo(f"float net against {file}: {drift.verdict}")
@@ -278,6 +269,8 @@ def verify(
             save_html(reports, report, f"{Path(file).name} and {factory}", tables)
             click.echo(f"report: {report}")
     if not (exact.ok and integers.ok):
+        if weights is None and is_first_rank():
+            click.echo(f"(Without --weights, those that {factory} gives were compared.)", err=True)
         sys.exit(MISMATCH)
 
 
@@ -286,22 +279,25 @@ def verify(
 \b
 Examples:
   lava-bridge run net.net --input x.npy -o y.npy
+  lava-bridge run net.net --input x.npy -o y.npy --extra-steps 4
   lava-bridge run lava.net --input x.npy -o y.npy --input-shape 34,34,2 --reset-interval 300
   lava-bridge run sums.net --input x.npy -o v.npy --voltages
 """,
     help=(
         "Run a .net file with integers, bit for bit as Lava does.\n\nThe input is [T, N, C, H, W] "
-        "or [T, N, C]; the output spikes have its order, a step for each step of the input. Where "
-        "the file has an encoder, the input is analog; with --no-encode it is spikes."
+        "or [T, N, C]; the output spikes have its order, a step for each step of the input. Each "
+        "layer takes a step: a net of four answers four steps later, the last four steps only with "
+        "--extra-steps 4. Where the file has an encoder, the input is analog; with "
+        "--no-encode it is spikes."
     ),
 )
 @click.argument("file", metavar="NAME.net")
 @_INPUT
-@click.option("-o", "--output", type=click.Path(), required=True, help="The file to write, .npy.")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="The file to write, .npy.")
 @_LAYOUT
 @click.option(
     "--input-shape",
-    type=_Shape(),
+    type=Shape(),
     metavar="W,H,C",
     help="Shape of one input, in Lava's order, where the file does not have it.",
 )
@@ -312,7 +308,15 @@ Examples:
     help="Write the last layer's voltages, as the chip's integers: of a net that ends with sums, "
     "which never spikes.",
 )
-@click.option("--graded", default=0, help="Bits of an input spike; 0: spikes are 0 or 1.")
+@click.option(
+    "--extra-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Run so many steps more, without input, for what is on its way through the layers.",
+)
+@click.option(
+    "--graded", default=0, help="Bits of an input spike; 0: what is not 0 is a spike of 1."
+)
 @click.option("--reset-interval", type=int, help="Set the neurons to 0 every so many steps.")
 @click.option("--reset-offset", default=0, help="Step of the first reset, counted from 0.")
 def run(
@@ -323,6 +327,7 @@ def run(
     input_shape: tuple[int, ...] | None,
     encode: bool,
     voltages: bool,
+    extra_steps: int,
     graded: int,
     reset_interval: int | None,
     reset_offset: int,
@@ -342,6 +347,15 @@ def run(
     x: Any = _input(input_file)
     if net.encoder is not None:
         x = net.encoded(x, layout)
+    elif not net.graded_input and bool((x != x.astype(bool)).any()):
+        click.echo(
+            f"Warning: {input_file}: has values other than 0 and 1; each is taken for a spike of 1 "
+            "(--graded takes their values)",
+            err=True,
+        )
+    if extra_steps:
+        time = 0 if layout == "TNX" else x.ndim - 1
+        x = np.pad(x, [(0, extra_steps * (axis == time)) for axis in range(x.ndim)])
     neuron = net.layers[-1].neuron
     if voltages:
         if not isinstance(neuron, Lif):
@@ -358,7 +372,8 @@ def run(
     click.echo(str(net))
     fired = np.count_nonzero(found) / max(found.size, 1)
     content = "voltages" if voltages else f"{fired:.2%} spikes"
-    click.echo(f"{output}: {tuple(found.shape)} ({layout}), {content}")
+    late = f"{net.latency} steps after the input" if net.latency else "in the input's steps"
+    click.echo(f"{output}: {tuple(found.shape)} ({layout}), {content}, {late}")
     if isinstance(neuron, Lif) and neuron.never_fires and not voltages:
         click.echo("The last layer gives sums and never spikes; --voltages writes them.")
 
@@ -382,29 +397,12 @@ Examples:
 @click.option("--chip", type=click.Choice(["loihi1", "loihi2"]), help="Show what the net needs.")
 @_ENCODE
 def inspect(file: str, chip: str | None, encode: bool) -> None:
-    from .encoder import split_encoder
-    from .hdf5 import load_hdf5
+    from .layers_table import layers_table
 
     if chip is not None:
         _inspect_needs(file, chip)
         return
-    table = Table(title=Path(file).name)
-    table.add_column("layer")
-    columns = ("shape", "kernel", "stride", "padding", "groups", "weights")
-    for column in (
-        *columns,
-        "factor",
-        "exponent",
-        "bias",
-        *("neuron", "threshold", "decays", "delay"),
-    ):
-        table.add_column(column, justify="right")
-    encoder, blocks = split_encoder(load_hdf5(file, encoder=encode))
-    if encoder is not None:
-        table.add_row("encoder", *_describe_encoder(encoder))
-    for i, block in enumerate(blocks):
-        table.add_row(f"{i} {type(block).__name__}", *_describe(block))
-    _show(table)
+    show(layers_table(file, encode))
 
 
 def _inspect_needs(file: str, chip: str) -> None:
@@ -412,86 +410,12 @@ def _inspect_needs(file: str, chip: str) -> None:
     from .chip import CHIPS, check_chip
 
     report = check_chip(file, CHIPS[chip])
-    _show(report.table())
+    show(report.table())
     click.echo(report.verdict)
     if not report.ok:
         sys.exit(LIMIT_BROKEN)
 
 
-def _show(table: Table) -> None:
-    """Print a table; a log has no width that it must fit."""
-    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
-
-
 def _encoder_line(encoder: Any) -> str:
-    return " ".join(str(encoder).split()).replace("( ", "(").replace(" )", ")")
-
-
-def _describe_encoder(encoder: Any) -> list[str]:
-    """The cells of an encoder of the input; the decay of its float neurons is 1/tau."""
-    cells = ["x".join(map(str, encoder.shape))]
-    if encoder.kind == "graded":
-        return [*cells, *[""] * 8, f"0-{encoder.levels}", f"{encoder.amplitude:g}", "", "0"]
-    synapse = encoder.synapse
-    if encoder.synapse_kind == "linear":
-        cells += [""] * 4
-    else:
-        padding = synapse.padding if isinstance(synapse.padding, str) else _pair(synapse.padding)
-        cells += [_pair(synapse.kernel_size), _pair(synapse.stride), padding, str(synapse.groups)]
-    bias = synapse.bias
-    cells += [f"{synapse.weight.numel():,}", "", "", "" if bias is None else _range([bias])]
-    return [*cells, "float", f"{encoder.threshold:g}", f"{1 / encoder.tau:g}", "0"]
-
-
-def _range(parts: "list[Tensor]") -> str:
-    """The lowest and the highest of some numbers; empty if there are none."""
-    if not parts:
-        return ""
-    low, high = min(x.min().item() for x in parts), max(x.max().item() for x in parts)
-    ends = (low,) if low == high else (low, high)
-    return " ... ".join(f"{x:.4g}" if x % 1 else str(int(x)) for x in ends)
-
-
-def _pair(values: Any) -> str:
-    return "x".join(str(value) for value in values[:2])
-
-
-def _describe(block: Any) -> list[str]:
-    """A block's cells in the table of ``inspect``."""
-    from .net_writer import norms_of
-
-    def span(value: Any) -> str:
-        low, high = np.min(value), np.max(value)
-        return str(low) if low == high else f"{low}-{high}"
-
-    cells = ["x".join(map(str, block.shape))]
-    synapse = getattr(block, "synapse", None)
-    if synapse is None:
-        cells += [""] * 5
-    else:
-        cells += [_pair(synapse.kernel_size), _pair(synapse.stride), _pair(synapse.padding)]
-        weights = sum(part.weight.numel() for _, part in synapse.parts(""))
-        cells += [str(synapse.groups), f"{weights:,}"]
-    factor = getattr(block, "weight_factor", 1)
-    neuron = getattr(block, "neuron", None)
-    norms = [] if neuron is None else list(norms_of(neuron).values())
-    exponents = [
-        norm.weight_exp.clamp(-norm.weight_exp_bits, norm.weight_exp_bits)
-        for norm in norms
-        if hasattr(norm, "weight_exp")
-    ]
-    biases = [norm.bias for norm in norms]
-    if getattr(block, "bias", None) is not None:  # an input's
-        biases.append(block.pre_hook_fx(block.bias, descale=True))
-    if neuron is not None and getattr(neuron, "bias_is_set", False):  # a sigma-delta neuron's
-        biases.append((neuron.bias * neuron.s_scale).round())
-    cells += ["" if factor == 1 else f"{factor:.4g}", _range(exponents), _range(biases)]
-    if neuron is None or neuron.threshold is None:
-        cells += ["", "", ""]
-    else:
-        params = neuron.device_params
-        decays = [value for key, value in params.items() if key.endswith("Decay")]
-        cells += [params["type"], span(params["vThMant"]), ", ".join(map(span, decays))]
-    shift = int(getattr(block, "delay_shift", False))
-    delay = getattr(block, "delay", None)
-    return [*cells, f"{shift}" if delay is None else f"{shift}+{int(delay.delay.max())}"]
+    line = " ".join(str(encoder).split()).replace("( ", "(").replace(" )", ")")
+    return line.replace(" (synapse): ", ", synapse=")

@@ -7,6 +7,7 @@ Blocks take spikes, but most nets are fed with images. Two ways lead from one to
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +19,16 @@ from torch import Tensor
 from .errors import BridgeError
 from .layout import NXT_to_TNX, TNX_to_NXT
 
-__all__ = ["SYNAPSES", "Encoder", "GradedInput", "InputEncoder", "plain_synapse", "split_encoder"]
+__all__ = [
+    "SYNAPSES",
+    "Encoder",
+    "GradedInput",
+    "InputEncoder",
+    "in_order",
+    "is_block",
+    "plain_synapse",
+    "split_encoder",
+]
 
 SYNAPSES: dict[str, type[nn.Module]] = {
     "linear": nn.Linear,
@@ -295,6 +305,12 @@ class GradedInput(InputEncoder):
             )
         # In float32 whatever comes: the same image is the same integers.
         levels = torch.round(x.to(torch.float32) / self.amplitude * self.levels)
+        if bool((levels > self.levels).any()):
+            warnings.warn(
+                f"GradedInput: the input has values up to {float(x.max()):g}; what is above the "
+                f"amplitude, {self.amplitude:g}, is clamped to it: scale the images",
+                stacklevel=1,
+            )
         return levels.clamp(max=self.levels).to(self._spike.dtype)
 
     def _output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -343,13 +359,33 @@ def _copied(synapse: Any) -> nn.Module:
     )
 
 
+def is_block(net: Any) -> bool:
+    """Whether this is a slayer block, ours or lava-dl's.
+
+    Not a net that holds some, though lava-dl's tutorials give it an ``export_hdf5`` of its own.
+    """
+    return hasattr(net, "export_hdf5") and not any(
+        part is not net and hasattr(part, "export_hdf5") for part in net.modules()
+    )
+
+
+def in_order(blocks: Iterable[nn.Module] | nn.Module) -> list[nn.Module]:
+    """Blocks as a list; one block, or an encoder, may be given alone."""
+    if isinstance(blocks, nn.Module) and (is_block(blocks) or isinstance(blocks, InputEncoder)):
+        return [blocks]
+    if not isinstance(blocks, Iterable):
+        raise BridgeError(
+            f"expected slayer blocks in their order, found {type(blocks).__name__}, of which only "
+            "its forward knows the order; give the blocks themselves, such as net.blocks"
+        )
+    return list(blocks)
+
+
 def split_encoder(
     blocks: Iterable[nn.Module] | nn.Module,
 ) -> tuple[InputEncoder | None, list[nn.Module]]:
     """The encoder in front of blocks, or None; and the blocks, of which one may be given alone."""
-    alone = hasattr(blocks, "export_hdf5") or isinstance(blocks, InputEncoder)
-    given: Any = blocks
-    net = [given] if alone else list(given)
+    net = in_order(blocks)
     if net and isinstance(net[0], InputEncoder):
         return net[0], net[1:]
     return None, net

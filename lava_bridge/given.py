@@ -2,8 +2,9 @@
 
 import importlib
 import importlib.util
+import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def build_net(factory: str, weights: str | None) -> "nn.Module":
     build = _factory(factory)
     try:
         net = as_module(build())
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise BridgeError(f"{factory}: can't build the net: {_one_line(error)}") from error
     if not isinstance(net, torch.nn.Module):
         raise BridgeError(
@@ -33,15 +34,44 @@ def build_net(factory: str, weights: str | None) -> "nn.Module":
             "nn.Sequential"
         )
     if weights is not None:
+        state = None
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
             net.load_state_dict(state)
         except Exception as error:  # whatever a foreign file makes of torch's reader
             raise BridgeError(
-                f"{weights}: can't be loaded into the net of {factory} ({_one_line(error)}); save "
-                "it with torch.save(net.state_dict(), ...)"
+                f"{weights}: can't be loaded into the net of {factory} "
+                f"({_misfit(net, state) or _reason(error)}); save it with "
+                "torch.save(net.state_dict(), ...)"
             ) from error
     return net.eval()
+
+
+def _misfit(net: "nn.Module", state: Any) -> str | None:
+    """Which of a net's names a checkpoint has not, and what it has instead; None: it has all."""
+    if not isinstance(state, Mapping):
+        return None
+    names = net.state_dict()
+    lacking = [name for name in names if name not in state]
+    others = [name for name in state if name not in names]
+    said = [f"it lacks {_few(lacking)}"] if lacking else []
+    said += [f"it has {_few(others)}, which the net has not"] if others else []
+    return "; ".join(said) or None
+
+
+def _few(names: list[Any]) -> str:
+    shown = ", ".join(map(str, names[:3]))
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _reason(error: Exception) -> str:
+    """Why a file can't be read, without what else its reader says."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # torch and NumPy take what they do not know for a pickle, and advise to allow that: never here.
+    if isinstance(error, pickle.UnpicklingError) or "pickle" in str(error):
+        return "it is no file of numbers alone"
+    return _one_line(error)
 
 
 def _factory(name: str) -> Callable[[], Any]:
@@ -51,7 +81,7 @@ def _factory(name: str) -> Callable[[], Any]:
     try:
         module = _import(module_name)
         factory = getattr(module, attribute)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise BridgeError(
             f"{name}: can't be imported ({_one_line(error)}); give a module that Python finds from "
             "here, or a file, and a function in it"
@@ -87,16 +117,16 @@ def load_array(path: str, mapped: bool = False) -> "np.ndarray":
     try:
         x = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except Exception as error:  # whatever a foreign file makes of NumPy's reader
-        # What NumPy does not know it takes for a pickle, and advises to allow that: never here.
-        reason = "it is no .npy file of numbers" if "pickle" in str(error) else _one_line(error)
         raise BridgeError(
-            f"{path}: can't be read as a NumPy array ({reason}); save it with numpy.save"
+            f"{path}: can't be read as a NumPy array ({_reason(error)}); save it with numpy.save"
         ) from error
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
         raise BridgeError(f"{path}: is no array of numbers; save one with numpy.save")
     return x
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | SystemExit) -> str:
     """What an error says, in one line of bounded length."""
+    if isinstance(error, SystemExit):  # of a script: its status would pass for the command's
+        return f"it ends the program, with status {error.code}"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -11,7 +11,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
-from .encoder import Encoder, split_encoder
+from .encoder import Encoder, is_block, split_encoder
 from .errors import BridgeError
 from .exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
 from .exchange.encoder import EncoderNode
@@ -96,16 +96,19 @@ def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Si
                 f"{letter}: a net of both frameworks has layers of two kinds, and only one kind "
                 "would be compared; check its parts: what its adapters hold, and the rest"
             )
-    if hasattr(net, "export_hdf5"):
+    if is_block(net):
         net = [net]
-    if isinstance(net, list | tuple | nn.Sequential) and any(
-        hasattr(block, "export_hdf5") for block in net
-    ):
+    if isinstance(net, list | tuple | nn.Sequential | nn.ModuleList) and any(map(is_block, net)):
         return _slayer_side(f"{letter} (slayer blocks)", net)
     net = as_module(net)
     if isinstance(net, nn.Module):
         if has_neurons(net):
             return _spikingjelly_side(letter, net)
+        if any(map(is_block, net.modules())):
+            raise BridgeError(
+                f"{letter}: has slayer blocks inside a {type(net).__name__}, whose order only its "
+                "forward knows; give the blocks themselves, in order, such as net.blocks"
+            )
         raise BridgeError(
             f"{letter}: has no spiking neuron ({type(net).__name__}), so that there is nothing to "
             "compare; give a whole SpikingJelly net, its blocks or its .net file"
@@ -232,7 +235,14 @@ def _integer_side(net: Network) -> Side:
     def run(x: Tensor) -> list[LayerOutput]:
         delay = 0
         x, outputs = _encoded(encoder, _as_planes(x))
-        layers = net.run(net.encoded(x), traces=True).layers
+        given = net.encoded(x)
+        if not net.graded_input and not torch.equal(given, (given != 0).to(given.dtype)):
+            # The input is at fault: a difference would be called the net's.
+            raise BridgeError(
+                "the input has values other than 0 and 1, which integers take for spikes of 1, "
+                "and blocks as they are; give spikes, or convert with encoding= for analog input"
+            )
+        layers = net.run(given, traces=True).layers
         for layer, ran in zip(net.layers, layers, strict=True):
             delay += layer.steps
             if layer.neuron is not None:

@@ -8,6 +8,7 @@ Two kinds of claim, never mixed:
 """
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from .distributed import agreed, gathered, require_group, share_of
 from .errors import BridgeError
 from .layout import TNX_to_NXT
+from .netx import Network
 from .netx.network import as_dense
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
@@ -50,9 +52,9 @@ def check_equivalence(
             encoder, the analog input: the encoder's spikes are compared too, as its first layer.
         layout: ``"TNX"`` or ``"NXT"``.
         batch_size: Samples run at once.
-        integers: Run ``.net`` files with integers, as Lava does, instead of as blocks. Where a
-            current or a voltage reaches the ends of the chip's 24 bits, which blocks do not have,
-            the report says so.
+        integers: Run ``.net`` files with integers, as Lava does, instead of as blocks; one net at
+            least has to be a file. Where a current or a voltage reaches the ends of the chip's 24
+            bits, which blocks do not have, the report says so.
         distributed: Share the samples out among the ranks of ``torch.distributed``'s process group,
             which must be initialised. All ranks give the same nets and input (of one that is
             memory-mapped each reads its share) and get the same report, that of one process on all
@@ -70,6 +72,11 @@ def check_equivalence(
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
     shape = tuple(x_nxt.shape[1:-1])
+    if integers and not any(isinstance(net, str | os.PathLike | Network) for net in (a, b)):
+        raise BridgeError(
+            "check_equivalence: integers=True runs a .net file with integers, and neither net is "
+            "one; give the path of the exported file"
+        )
     side_a, side_b = (side_of(net, letter, integers, shape) for net, letter in ((a, "a"), (b, "b")))
     comparisons: list[LayerComparison] = []
     starts = range(0, x_nxt.shape[0], batch_size)

@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..encoder import split_encoder
+from ..encoder import is_block, split_encoder
 from ..errors import BridgeError
 from ..net_writer import integer_weight, norms_of
 from ..slayer.block.plain import Flatten
@@ -107,7 +107,7 @@ def needs(net: Iterable[nn.Module] | nn.Module) -> list[LayerNeeds]:
     from_neurons = False
     for i, block in enumerate(blocks):
         name = f"{i} {type(block).__name__}"
-        if not hasattr(block, "export_hdf5"):
+        if not is_block(block):
             raise BridgeError(
                 f"{name}: is no slayer block; convert the net with lava_bridge.to_slayer first"
             )

@@ -9,7 +9,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor
 
 from ..drawing import no_drawing
-from ..encoder import Encoder, GradedInput, InputEncoder
+from ..encoder import Encoder, GradedInput, InputEncoder, in_order
 from ..errors import BridgeError, ConversionError
 from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
 from ..exchange.encoder import EncoderNode
@@ -50,9 +50,8 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
     Raises:
         ConversionError: If a block has no twin; it names the block's place.
     """
-    net: Any = [blocks] if hasattr(blocks, "export_hdf5") else blocks
     containers = []
-    for i, block in enumerate(net):
+    for i, block in enumerate(in_order(blocks)):
         try:
             make = TWINS.get(type(block))
             if make is None:

@@ -3,6 +3,7 @@
 import copy
 import math
 import operator
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -75,7 +76,8 @@ def to_slayer(
     -----
     UserWarning
         If weights lie outside the 8-bit range and are clipped, or use few of its levels; if a bias
-        acts before delayed spikes arrive.
+        acts before delayed spikes arrive; if data for calibration are no spikes, and no encoding
+        is given.
     """
     chain = rewritten(net, input_shape, encoding)
     shape = _planes(_checked_shape(input_shape))
@@ -139,6 +141,12 @@ def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibratio
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
     x = checked_data(given)
+    if not front and not torch.equal(x, (x != 0).to(x.dtype)):
+        warnings.warn(
+            "calibrate: the data have values other than 0 and 1, but the net takes spikes; give "
+            "encoding='direct' or 'graded' for a net that is fed with such",
+            stacklevel=3,
+        )
     if chain.flat and x.dim() == 4:  # [T, N, C, L]
         x = x.unsqueeze(3)
     for part in front:

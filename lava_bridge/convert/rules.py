@@ -16,8 +16,9 @@ from spikingjelly.activation_based import layer
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
+from ..encoder import is_block
 from ..errors import ConversionError
-from ..exchange import BlockContainer, SumPool2d
+from ..exchange import AsSpikingJelly, BlockContainer, SumPool2d
 from ..exchange.encoder import EncoderNode
 from ..exchange.synapses import check_flatten, check_synapse, sum_pool_of
 from .chain import Chain
@@ -412,6 +413,15 @@ def rule_of(module: Any) -> Rule:
     found = RULES.get(type(module))
     if found is not None:
         return found
+    if is_block(module):
+        raise ConversionError(
+            "is a slayer block already; lava_bridge.export_hdf5 writes it as it is"
+        )
+    if isinstance(module, AsSpikingJelly):
+        raise ConversionError(
+            "holds slayer blocks already; convert the parts around it, and put its blocks among "
+            "theirs"
+        )
     if hasattr(module, "_orig_mod"):
         raise ConversionError("is compiled; convert what was compiled (net._orig_mod)")
     if parametrize.is_parametrized(module):

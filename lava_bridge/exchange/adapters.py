@@ -182,7 +182,7 @@ class AsSlayer(nn.Module):
 
 
 def _as_module(place: str, module: Any) -> nn.Module:
-    """A module as it is; a list or tuple of them as an ``nn.Sequential``."""
+    """A module as it is; a list, tuple or ModuleList of them as an ``nn.Sequential``."""
     several = isinstance(module, list | tuple | nn.ModuleList)
     parts = module if several else (module,)
     for part in parts:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import torch.nn as nn
 
-from ..encoder import split_encoder
+from ..encoder import is_block, split_encoder
 from ..errors import BridgeError, NetFileError
 from .encoder import MARK, checksum, encoder_file, encoder_image
 from .lowering import Layer, lower
@@ -84,11 +84,12 @@ def export_hdf5(
 
 def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Any]]:
     """The blocks with their places, told their shape."""
-    for i, block in enumerate([blocks] if hasattr(blocks, "export_hdf5") else blocks):
+    for i, block in enumerate(blocks):
         place = f"{i} ({type(block).__name__})"
-        if not hasattr(block, "export_hdf5"):
+        if not is_block(block):
             raise NetFileError(
-                f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first"
+                f"{place}: is no slayer block; convert the net with lava_bridge.to_slayer first, "
+                "of a mixed net its SpikingJelly parts"
             )
         if input_shape is not None and hasattr(block, "infer_shape"):
             with _named(place):
@@ -159,9 +160,10 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
         cause = error.__cause__ if isinstance(error, SystemError) else error
         if not isinstance(cause, OSError):
             raise
+        lacking = isinstance(cause, FileNotFoundError)
+        remedy = "make its folder" if lacking else "free space or choose another path"
         raise NetFileError(
-            f"{place}: can't be written ({cause.strerror or cause}); free space or choose another "
-            "path"
+            f"{place}: can't be written ({cause.strerror or cause}); {remedy}"
         ) from error
     finally:
         for file, temporary, _ in written:

@@ -85,6 +85,7 @@ class Network:
         input_shape: ``(C, H, W)`` or ``(C,)`` of an input; None if the file does not say.
         output_shape: Likewise of the output.
         latency: Steps from an input to the output that it causes first, delays apart.
+        graded_input: Whether the values of the input count; if not, what is not 0 is a spike of 1.
 
     Raises:
         NetFileError: If the file is missing, damaged, or no net that can be run with integers.
@@ -137,7 +138,7 @@ class Network:
                 layer.begins = later + layer.steps
                 later += layer.steps - layer.delay_shift
         first = self.layers[0]
-        self._graded_input = first.graded if isinstance(first, SynapticLayer) else True
+        self.graded_input = first.graded if isinstance(first, SynapticLayer) else True
         self.reset()
 
     def reset(self) -> None:
@@ -331,7 +332,7 @@ class Network:
                     "run: the input has values that are not whole, as spikes are; round them, or "
                     "give net.encoded(x) where x is what the blocks take"
                 )
-        if not self._graded_input:
+        if not self.graded_input:
             return spikes
         narrow = chunk.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.uint8)
         taken = chunk.to(torch.float32 if narrow else torch.float64).contiguous()
@@ -345,7 +346,8 @@ class Network:
 def as_dense(x: Tensor | np.ndarray) -> Tensor:
     """An array of any order of bytes and strides, or a sparse tensor, as a dense tensor."""
     if isinstance(x, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("=")))
+        x = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+        x = torch.from_numpy(x if x.flags.writeable else x.copy())  # torch would warn
     x = torch.as_tensor(x)
     return x if x.layout == torch.strided else x.to_dense()
 

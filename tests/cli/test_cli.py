@@ -364,7 +364,7 @@ def test_run_writes_the_spikes_of_the_integers(folder):
     [
         (("missing.net", "--input", "x.npy"), "missing.net: there is no such file"),
         (("n.net", "--input", "s.npy"), "s.npy: is no array of numbers"),
-        (("n.net", "--input", "mynet.py"), "(it is no .npy file of numbers); save it with"),
+        (("n.net", "--input", "mynet.py"), "(it is no file of numbers alone); save it with"),
         (("n.net", "--input", "x.npy", "--layout", "NXT"), "expected samples of shape"),
         (("n.net", "--input", "x.npy", "--reset-interval", "0"), "reset_interval must be 1"),
     ],

@@ -115,7 +115,7 @@ def test_layers_without_a_neuron_between_them_say_the_same_in_all_forms(name, tm
     twin = to_spikingjelly(blocks)
     for other in (blocks, tmp_path / "n.net"):
         for integers in (False, True):
-            report = check_equivalence(twin, other, x, integers=integers)
+            report = check_equivalence(twin, other, x, integers=integers and other is not blocks)
             assert report.ok, str(report)
     assert check_equivalence(twin, to_slayer(twin, shape), x).ok
     (output, seen), (found, rewritten) = run(net, x), run(rewrite(net, shape), x)

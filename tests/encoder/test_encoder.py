@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn as nn
 from hypothesis import given, strategies as st
 from spikingjelly.activation_based import layer, neuron
 
-from lava_bridge import BridgeError, Encoder
+from lava_bridge import BridgeError, Encoder, to_slayer
 from lava_bridge.encoder import GradedInput, split_encoder
 from lava_bridge.exchange.encoder import EncoderNode
 
@@ -245,3 +246,28 @@ def test_the_encoder_is_found_in_front_of_blocks_only():
     assert split_encoder(net[2]) == (None, [net[2]])
     assert split_encoder(net[0]) == (net[0], [])
     assert split_encoder(iter(net[1:])) == (None, list(net[1:]))
+
+
+def test_graded_input_says_what_it_clamps():
+    image = torch.arange(256.0).reshape(1, 256, 1)
+    with pytest.warns(UserWarning, match=r"values up to 255; what is above the amplitude, 1, is"):
+        GradedInput()(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GradedInput()(image / 255)
+        GradedInput(amplitude=255)(image)
+        GradedInput()(image / 255 * 1.001)  # rounded to 255, as 1 is
+
+
+@pytest.mark.parametrize("encoding", [None, "direct", "graded"])
+@pytest.mark.parametrize("analog", [False, True])
+def test_calibration_says_that_data_are_no_spikes(encoding, analog):
+    net = nn.Sequential(nn.Linear(4, 3), neuron.IFNode(), nn.Linear(3, 2), neuron.IFNode())
+    x = torch.rand(6, 5, 4)
+    x = x if analog else (x < 0.5).float()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        to_slayer(net, (4,), encoding=encoding, calibrate=x)
+    said = [w for w in caught if "values other than 0 and 1" in str(w.message)]
+    assert len(said) == (analog and encoding is None)
+    assert all(w.filename == __file__ for w in said)

@@ -40,6 +40,8 @@ ROOMS = [
     "pytest_plugin",
     "as_lava",
     "given",
+    "layers_table",
+    "console",
     "cli",
     "__main__",
 ]

@@ -54,7 +54,7 @@ X = spikes(9, 5, 1, 6, 6)
 @pytest.mark.parametrize("integers", [False, True])
 def test_voltages_are_compared_as_a_layer_of_their_own(twin, blocks, file, integers):
     for a, b in ((twin, blocks), (blocks, file), (to_spikingjelly(blocks), file), (file, twin)):
-        report = check_equivalence(a, b, X, integers=integers, batch_size=2)
+        report = check_equivalence(a, b, X, integers=integers and file in (a, b), batch_size=2)
         assert report.claim == "exact"
         assert report.ok
         assert len(report.layers) == 3
