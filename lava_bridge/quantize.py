@@ -31,6 +31,7 @@ __all__ = [
     "right_shift_to_zero",
     "step_quantize",
     "step_quantize_atgf",
+    "straight_through",
     "threshold_eps",
     "truncate",
     "unquantized",
@@ -100,12 +101,37 @@ class step_quantize_atgf(torch.autograd.Function):
         return grad_outputs[0], None
 
 
+class _StraightThrough(torch.autograd.Function):
+    """``y``, with the gradient of ``x``: of the form that torch.func asks for, slower to call."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return y.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0], None
+
+
+def straight_through(function: type[torch.autograd.Function], x: Tensor, step: float) -> Tensor:
+    """``function.apply(x, step)`` of a rounding whose gradient is the identity; torch.func too."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return _StraightThrough.apply(x, function.forward(None, x.detach(), step))
+    return function.apply(x, step)
+
+
 def step_quantize(x: Tensor, step: float = 1.0) -> Tensor:
     """Round ``x`` to the nearest multiple of ``step``; the gradient passes straight through.
 
     Halves round to the even multiple, as :func:`torch.round` does.
     """
-    return step_quantize_atgf.apply(x, step)
+    return straight_through(step_quantize_atgf, x, step)
 
 
 @elementwise

@@ -6,7 +6,7 @@ the backward pass are how far the voltage was over the threshold and, if the dec
 current and voltage.
 """
 
-from typing import Any, Sequence  # noqa: UP035 # torch 2.4 knows no other one
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,11 +42,13 @@ def _fire(
     height: float,
     graded: bool,
     delay_shift: bool,
-    keep: Sequence[bool],
+    keep_above: bool,
+    keep_states: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes; what is kept (else empty): over the threshold, current, voltage; the last states."""
     compiled, exact = kernels.chosen(backend, x), exact_dtype(x)
+    keep = keep_above, keep_states, keep_states
     decays, states = (ref_decay, th_decay), (ref_state, th_state)
     steps = adaptation_steps(th_scale, th0, scale)
     if compiled is None:
@@ -72,7 +74,7 @@ def _fire(
 
 @_fire.register_fake
 def _(x: Tensor, *args: Any) -> Any:
-    exact, keep = exact_dtype(x), args[15]
+    exact, keep = exact_dtype(x), (args[15], args[16], args[16])
     sequences = [
         torch.empty_like(x, dtype=exact) if kept else x.new_empty(0, dtype=exact) for kept in keep
     ]
@@ -125,27 +127,28 @@ def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.surrogate, ctx.backend, ctx.dtype = inputs[12:15], inputs[-1], inputs[0].dtype
     ctx.delay_shift = inputs[15]
+    # All outputs stay differentiable: a gradient of the gradient, which needs them, is refused.
     ctx.save_for_backward(*output[1:4], *inputs[1:3])
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1:])
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 18
+        return (None,) * 19
     require_width(ctx.surrogate[0])
     wanted = ctx.needs_input_grad[1:3]
     settings = *ctx.surrogate, ctx.delay_shift, any(wanted), ctx.backend
-    grad_x, *sums = _backward(grad, *ctx.saved_tensors, *settings)
+    saved = ctx.saved_tensors  # once: torch's checkpoint gives them no second time
+    grad_x, *sums = _backward(grad, *saved, *settings)
     of_decays = (
         reduced(total, decay) if wants else None
-        for total, decay, wants in zip(sums, ctx.saved_tensors[3:], wanted, strict=True)
+        for total, decay, wants in zip(sums, saved[3:], wanted, strict=True)
     )
-    return grad_x.to(ctx.dtype), *of_decays, *(None,) * 15
+    return grad_x.to(ctx.dtype), *of_decays, *(None,) * 16
 
 
 _fire.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::alif_backward")
+no_gradients(_backward)
 
 
 def fire(
@@ -174,8 +177,8 @@ def fire(
     tensors = (part.detach() for part in (*states, ref_decay, th_decay, ref_state, th_state))
     learns_decays = any(decay.requires_grad for decay in decays)
     learns = torch.is_grad_enabled() and (x.requires_grad or learns_decays)
-    keep = [learns, learns and learns_decays, learns and learns_decays]
+    keep = learns, learns and learns_decays
     tau, height, graded = surrogate
-    settings = scale, tau, height, bool(graded), delay_shift, keep, kernels.current_backend()
+    settings = scale, tau, height, bool(graded), delay_shift, *keep, kernels.current_backend()
     spike, *rest = _fire(x, *decays, *tensors, *steps, *settings)
     return Fired(spike, tuple(rest[3:]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..quantize import exact_dtype
+from .operator import Operator
 
 __all__ = ["in_order", "no_gradients", "per_neuron", "reduced"]
 
@@ -29,10 +30,10 @@ def in_order(grad: Tensor, strides: Sequence[int]) -> Tensor:
     return grad.new_empty_strided(grad.shape, strides).copy_(grad)
 
 
-def no_gradients(operator: str) -> None:
+def no_gradients(operator: Operator) -> None:
     """Say that an operator, itself a gradient, has no gradient."""
 
     def refuse(ctx: object, *grads: Tensor) -> None:
-        raise NotImplementedError(f"{operator}: there is no gradient of a gradient")
+        raise NotImplementedError(f"{operator.name}: there is no gradient of a gradient")
 
-    torch.library.register_autograd(operator, refuse)
+    operator.register_autograd(refuse)

@@ -234,7 +234,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *rest: Tensor) -> tuple[Tensor | N
 
 
 _cuba.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::cuba_backward")
+no_gradients(_cuba_backward)
 
 
 def fire(

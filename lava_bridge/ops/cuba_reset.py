@@ -139,18 +139,22 @@ def _save_for_reset(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
     *ctx.smooth, ctx.backend, ctx.dtype = *inputs[13:], x.dtype
     ctx.save_for_backward(output[1], *parameters)
     ctx.set_materialize_grads(False)
-    if ctx.smooth[0]:  # else the surrogate's derivative comes back through the voltage
-        ctx.mark_non_differentiable(output[1])
 
 
 def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _through_reset(ctx, ctx.saved_tensors, grads)
+
+
+def _through_reset(
+    ctx: Any, saved: tuple[Tensor, ...], grads: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
     grad, slope, grad_current, grad_held, *grad_last = grads
     if slope is None and not ctx.detach_reset and not ctx.smooth[0]:
         raise BridgeError(
             "fire_and_reset: expected a loss that reads the spikes, where it is compiled and the "
             "reset is not detached, found one on states only; add the spikes, or detach the reset"
         )
-    voltage, *parameters = ctx.saved_tensors
+    voltage, *parameters = saved
     wanted = ctx.needs_input_grad[1:6]
     settings = ctx.scale, ctx.threshold, ctx.detach_reset, ctx.is_current
     grad_x, *per_neuron = _cuba_reset_backward(
@@ -175,7 +179,7 @@ def _gradients_through_reset(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | 
 
 
 _cuba_reset.register_autograd(_gradients_through_reset, setup_context=_save_for_reset)
-no_gradients("lava_bridge::cuba_reset_backward")
+no_gradients(_cuba_reset_backward)
 
 
 def fire_and_reset(
@@ -247,8 +251,8 @@ class _EagerReset(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        voltage = ctx.saved_tensors[0]
+        saved = ctx.saved_tensors  # once: torch's checkpoint gives them no second time
         slope = None
         if grads[0] is not None or not ctx.detach_reset:
-            slope = of_any(ctx.surrogate, voltage, ctx.threshold)
-        return *_gradients_through_reset(ctx, grads[0], slope, *grads[2:]), None
+            slope = of_any(ctx.surrogate, saved[0], ctx.threshold)
+        return *_through_reset(ctx, saved, (grads[0], slope, *grads[2:])), None

@@ -152,14 +152,15 @@ def _gradients(ctx: Any, grad: Tensor, *rest: Tensor) -> tuple[Tensor | None, ..
     if ctx.needs_input_grad[0]:
         grad_x = _backward(grad, ctx.backend)
     if ctx.needs_input_grad[1]:
-        sums = _threshold_gradient(grad, *ctx.saved_tensors, *ctx.settings, ctx.backend)
-        grad_threshold = reduced(sums, ctx.saved_tensors[1])
+        x, threshold, *states = ctx.saved_tensors
+        sums = _threshold_gradient(grad, x, threshold, *states, *ctx.settings, ctx.backend)
+        grad_threshold = reduced(sums, threshold)
     return grad_x, grad_threshold, *(None,) * 8
 
 
 _delta.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::delta_backward")
-no_gradients("lava_bridge::delta_threshold")
+no_gradients(_backward)
+no_gradients(_threshold_gradient)
 
 
 def dynamics(

@@ -136,7 +136,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _leaky_integrator.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::leaky_integrator_backward")
+no_gradients(_backward)
 
 
 def dynamics(

@@ -9,7 +9,7 @@ What the backward pass reads is all that is kept: how far the state was over its
 zero the imaginary state, and both parts if the decays are learned.
 """
 
-from typing import Any, NamedTuple, Sequence  # noqa: UP035 # torch 2.4 knows no other one
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,7 +99,9 @@ def _fire(
     graded: bool,
     delay_shift: bool,
     phase: bool,
-    keep: Sequence[bool],
+    keep_above: bool,
+    keep_real: bool,
+    keep_imag: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes; what is kept (else empty): over the threshold, real, imaginary; the last states."""
@@ -107,6 +109,7 @@ def _fire(
     turn = (sin_decay, cos_decay), (real_state, imag_state)
     adaptation = [p for p in (ref_decay, th_decay, ref_state, th_state) if p is not None]
     exact, kind = exact_dtype(real_input), _Kind(phase, bool(adaptation))
+    keep = keep_above, keep_real, keep_imag
     steps = adaptation_steps(th_scale, th0, scale)
     compiled = kernels.chosen(backend, real_input)
     if compiled is None:
@@ -133,7 +136,7 @@ def _reference(
     graded: bool,
     delay_shift: bool,
     phase: bool,
-    keep: Sequence[bool],
+    keep: tuple[bool, bool, bool],
 ) -> Any:
     dtype, exact = inputs[0].dtype, exact_dtype(inputs[0])
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
@@ -161,7 +164,7 @@ def _reference(
 
 @_fire.register_fake
 def _(real_input: Tensor, *args: Any) -> Any:
-    exact, ref_decay, keep = exact_dtype(real_input), args[5], args[18]
+    exact, ref_decay, keep = exact_dtype(real_input), args[5], args[18:21]
     none = (real_input.new_empty(0, dtype=exact) for _ in range(5))
     sequences = [torch.empty_like(real_input, dtype=exact) if kept else next(none) for kept in keep]
     last = [
@@ -231,19 +234,20 @@ def _(grad: Tensor, compared: Tensor, *args: Any) -> Any:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.threshold, ctx.dtype = inputs[13], inputs[0].dtype
-    *ctx.surrogate, ctx.delay_shift, ctx.phase, _, ctx.backend = inputs[14:]
+    *ctx.surrogate, ctx.delay_shift, ctx.phase = inputs[14:19]
+    ctx.backend = inputs[-1]
     _, above, real, imag, *_ = output
     compared = real if ctx.phase else imag
     if inputs[6] is not None:
         compared, ctx.threshold = above, 0
+    # All outputs stay differentiable: a gradient of the gradient, which needs them, is refused.
     ctx.save_for_backward(compared, real, imag, *inputs[2:4])
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1:])
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 21
+        return (None,) * 23
     require_width(ctx.surrogate[0])
     *states, sine, cosine = ctx.saved_tensors
     wanted = ctx.needs_input_grad[2:4]
@@ -254,11 +258,11 @@ def _gradients(ctx: Any, grad: Tensor | None, *rest: Any) -> tuple[Any, ...]:
     of_decays = (
         reduced(*pair) if wants else None for pair, wants in zip(sums, wanted, strict=True)
     )
-    return *(part.to(ctx.dtype) for part in found), *of_decays, *(None,) * 17
+    return *(part.to(ctx.dtype) for part in found), *of_decays, *(None,) * 19
 
 
 _fire.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::resonate_and_fire_backward")
+no_gradients(_backward)
 
 
 def fire(
@@ -297,10 +301,10 @@ def fire(
         tensors = tuple(part.detach() for part in (ref_decay, th_decay, ref_state, th_state))
         steps = adaptation.th_scale, adaptation.th0
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *decays))
-    keep = list(kind.kept(learns, any(decay.requires_grad for decay in decays)))
+    keep = kind.kept(learns, any(decay.requires_grad for decay in decays))
     backend = kernels.current_backend()
     tau, height, graded = surrogate
     firing = scale, threshold, tau, height, bool(graded), delay_shift
-    settings = *firing, phase, keep, backend
+    settings = *firing, phase, *keep, backend
     spike, *rest = _fire(*inputs, *decays, *held, *tensors, *steps, *settings)
     return Fired(spike, tuple(rest[3:5] if adaptation is None else rest[3:]))

@@ -183,7 +183,7 @@ def _gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _resonator.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::resonator_backward")
+no_gradients(_backward)
 
 
 def dynamics(

@@ -121,7 +121,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _shift_channels.register_autograd(_gradients, setup_context=_save_for_channels)
-no_gradients("lava_bridge::delay_gradient")
+no_gradients(_delay_gradient)
 
 
 def shift_channels(
@@ -163,7 +163,7 @@ def shift_on(
     """
     steps = x.shape[-1]
     if past is not None and past.shape[:-1] == x.shape[:-1]:
-        x = torch.cat([past, x], dim=-1)
+        x = torch.cat([past.to(x), x], dim=-1)  # the module may have been moved between
     longest = delay.max().item() if most is None else most
     first = max(x.shape[-1] - int(longest / sampling_time), 0)
     shifted = shift_channels(x, delay, sampling_time, grad_scale)

@@ -228,8 +228,8 @@ def _gradients(ctx: Any, grad: Tensor | None, *rest: None) -> tuple[Tensor | Non
 
 
 _sigma_delta.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::sigma_delta_backward")
-no_gradients("lava_bridge::sigma_delta_threshold")
+no_gradients(_backward)
+no_gradients(_threshold_gradient)
 
 
 def dynamics(

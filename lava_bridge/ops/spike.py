@@ -157,7 +157,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _spike.register_autograd(_gradients, setup_context=_save)
-no_gradients("lava_bridge::spike_backward")
+no_gradients(_spike_backward)
 
 
 @operator("lava_bridge::phase_spike")
@@ -228,7 +228,7 @@ def _phase_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _phase_spike.register_autograd(_phase_gradients, setup_context=_save_phase)
-no_gradients("lava_bridge::phase_spike_backward")
+no_gradients(_phase_spike_backward)
 
 
 def _number(x: Any, like: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["LazyChannels"]
+__all__ = ["LazyChannels", "made_in_inference_mode"]
 
 
 class LazyChannels(torch.nn.Module):
@@ -35,7 +35,8 @@ class LazyChannels(torch.nn.Module):
         if self.init or not names:
             return
         if not (self._loaded and getattr(self, names[0]).numel() == channels):
-            with torch.inference_mode(False):  # also in a dry run, they are for training
+            # Also in a dry run they are for training, unless the module was made in one.
+            with torch.inference_mode(made_in_inference_mode(getattr(self, names[0]))):
                 self._draw(channels)
         self.init = True
 
@@ -66,3 +67,9 @@ class LazyChannels(torch.nn.Module):
                 own.data = own.data.new_zeros(loaded.shape)
                 self.init = True
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def made_in_inference_mode(tensor: torch.Tensor) -> bool:
+    """Whether autograd takes a tensor nowhere, since inference mode made it."""
+    # torch.compile can't follow the question, and runs in no inference mode.
+    return not torch.compiler.is_compiling() and tensor.is_inference()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import BridgeError
 from .checks import described, require
-from .lazy import LazyChannels
+from .lazy import LazyChannels, made_in_inference_mode
 
 __all__ = ["Stateful"]
 
@@ -96,7 +96,7 @@ class Stateful(LazyChannels):
                 state = state.new_full(input.shape[:-1], start)
             elif state.shape[1:] != found:
                 state = state * state.new_ones(input.shape[:-1])
-            if _made_in_inference_mode(state) and not torch.is_inference_mode_enabled():
+            if made_in_inference_mode(state) and not torch.is_inference_mode_enabled():
                 state = state.clone()  # autograd takes none of these
             setattr(self, name, state)
 
@@ -122,8 +122,3 @@ class Stateful(LazyChannels):
         """Whether a layer that has not run was given as [C] and gets [C, 1, 1], or the reverse."""
         assert self._shape is not None
         return not self._ran and found[0] == self._shape[0] == found.numel() == self._shape.numel()
-
-
-def _made_in_inference_mode(state: Tensor) -> bool:
-    # torch.compile can't follow the question, and runs in no inference mode.
-    return not torch.compiler.is_compiling() and state.is_inference()

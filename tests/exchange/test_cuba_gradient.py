@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from spikingjelly.activation_based import surrogate
+from torch.utils.checkpoint import checkpoint
 
 from lava_bridge.exchange import BatchNorm2d
 
@@ -285,3 +286,32 @@ def test_the_spike_takes_the_surrogates_slope_and_the_reset_its_path():
         assert_close(x.grad[1].squeeze(), torch.tensor(last))
         through_reset = 0.0 if detach_reset else -1.5 * atan_slope(1.5) * last
         assert_close(x.grad[0].squeeze(), torch.tensor(through_reset))
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_a_gradient_of_a_gradient_is_refused(name):
+    node = CubaLIFNode(
+        0.25, 0.1, v_threshold=1.0, surrogate_function=SURROGATES[name](), step_mode="m"
+    )
+    x = torch.rand(10, 2, 5, requires_grad=True)
+    (slope,) = torch.autograd.grad(node(x).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no gradient of a gradient"):
+        slope.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_a_gradient_checkpoint_gives_the_gradient(name):
+    node = CubaLIFNode(
+        0.25, 0.1, v_threshold=1.0, surrogate_function=SURROGATES[name](), step_mode="m"
+    )
+    weight = torch.randn(10, 2, 5)
+
+    def again(x):
+        node.reset()
+        return node(x)
+
+    x = torch.rand(10, 2, 5, requires_grad=True)
+    (expected,) = torch.autograd.grad((again(x) * weight).sum(), x)
+    y = checkpoint(again, x, use_reentrant=False)
+    (found,) = torch.autograd.grad((y * weight).sum(), x)
+    assert torch.equal(found, expected)

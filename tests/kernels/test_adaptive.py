@@ -298,14 +298,14 @@ def test_the_operators_are_registered_as_torch_wants():
             (OPERATORS.adaptive_resonator, (*leaves, *learned, *decays, *states, *states, *steps)),
             (
                 OPERATORS.alif,
-                (leaves[0], *learned, *states, *adaptation, *surrogate, True, [True, True, True]),
+                (leaves[0], *learned, *states, *adaptation, *surrogate, True, True, True),
             ),
-            (OPERATORS.alif, (x[0], *decays, *states, *adaptation, *surrogate, False, [False] * 3)),
+            (OPERATORS.alif, (x[0], *decays, *states, *adaptation, *surrogate, *[False] * 3)),
             (OPERATORS.alif_backward, (x[0], x[1], *x, *decays, *surrogate, True, True)),
             (OPERATORS.alif_backward, (x[0], x[1], *x, *decays, *surrogate, False, False)),
             (
                 OPERATORS.resonate_and_fire,
-                (*leaves, *decays, *states, *adaptation, 0.0, *surrogate, True, True, [True] * 3),
+                (*leaves, *decays, *states, *adaptation, 0.0, *surrogate, True, True, *[True] * 3),
             ),
         ):
             torch.library.opcheck(op.default, (*args, backend))

@@ -7,6 +7,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lava_bridge.ops.operator import operator
+from lava_bridge.ops.spike import spike as lava_spike
 
 calls: list[str] = []
 
@@ -99,3 +100,38 @@ def test_without_a_gradient_it_is_refused():
     y = without_gradient(torch.randn(3, requires_grad=True))
     with pytest.raises(RuntimeError, match="no autograd formula"):
         y.sum().backward()
+
+
+def test_a_running_profiler_shows_operators_by_name():
+    x = torch.randn(3, requires_grad=True)
+    with torch.profiler.profile() as seen:
+        y = scaled(x, 2.0)
+        scaled(x.detach(), 2.0)
+        y.sum().backward()
+    names = [event.name for event in seen.events()]
+    assert names.count("lava_bridge_tests::scaled") == 2
+    calls.clear()
+    scaled(x, 2.0)
+    assert calls == ["Parameter"] or calls == ["Tensor"]  # and runs as a function again
+
+
+def test_transforms_of_torch_func_give_the_gradient():
+    x = torch.randn(3, 4)
+    slope = torch.func.grad(lambda x: (scaled(x, 2.0) ** 2).sum())
+    assert torch.equal(slope(x), 8 * x)
+    assert torch.equal(torch.vmap(slope)(x), 8 * x)
+    each = torch.func.grad(lambda x: torch.vmap(lambda row: scaled(row, 2.0))(x).square().sum())
+    assert torch.equal(each(x), 8 * x)
+    leaf = x.clone().requires_grad_()  # and autograd sees through them
+    slope(leaf).sum().backward()
+    assert torch.equal(leaf.grad, torch.full_like(x, 8))
+
+
+def test_the_gradient_of_a_gradient_is_refused_under_torch_func_too():
+    def bent(x):
+        return torch.func.grad(lambda x: lava_spike(x, 0.5, (1.0, 1.0, False)).sum())(x).sum()
+
+    x = torch.randn(3, 4)
+    assert torch.isfinite(bent(x))
+    with pytest.raises(NotImplementedError, match="no gradient of a gradient"):
+        torch.func.grad(bent)(x)

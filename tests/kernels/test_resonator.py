@@ -270,11 +270,11 @@ def test_the_operators_are_registered_as_torch_wants(phase):
             (OPERATORS.resonator_backward, (*x, *x, *decays, False)),
             (
                 OPERATORS.resonate_and_fire,
-                (*leaves, *learned, *states, *none, *number, [False, True, True]),
+                (*leaves, *learned, *states, *none, *number, False, True, True),
             ),
             (
                 OPERATORS.resonate_and_fire,
-                (*x, *decays, *states, *none, *number, [False, False, False]),
+                (*x, *decays, *states, *none, *number, False, False, False),
             ),
             (
                 OPERATORS.resonate_and_fire_backward,

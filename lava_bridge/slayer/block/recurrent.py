@@ -23,6 +23,7 @@ class _FedBack(DenseFields):
     """
 
     spike_state: Tensor
+    persistent_state = True
     # Whether slayer's buffer of that name takes the shape of the batch, or stays at one element.
     saves_batch: bool
 
@@ -90,6 +91,7 @@ class AbstractKWTA(_FedBack):
         super().__init__(neuron_params, synapse, False, delay_shift, count_log=count_log)
         self.num_neurons = out_neurons
         self.num_winners = num_winners
+        self.requires_grad = requires_grad
         self.self_excitation = torch.nn.Parameter(
             torch.tensor([float(self_excitation)]), requires_grad=requires_grad
         )

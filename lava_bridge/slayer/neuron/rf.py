@@ -182,7 +182,7 @@ class Neuron(base.Neuron):
             real, imag = self.real_norm(real), self.imag_norm(imag)
         exact = exact_dtype(real)
         decays = self.per_neuron(self.sin_decay, real), self.per_neuron(self.cos_decay, real)
-        self.imag_before = self.imag_state
+        self.imag_before = self.imag_state.detach()  # torch.jit wants each buffer its own
         return (real.to(exact), imag.to(exact)), decays, (self.real_state, self.imag_state)
 
     def dynamics(self, input: Pair) -> tuple[Tensor, ...]:

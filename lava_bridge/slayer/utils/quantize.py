@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BridgeError
-from ...quantize import step_quantize
+from ...quantize import step_quantize, straight_through
 
 __all__ = ["MODE", "quantize", "quantize_hook_fx"]
 
@@ -37,7 +37,7 @@ def quantize(input: Tensor, step: float = 1, mode: MODE = MODE.ROUND) -> Tensor:
     if mode == MODE.ROUND:
         return step_quantize(input, step)
     if mode == MODE.FLOOR:
-        return _Floor.apply(input, step)
+        return straight_through(_Floor, input, step)
     raise BridgeError(f"quantize: expected mode MODE.ROUND or MODE.FLOOR, found {mode!r}")
 
 
