@@ -13,10 +13,10 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
 
 from .. import slayer as native_slayer
+from ..checks import HOOKS
 from ..encoder import Encoder, GradedInput, split_encoder
 from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
-from ..slayer.checks import HOOKS
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
 from .calibration import calibrate as calibrate_layers, calibration_of, checked_data

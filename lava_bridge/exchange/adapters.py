@@ -8,11 +8,11 @@ from spikingjelly.activation_based import base, functional
 from torch import Tensor
 
 from .. import slayer as native_slayer
+from ..checks import described, require
 from ..encoder import Encoder
 from ..errors import BridgeError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE
-from ..slayer.checks import described, require
 
 __all__ = ["AsSlayer", "AsSpikingJelly"]
 

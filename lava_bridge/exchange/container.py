@@ -10,9 +10,9 @@ from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
 from .. import slayer as native_slayer
+from ..checks import described, has_hooks, require
 from ..errors import BridgeError, ConversionError
 from ..quantize import quantize_8bit, truncate
-from ..slayer.checks import described, has_hooks, require
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.norm import ChannelBias
 from .cuba_lif import CubaLIFNode, check_scale

@@ -10,6 +10,7 @@ import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor
 
+from ..checks import require
 from ..errors import BridgeError
 from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
@@ -22,7 +23,6 @@ from ..quantize import (
     step_quantize,
     threshold_eps,
 )
-from ..slayer.checks import require
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from ..slayer.neuron.norm import ChannelBias
 from .norm import BatchNorm2d

@@ -10,11 +10,11 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from .. import slayer as native_slayer
+from ..checks import require
 from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from ..ops import DECAY_SCALE
 from ..quantize import BIAS_MAX, BIAS_MIN, all_finite, quantize_bias
-from ..slayer.checks import require
 from ..slayer.neuron.norm import ChannelBias
 from .cuba_lif import THRESHOLD_MAX, CubaLIFNode
 from .norm import BatchNorm2d

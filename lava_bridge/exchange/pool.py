@@ -8,8 +8,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import described
 from ..errors import BridgeError
-from ..slayer.checks import described
 
 __all__ = ["SumPool2d"]
 

@@ -7,8 +7,8 @@ from typing import Any
 from spikingjelly.activation_based import surrogate
 from torch import Tensor
 
+from ..checks import has_hooks
 from ..ops.surrogate import ATAN, PIECEWISE_QUADRATIC, SIGMOID, SOFT_SIGN, Smooth
-from ..slayer.checks import has_hooks
 
 __all__ = ["smooth"]
 

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["LazyChannels", "made_in_inference_mode"]
+from ..checks import made_in_inference_mode
+
+__all__ = ["LazyChannels"]
 
 
 class LazyChannels(torch.nn.Module):
@@ -67,9 +69,3 @@ class LazyChannels(torch.nn.Module):
                 own.data = own.data.new_zeros(loaded.shape)
                 self.init = True
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def made_in_inference_mode(tensor: torch.Tensor) -> bool:
-    """Whether autograd takes a tensor nowhere, since inference mode made it."""
-    # torch.compile can't follow the question, and runs in no inference mode.
-    return not torch.compiler.is_compiling() and tensor.is_inference()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import described
 from ..errors import BridgeError
 from .classifier import MovingWindow, Rate
 from .utils.filter import FIR
@@ -41,7 +42,12 @@ class SpikeTime(torch.nn.Module):
         self.reduction = reduction
 
     def forward(self, input: Tensor, desired: Tensor) -> Tensor:
-        """The loss of ``[N, *, T]`` for desired spikes of this shape."""
+        """The loss of ``[N, *, T]`` for as many desired spikes, else a BridgeError."""
+        if input.shape[-1:] != desired.shape[-1:] or input.numel() != desired.numel():
+            raise BridgeError(
+                f"loss.SpikeTime: expected desired spikes of shape {tuple(input.shape)}, found "
+                f"{tuple(desired.shape)}; labels are for SpikeRate and SpikeMax"
+            )
         spikes = self.filter(input).flatten(), self.filter(desired).flatten()
         return F.mse_loss(*spikes, reduction=self.reduction)
 
@@ -57,9 +63,17 @@ class _RateLoss(torch.nn.Module):
         input = input.reshape(input.shape[0], -1, input.shape[-1])
         return Rate.rate(input) if self.window is None else self.window.rate(input)
 
-    def _labels(self, label: Tensor, steps: int) -> Tensor:
-        """Classes ``[N]``, or ``[N, T]`` with a window."""
-        return label if self.window is None or label.dim() > 1 else replicate(label, steps)
+    def _labels(self, label: Tensor, input: Tensor) -> Tensor:
+        """Classes ``[N]``, or ``[N, T]`` with a window, as torch takes them: of 64 bits."""
+        fits = not label.dim() or label.shape[0] == input.shape[0]
+        if label.is_floating_point() or label.is_complex() or not fits:
+            raise BridgeError(
+                f"loss.{type(self).__name__}: expected an integer label for each of "
+                f"{input.shape[0]} samples, found {described(label)}; give classes, [N]"
+            )
+        if self.window is None or label.dim() > 1:
+            return label.long()
+        return replicate(label.long(), input.shape[-1])
 
 
 class SpikeRate(_RateLoss):
@@ -85,7 +99,7 @@ class SpikeRate(_RateLoss):
     def forward(self, input: Tensor, label: Tensor) -> Tensor:
         """The loss of ``[N, C, *, T]`` for labels ``[N]``, or ``[N, T]`` with a window."""
         rate = self._rate(input)
-        one_hot = F.one_hot(self._labels(label, input.shape[-1]), rate.shape[1]).movedim(-1, 1)
+        one_hot = F.one_hot(self._labels(label, input), rate.shape[1]).movedim(-1, 1)
         target = self.true_rate * one_hot + self.false_rate * (1 - one_hot)
         target = target.flatten().to(rate.dtype)
         return F.mse_loss(rate.flatten(), target, reduction=self.reduction)
@@ -113,7 +127,7 @@ class SpikeMax(_RateLoss):
             log_p = torch.log(confidence(input, self.mode))
         else:
             log_p = confidence(input, "logsoftmax")
-        label = self._labels(label, input.shape[-1]).flatten()
+        label = self._labels(label, input).flatten()
         log_p = log_p.movedim(1, -1).reshape(-1, log_p.shape[1])
         return F.nll_loss(log_p, label, reduction=self.reduction)
 

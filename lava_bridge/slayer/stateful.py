@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from ..checks import described, made_in_inference_mode, require
 from ..errors import BridgeError
-from .checks import described, require
-from .lazy import LazyChannels, made_in_inference_mode
+from .lazy import LazyChannels
 
 __all__ = ["Stateful"]
 

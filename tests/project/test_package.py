@@ -16,6 +16,7 @@ SOURCES = sorted((ROOT / "lava_bridge").rglob("*.py"))
 # A room may import from those before it only.
 ROOMS = [
     "errors",
+    "checks",
     "layout",
     "proc",
     "quantize",

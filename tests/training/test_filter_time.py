@@ -219,7 +219,7 @@ PUBLIC = [
     *(("io", name) for name in io.__all__ if "3d" not in name),
     *(("loss", name) for name in loss.__all__),
     *(("classifier", name) for name in classifier.__all__),
-    *(("utils", name) for name in utils.__all__ if name not in ("filter", "time")),
+    *(("utils", name) for name in utils.__all__ if name not in ("filter", "int_utils", "time")),
     *(("utils.filter", name) for name in utils.filter.__all__),
     *(("utils.time", name) for name in utils.time.__all__),
 ]

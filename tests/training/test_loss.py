@@ -153,3 +153,24 @@ def test_what_is_wrong_is_said_in_one_line(wrong, says):
     with pytest.raises(BridgeError, match=says) as error:
         wrong()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3, 4), (1, 3, 7), (2, 3, 1), ()])
+def test_spike_time_takes_spikes_and_no_labels(shape):
+    """torch would warn, and compare what it broadcasts."""
+    with pytest.raises(BridgeError, match=r"SpikeTime: .* \(2, 3, 7\), found .*; labels are for"):
+        loss.SpikeTime()(torch.zeros(2, 3, 7), torch.zeros(shape))
+    assert loss.SpikeTime()(torch.zeros(2, 3, 7), torch.zeros(2, 3, 1, 1, 7)) == 0
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("make", [lambda w: loss.SpikeRate(0.5, 0.1, w), loss.SpikeMax])
+def test_labels_are_integers_one_for_each_sample(make, window):
+    x = spikes(3, (4,), 6, 0)
+    function = make(window)
+    label = torch.tensor([0, 3, 1])
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(function(x, label.to(dtype)), function(x, label))
+    for wrong in (label.float(), label[:2], torch.eye(4)[:3]):
+        with pytest.raises(BridgeError, match=r"loss\.Spike\w+: expected an integer .* 3 samples,"):
+            function(x, wrong)

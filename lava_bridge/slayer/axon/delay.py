@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from ...checks import require
 from ...ops import shift, shift_channels, shift_on
-from ..checks import require
 from ..lazy import LazyChannels
 
 __all__ = ["Delay", "delay"]

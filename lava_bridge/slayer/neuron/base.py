@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import has_hooks
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
 from ...ops import shift
 from ...ops.resonate_and_fire import Fired
 from ...quantize import elementwise, quantize_8bit, quantize_down
-from ..checks import has_hooks
 from ..lazy import LazyChannels
 from ..spike import Spike
 from ..stateful import Stateful

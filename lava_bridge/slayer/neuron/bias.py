@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from ...checks import has_hooks, require
 from ...quantize import quantize_bias
-from ..checks import has_hooks, require
 from ..lazy import LazyChannels
 
 __all__ = ["ChannelBias"]

@@ -17,7 +17,6 @@ class Dropout(torch.nn.Dropout3d):
         if not self.training:
             return input
         # What is drawn has one number a neuron, so that the input stays as it lies in memory.
-        neurons = input.new_ones(input.shape[:-1])
-        kept = F.dropout3d(neurons.flatten()[:, None, None, None, None], self.p)
-        kept = kept.view(*neurons.shape, 1)
+        neurons = input.new_ones(input.shape[:-1].numel(), 1, 1, 1, 1)
+        kept = F.dropout3d(neurons, self.p).view(*input.shape[:-1], 1)
         return input.mul_(kept) if self.inplace else input * kept

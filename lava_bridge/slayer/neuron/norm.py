@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...checks import require
 from ...quantize import unquantized
-from ..checks import require
 from ..lazy import LazyChannels
 from .bias import ChannelBias
 

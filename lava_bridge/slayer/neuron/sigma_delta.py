@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import described, has_hooks, require
 from ...errors import BridgeError
 from ...ops import sigma_delta
 from ...quantize import exact_dtype, from_steps
 from ..axon import Delta
-from ..checks import described, has_hooks, require
 from ..dendrite import Sigma
 from . import base
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...checks import require
 from ...errors import BridgeError
 from ...layout import plain_channel
-from ..checks import require
 
 __all__ = ["Conv", "ConvTranspose", "Dense", "GenericLayer", "Pool", "Unpool"]
 
@@ -139,10 +139,7 @@ class GenericLayer(torch.nn.Module):
         return (z.transpose(0, 1) if time_first else z).transpose(1, -1)
 
     def _weigh(self, frames: Tensor, weight: Tensor) -> Tensor:
-        """The convolution, or its transpose, of ``[*, C, H, W]`` with a weight of 4 dimensions.
-
-        (:class:`Dense` takes ``[*, C]`` too.)
-        """
+        """The convolution, or its transpose, of ``[*, C, H, W]``; Dense takes ``[*, C]`` too."""
         return self._convolve(frames, weight, self.groups)
 
     def _convolve(self, frames: Tensor, weight: Tensor, groups: int) -> Tensor:

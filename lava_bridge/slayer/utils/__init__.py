@@ -1,6 +1,6 @@
 """What the parts of slayer share."""
 
-from . import filter, time
+from . import filter, int_utils, time
 from .assistant import Assistant
 from .quantize import MODE as QUANTIZE_MODE, quantize, quantize_hook_fx
 from .stats import LearningStat, LearningStats
@@ -15,6 +15,7 @@ __all__ = [
     "dotdict",
     "event_rate",
     "filter",
+    "int_utils",
     "quantize",
     "quantize_hook_fx",
     "staticproperty",

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ..errors import BridgeError
+from .errors import BridgeError
 
-__all__ = ["HOOKS", "described", "has_hooks", "require"]
+__all__ = ["HOOKS", "described", "has_hooks", "made_in_inference_mode", "require"]
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
@@ -42,3 +42,9 @@ def described(input: object) -> str:
     if isinstance(input, Tensor):
         return f"a {str(input.dtype).removeprefix('torch.')} tensor of shape {tuple(input.shape)}"
     return f"a {type(input).__name__} of {len(input) if hasattr(input, '__len__') else input}"
+
+
+def made_in_inference_mode(tensor: Tensor) -> bool:
+    """Whether autograd takes a tensor nowhere, since inference mode made it."""
+    # torch.compile can't follow the question, and runs in no inference mode.
+    return not torch.compiler.is_compiling() and tensor.is_inference()
