@@ -156,12 +156,13 @@ class BlockContainer(nn.Module, base.StepModule):
         axes = "N, F" if isinstance(of, nn.Linear) else "N, C, H, W"
         axes = "N, C, *" if isinstance(of, nn.Flatten) else axes
         require("BlockContainer", x, f"[{time}{axes}]")
-        if getattr(of, "bias", None) is not None:
+        if of._parameters.get("bias") is not None:
             raise BridgeError(
                 f"BlockContainer: its {type(of).__name__} has a bias, which belongs to the neuron "
                 "since the container was made; make a new one of a layer that is put in its place"
             )
-        channels = getattr(of, "in_features", getattr(of, "in_channels", None))
+        sizes = vars(of)
+        channels = sizes.get("in_features", sizes.get("in_channels"))
         if channels not in (None, x.shape[2 if time else 1]):
             raise BridgeError(
                 f"BlockContainer: expected {channels} channels for its {type(of).__name__}, found "

@@ -294,12 +294,12 @@ class CubaLIFNode(neuron.BaseNode):
 
         Sequences are ``[T, N, *]``, states ``[N, *]``.
         """
+        require("CubaLIFNode", inputs[0], "[T, N, *]")
         run = self._run(inputs[0], states)
         return (NXT_to_TNX(run.spike),), (run.last_held, run.last_current, run.last_held)
 
     def _run(self, x_seq: Tensor, states: tuple[Any, ...]) -> cuba.Fired:
         """Spikes, in the input's dtype, and what else is wanted of a run over ``[T, N, *]``."""
-        require("CubaLIFNode", x_seq, "[T, N, *]")
         if x_seq.shape[:1] == (0,):
             raise BridgeError(
                 f"CubaLIFNode: expected one time step or more, found shape {tuple(x_seq.shape)}"
@@ -309,23 +309,28 @@ class CubaLIFNode(neuron.BaseNode):
                 "CubaLIFNode: its surrogate_function has spiking=False, but the quantised neuron "
                 "gives spikes only; call surrogate_function.set_spiking_mode(True)"
             )
-        if isinstance(self.surrogate_function, torch.nn.Module) and any(
-            p.requires_grad for p in self.surrogate_function.parameters()
+        surrogate_function = smooth(self.surrogate_function)
+        if isinstance(surrogate_function, torch.nn.Module) and any(
+            p.requires_grad for p in surrogate_function.parameters()
         ):
             raise BridgeError(
                 "CubaLIFNode: its surrogate_function has parameters that learn, but they get no "
                 "gradient here; freeze them with surrogate_function.requires_grad_(False)"
             )
-        _check_reset_and_threshold(self.v_reset, self.v_threshold)  # they may be set
-        for name in ("current_decay", "voltage_decay"):
-            self._require_broadcast(name, x_seq.shape[1:])
+        threshold: Any = self.v_threshold
+        # They may be set. (The first look is the cheap one: single steps come here one by one.)
+        if self.v_reset != 0 or type(threshold) is not float or not 0 < threshold < math.inf:
+            _check_reset_and_threshold(self.v_reset, threshold)
         if self.requires_grad:
             self.clamp_decay_parameters()
         _, current_state, voltage_state = states
         x = TNX_to_NXT(x_seq)
         decays = step_quantize(self.current_decay), step_quantize(self.voltage_decay)
+        for name, decay in zip(("current_decay", "voltage_decay"), decays, strict=True):
+            if decay.numel() != 1:
+                _require_broadcast(name, decay.shape, x_seq.shape[1:])
         threshold = self.quantized_threshold + self.v_threshold_eps
-        firing = self.s_scale, threshold, smooth(self.surrogate_function), self.detach_reset
+        firing = self.s_scale, threshold, surrogate_function, self.detach_reset
         keep_held, backend = self.store_v_seq, self._backend_now()
         power_of_two = self.scale & (self.scale - 1) == 0
         plain = self.norm is None or (isinstance(self.norm, ChannelBias) and self.norm.is_plain)
@@ -351,18 +356,6 @@ class CubaLIFNode(neuron.BaseNode):
         )
         spike, voltage, _, held, _, last_held = run
         return cuba.Fired(spike.to(x_seq.dtype), voltage, current, held, _last(current), last_held)
-
-    def _require_broadcast(self, name: str, neurons: torch.Size) -> None:
-        decay = getattr(self, name).shape
-        sizes = neurons[len(neurons) - len(decay) :]
-        if len(decay) > len(neurons) or any(
-            d not in (1, n) for d, n in zip(decay, sizes, strict=True)
-        ):
-            raise BridgeError(
-                f"CubaLIFNode: {name} of shape {tuple(decay)} does not broadcast with an input "
-                f"[N, *] of shape {tuple(neurons)}; a decay for each channel is [C] after a linear "
-                "layer, [C, 1, 1] after a convolution"
-            )
 
     def _backend_now(self) -> str:
         return current_backend() if self.backend == "torch" else self.backend
@@ -433,6 +426,16 @@ def _check_reset_and_threshold(v_reset: Any, v_threshold: Any) -> None:
     if not (is_number(v_threshold) and math.isfinite(v_threshold) and v_threshold > 0):
         raise BridgeError(
             f"CubaLIFNode: v_threshold must be a number above 0, found {v_threshold!r}"
+        )
+
+
+def _require_broadcast(name: str, decay: torch.Size, neurons: torch.Size) -> None:
+    sizes = neurons[len(neurons) - len(decay) :]
+    if len(decay) > len(neurons) or any(d not in (1, n) for d, n in zip(decay, sizes, strict=True)):
+        raise BridgeError(
+            f"CubaLIFNode: {name} of shape {tuple(decay)} does not broadcast with an input [N, *] "
+            f"of shape {tuple(neurons)}; a decay for each channel is [C] after a linear layer, "
+            "[C, 1, 1] after a convolution"
         )
 
 
