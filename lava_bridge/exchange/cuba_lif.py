@@ -317,10 +317,10 @@ class CubaLIFNode(neuron.BaseNode):
                 "CubaLIFNode: its surrogate_function has parameters that learn, but they get no "
                 "gradient here; freeze them with surrogate_function.requires_grad_(False)"
             )
-        threshold: Any = self.v_threshold
+        given: Any = self.v_threshold
         # They may be set. (The first look is the cheap one: single steps come here one by one.)
-        if self.v_reset != 0 or type(threshold) is not float or not 0 < threshold < math.inf:
-            _check_reset_and_threshold(self.v_reset, threshold)
+        if self.v_reset != 0 or type(given) is not float or not 0 < given < math.inf:
+            _check_reset_and_threshold(self.v_reset, given)
         if self.requires_grad:
             self.clamp_decay_parameters()
         _, current_state, voltage_state = states
