@@ -18,6 +18,7 @@ from ..slayer.neuron.norm import ChannelBias
 from .cuba_lif import THRESHOLD_MAX, BatchNorm2d, CubaLIFNode
 
 __all__ = [
+    "SPIKING",
     "check_bias",
     "check_takes_bias",
     "copy_learned",
@@ -26,6 +27,12 @@ __all__ = [
     "to_lava_neuron",
     "to_lava_neuron_param_dict",
 ]
+
+
+# The bases of SpikingJelly's neurons; the second is not in 0.0.0.0.14.
+SPIKING: tuple[type, ...] = tuple(
+    base for name in ("BaseNode", "SimpleBaseNode") if (base := getattr(neuron, name, None))
+)
 
 
 def to_lava_neuron_param_dict(
