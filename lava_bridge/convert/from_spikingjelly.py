@@ -78,6 +78,10 @@ def to_slayer(
         If weights lie outside the 8-bit range and are clipped, or use few of its levels; if a bias
         acts before delayed spikes arrive.
     """
+    if not hasattr(slayer, "block"):
+        raise ConversionError(
+            f"slayer: expected lava_bridge.slayer or lava.lib.dl.slayer, found {slayer!r}"
+        )
     chain = rewritten(net, input_shape, encoding)
     shape = _planes(_checked_shape(input_shape))
     front: list[nn.Module] = []

@@ -6,6 +6,7 @@ layers become one. (The rules of neurons are in ``neuron_rules.py``.)
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from torch.nn.utils import parametrize
 from ..errors import ConversionError
 from ..exchange import BlockContainer, SumPool2d
 from ..exchange.encoder import EncoderNode
-from ..exchange.synapses import check_flatten, check_synapse, sum_pool_of
+from ..exchange.synapses import check_flatten, check_numbers, check_synapse, sum_pool_of
 from .chain import Chain
 
 __all__ = ["RULES", "is_container", "rule", "rule_of"]
@@ -301,7 +302,7 @@ def _upsample(module: nn.Upsample, chain: Chain) -> None:
     The copies of a spike are spikes. Before a convolution they get a neuron of their own, which
     fires where a spike comes in and forgets at once.
     """
-    if module.mode != "nearest":
+    if module.mode not in ("nearest", "nearest-exact"):  # the same, by whole factors
         raise ConversionError(
             f"has mode={module.mode!r}, which mixes neighbours; use mode='nearest'"
         )
@@ -411,6 +412,8 @@ def rule_of(module: Any) -> Rule:
     """
     found = RULES.get(type(module))
     if found is not None:
+        if isinstance(module, nn.Module):
+            _check_instance(module)
         return found
     if hasattr(module, "_orig_mod"):
         raise ConversionError("is compiled; convert what was compiled (net._orig_mod)")
@@ -430,6 +433,17 @@ def rule_of(module: Any) -> Rule:
         f"no rule converts this type{near}; replace the module, or register a rule with "
         "lava_bridge.convert.rule"
     )
+
+
+def _check_instance(module: nn.Module) -> None:
+    """Refuse a module that is not what its type says: changed by hand, or without numbers."""
+    own = [name for name in vars(module) if inspect.isfunction(getattr(type(module), name, None))]
+    if own:
+        raise ConversionError(
+            f"has a {own[0]} of its own in place of its type's, which no rule sees; delete it, or "
+            "make a subclass with a rule (lava_bridge.convert.rule)"
+        )
+    check_numbers(module)
 
 
 _NORM = "normalises by its own input, which is not linear between neurons; use BatchNorm"
