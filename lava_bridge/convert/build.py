@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from spikingjelly.activation_based import layer
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
+from ..exchange import SumPool2d
 from ..exchange.neurons import check_bias
 from ..exchange.to_lava import block_of
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN, held_by_8bit
 from .layer_run import lowest_weight, scale_of
 from .layers import FloatLayer
+from .merge_late import pad_before_pool
 
 __all__ = ["build_blocks"]
 
@@ -49,6 +52,8 @@ def build_blocks(
         shape = _told(blocks[0], shape, None)
     for i, float_layer in enumerate(layers):
         factor = 1.0 if factors is None else factors[i]
+        if slayer is not native_slayer and shape is not None:
+            float_layer = _without_cut_off(float_layer, shape)
         _check_bias(float_layer, factor)
         try:
             block = _block(float_layer, delay_shift, slayer, factor, factors is not None)
@@ -59,7 +64,7 @@ def build_blocks(
         _warn_of_rounding(float_layer, factor, calibrated=factors is not None)
         if shape is not None:
             try:
-                shape = _told(block, shape, float_layer)
+                shape = _told(block, shape, float_layer, factor)
             except BridgeError as error:
                 raise ConversionError(f"{float_layer.place}: {error}") from error
         blocks.append(block)
@@ -113,14 +118,29 @@ def _block(
     return block
 
 
-def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) -> tuple[int, ...]:
+def _without_cut_off(float_layer: FloatLayer, shape: tuple[int, ...]) -> FloatLayer:
+    """A pooling whose last windows are cut off as a convolution, where the original's Pool errs.
+
+    It fills a side of size s with ``s % k`` zeros, where ``-s % k`` are wanted.
+    """
+    pool = float_layer.synapse
+    if not isinstance(pool, SumPool2d) or not pool.ceil_mode:
+        return float_layer
+    if all(-s % k == s % k for s, k in zip(shape[1:], pool.kernel_size, strict=True)):
+        return float_layer
+    return replace(float_layer, synapse=pad_before_pool(nn.ZeroPad2d(0), pool, shape))
+
+
+def _told(
+    block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None, factor: float = 1.0
+) -> tuple[int, ...]:
     """Tell a block the shape of its input, the original's by way of this library's; its output."""
     if hasattr(block, "infer_shape"):
         return block.infer_shape(shape)
     if float_layer is None:
         block.input_shape = torch.Size(shape)
         return shape
-    own = _block(float_layer, False, native_slayer, 1.0, False)
+    own = _block(float_layer, False, native_slayer, factor, False)
     reached: tuple[int, ...] = own.infer_shape(shape)
     if hasattr(block, "neuron") and block.neuron is not None:
         block.neuron.shape = torch.Size(reached)
