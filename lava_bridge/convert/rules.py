@@ -20,7 +20,13 @@ from torch.nn.utils import parametrize
 from ..errors import ConversionError
 from ..exchange import BlockContainer, SumPool2d
 from ..exchange.encoder import EncoderNode
-from ..exchange.synapses import check_flatten, check_numbers, check_synapse, sum_pool_of
+from ..exchange.synapses import (
+    check_flatten,
+    check_numbers,
+    check_permanent,
+    check_synapse,
+    sum_pool_of,
+)
 from .chain import Chain
 
 __all__ = ["RULES", "is_container", "rule", "rule_of"]
@@ -444,6 +450,9 @@ def _check_instance(module: nn.Module) -> None:
             "make a subclass with a rule (lava_bridge.convert.rule)"
         )
     check_numbers(module)
+    # Pruning keeps the parameter itself under such a name.
+    originals = [name for name in module._parameters if name.endswith("_orig")]
+    check_permanent(module, (name.removesuffix("_orig") for name in originals))
 
 
 _NORM = "normalises by its own input, which is not linear between neurons; use BatchNorm"

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "check_flatten",
     "check_norm",
     "check_numbers",
+    "check_permanent",
     "check_pool_scale",
     "check_synapse",
     "check_type",
@@ -35,12 +37,7 @@ FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 def check_synapse(layer: Any) -> None:
     """Refuse a layer that no slayer synapse equals (its bias apart, which is the neuron's)."""
-    for name in ("weight", "bias"):
-        if hasattr(layer, name) and name not in layer._parameters:
-            raise ConversionError(
-                f"computes its {name} in a hook (weight norm, pruning), so it may be out of date; "
-                "make it permanent with remove_weight_norm or prune.remove"
-            )
+    check_permanent(layer, ("weight", "bias"))
     padding_mode = getattr(layer, "padding_mode", "zeros")
     if padding_mode != "zeros":
         raise ConversionError(
@@ -89,6 +86,16 @@ def _check_tensor(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...]
             f"has a {name} of shape {tuple(tensor.shape)}, but is a layer with one of {shape}; "
             "make a new layer of that size, as pruning by hand must"
         )
+
+
+def check_permanent(module: nn.Module, names: Iterable[str]) -> None:
+    """Refuse a module of whose parameters one was made a mere attribute by torch's hooks."""
+    for name in names:
+        if hasattr(module, name) and name not in module._parameters:
+            raise ConversionError(
+                f"computes its {name} in a hook (weight norm, pruning), so it may be out of date; "
+                "make it permanent with remove_weight_norm or prune.remove"
+            )
 
 
 def check_numbers(module: nn.Module) -> None:
