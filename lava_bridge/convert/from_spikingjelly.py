@@ -20,10 +20,13 @@ from .build import build_blocks
 from .calibration import calibrate as calibrate_layers, calibration_of, checked_data
 from .chain import ENCODINGS, Chain
 from .choices import Calibration
+from .layer_run import scale_of
 from .layers import FloatLayer
+from .modules import eight_bit_synapse
 from .result import ConversionReport, SlayerNet
 from .rules import rule_of
 from .trace import leaves
+from .waiting import SYNAPSES
 
 __all__ = ["rewrite", "to_slayer"]
 
@@ -199,6 +202,8 @@ def rewrite(
         modules.append(layer.SeqToANNContainer(nn.Flatten()))
     for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
         synapse = copy.deepcopy(part.synapse).to(dtype)
+        if part.weight_factor is not None and isinstance(synapse, SYNAPSES):
+            synapse = eight_bit_synapse(synapse, scale_of(part))
         if isinstance(synapse, layer.VotingLayer):
             modules.append(synapse)
         else:

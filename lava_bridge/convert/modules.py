@@ -10,12 +10,13 @@ from ..errors import ConversionError
 from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import conv_padding
-from ..quantize import from_steps, quantize_bias
+from ..quantize import from_steps, quantize_8bit, quantize_bias
 from ..slayer.neuron.norm import ChannelBias
 from .layers import ChannelAffine
 from .merge import affine_as_conv, affine_as_linear, pool_as_conv
 
-__all__ = ["MOST_WEIGHTS", "affine_alone", "fit_pool", "forgetful", "is_global", "kind_of"]
+__all__ = ["MOST_WEIGHTS", "affine_alone", "eight_bit_synapse", "fit_pool", "forgetful"]
+__all__ += ["is_global", "kind_of"]
 __all__ += ["larger", "plain_synapse", "shape_after", "with_one_bias"]
 
 # A net's last convolution, or a norm of a flat signal, becomes a dense layer if that has no more
@@ -66,7 +67,8 @@ def with_one_bias(synapse: Any, node: Any) -> tuple[Any, Any]:
     own = getattr(node, "norm", None)
     if getattr(synapse, "bias", None) is None or not isinstance(own, ChannelBias):
         return synapse, node
-    if node.lava_cuba_neuron_params["current_decay"] != 1:
+    gathers = node.lava_cuba_neuron_params["current_decay"] != 1
+    if gathers or own.value.numel() != synapse.bias.numel():
         return synapse, node  # refused when the block is built
     made = plain_synapse(synapse)
     bias = quantize_bias(own.value.detach(), node.scale)
@@ -94,6 +96,18 @@ def plain_synapse(synapse: Any) -> Any:
         setattr(made, name, getattr(synapse, name))
     made.weight, made.bias = synapse.weight, synapse.bias
     return made.train(synapse.training)
+
+
+def eight_bit_synapse(synapse: Any, scale: int, factor: float = 1.0) -> Any:
+    """The layer with the weights that it computes with as a container's: of 8 bits.
+
+    Its bias is larger than the container's by ``factor``.
+    """
+    made = plain_synapse(synapse)
+    made.weight = nn.Parameter(quantize_8bit(made.weight.detach(), scale))
+    if made.bias is not None:
+        made.bias = nn.Parameter(quantize_bias(made.bias.detach() / factor, scale) * factor)
+    return made
 
 
 def _copied(module: Any) -> Any:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch.nn as nn
 
-from ..quantize import held_by_8bit, quantize_8bit, quantize_bias
+from ..quantize import held_by_8bit, quantize_bias
 from .layers import SCALE, ChannelAffine
-from .modules import plain_synapse, shape_after
+from .modules import eight_bit_synapse, shape_after
 
 __all__ = ["SYNAPSES", "Waiting", "copies_first", "merged"]
 
@@ -44,12 +44,7 @@ class Waiting:
         """The layer with the weights that it computes with: of 8 bits, if it is a container's."""
         if self.weight_factor is None or not isinstance(self.module, SYNAPSES):
             return self.module
-        made = plain_synapse(self.module)
-        made.weight = nn.Parameter(quantize_8bit(made.weight.detach(), self.scale))
-        if made.bias is not None:
-            bias = quantize_bias(made.bias.detach() / self.factor, self.scale)
-            made.bias = nn.Parameter(bias * self.factor)
-        return made
+        return eight_bit_synapse(self.module, self.scale, self.factor)
 
 
 def merged(

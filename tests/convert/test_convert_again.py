@@ -12,6 +12,7 @@ import lava_bridge
 from lava_bridge import ConversionError, check_equivalence, to_slayer, to_spikingjelly
 from lava_bridge.convert import rewrite
 from lava_bridge.exchange import BatchNorm2d, BlockContainer, CubaLIFNode, quantize_8bit
+from lava_bridge.slayer.neuron.norm import ChannelBias
 
 from .nets import spikes
 
@@ -181,3 +182,27 @@ def test_weights_of_containers_are_clipped_with_a_word_only_where_they_are_not_t
     for calibrate in (None, "weights"):
         with pytest.warns(UserWarning, match="24 of 32 weights lie outside .* together$"):
             to_slayer([nn.AvgPool2d(2, 1), container], (1, 8, 8), calibrate=calibrate)
+
+
+def test_a_twin_that_was_trained_on_is_rewritten_and_calibrated_as_what_it_computes(net):
+    twin = to_spikingjelly(to_slayer(net, (8,), calibrate="weights"))
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.add_(0.02 * torch.rand_like(weight))
+        wanted = twin(X)
+    functional.reset_net(twin)
+    assert wanted.any()
+    assert torch.equal(rewrite(twin, (8,))(X), wanted)
+    choices = to_slayer(twin, (8,), calibrate=X).report.calibration.layers
+    assert [choice.error for choice in choices] == [0.0, 0.0, 0.0]
+
+
+def test_two_biases_that_are_not_one_are_refused():
+    norm = nn.BatchNorm2d(2)
+    norm.bias.data.fill_(0.5)
+    for node in (
+        CubaLIFNode(1.0, 0.5, norm=ChannelBias(4)),
+        CubaLIFNode(0.5, 0.5, norm=ChannelBias(3)),
+    ):
+        with pytest.raises(ConversionError, match=r"2 \(CubaLIFNode\): has a bias, and its neuron"):
+            to_slayer([norm.eval(), nn.Conv2d(2, 3, 2), node], (2, 6, 6))
