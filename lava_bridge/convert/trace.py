@@ -66,7 +66,7 @@ def leaves(net: Any) -> Iterator[tuple[str, Any]]:
     """
     if not _has_forward(net):
         found = list(_opened(net, ""))
-        check_modes((path, module) for path, module, stepped in found if not stepped)
+        check_modes(found)
         return ((path, module) for path, module, _ in found)
     return iter(_layers(_chain(Tracer(net).record(), place_of(net, "")), place_of(net, "")))
 
@@ -179,9 +179,9 @@ def _layers(chain: list[fx.Node], net: str) -> list[tuple[str, Any]]:
     time = _time(chain)
     found: list[tuple[str, Any]] = []
     check_modes(
-        (node.meta["path"], node.meta["module"])
+        (node.meta["path"], node.meta["module"], node.meta["stepped"])
         for node in chain[1:]
-        if node.op == "call_module" and not node.meta["stepped"]
+        if node.op == "call_module"
     )
     for node in chain[1:]:
         if node.op == "call_module":

@@ -103,17 +103,25 @@ def check_steps(container: Any, path: str) -> None:
             )
 
 
-def check_modes(modules: Iterable[tuple[str, Any]]) -> None:
-    """Refuse neurons of both step modes in one net: one would take ``[T, N, *]`` for one step."""
-    seen: dict[str, tuple[str, Any]] = {}
-    for path, module in modules:
-        if isinstance(module, nn.Module):
+def check_modes(modules: Iterable[tuple[str, Any, bool]]) -> None:
+    """Refuse a neuron that would take ``[T, N, *]`` for one step.
+
+    Of ``(path, module, stepped)``; ``stepped``: something gives it one step at a time.
+    """
+    single: tuple[Any, str] | None = None
+    over_time = ""
+    for path, module, stepped in modules:
+        if stepped:
+            over_time = over_time or path
+        elif isinstance(module, nn.Module):
             for name, node in _neurons(module, path):
-                seen.setdefault(node.step_mode, (name, node))
-    if len(seen) > 1:
-        single, multi = seen["s"], seen["m"]
+                if node.step_mode == "m":
+                    over_time = over_time or name
+                else:
+                    single = single or (node, name)
+    if single and over_time:
         raise ConversionError(
-            f"{place_of(*reversed(single))}: is in step mode 's', but {multi[0]} in 'm', so that "
+            f"{place_of(*single)}: is in step mode 's', but {over_time} is run over time, so that "
             "it takes time for the batch; call functional.set_step_mode(net, 'm'), or 's'"
         )
 

@@ -79,8 +79,12 @@ WRONG = {
     ),
     "one of another mode": (
         one_forgotten,
-        "1 (IFNode): is in step mode 's', but 3.0 in 'm', so that it takes time for the batch; "
-        "call functional.set_step_mode(net, 'm'), or 's'",
+        "1 (IFNode): is in step mode 's', but 3.0 is run over time, so that it takes time for the "
+        "batch; call functional.set_step_mode(net, 'm'), or 's'",
+    ),
+    "step by step behind a layer over time": (
+        lambda: nn.Sequential(layer.SeqToANNContainer(nn.Linear(4, 3)), IF()),
+        "1 (IFNode): is in step mode 's', but 0.0 is run over time, so that it takes time for",
     ),
 }
 
@@ -91,7 +95,7 @@ def test_a_neuron_that_would_keep_no_state_is_refused_in_one_line(name, traced):
     make, expected = WRONG[name]
     with pytest.raises(ConversionError) as caught:
         to_slayer(Called(make()) if traced else make(), (4,))
-    place = expected if not traced else f"net.{expected}".replace("but 3", "but net.3")
+    place = expected if not traced else f"net.{expected}".replace("but ", "but net.")
     assert str(caught.value).startswith(place)
     assert "\n" not in str(caught.value)
 
