@@ -22,6 +22,7 @@ __all__ = [
     "elementwise",
     "exact_dtype",
     "from_steps",
+    "held_by_8bit",
     "inside_circle",
     "integers",
     "kept",
@@ -41,6 +42,9 @@ __all__ = [
 # descaled weights are the 256 even integers from -256 to 254 (slayer's neuron.quantize_8bit).
 WEIGHT_MIN = -256
 WEIGHT_MAX = 254
+
+# Weights that are looked at together.
+SLICE = 1 << 18
 
 # A bias mantissa has 13 bits, one of them its sign (lava-nc, lava.proc.lif.models: bias_mant).
 BIAS_MIN = -(1 << 12)
@@ -150,6 +154,12 @@ def quantize_8bit(x: Tensor, scale: float, descale: bool = False) -> Tensor:
     """
     quantized = step_quantize(x, 2 / scale).clamp(WEIGHT_MIN / scale, WEIGHT_MAX / scale)
     return quantized * scale if descale else quantized
+
+
+def held_by_8bit(weight: Tensor, scale: float) -> bool:
+    """Whether 8 bits hold weights as they are; some at a time, so that no second copy is held."""
+    parts = weight.detach().flatten().split(SLICE)
+    return all(torch.equal(quantize_8bit(part, scale), part) for part in parts)
 
 
 def quantize_bias(x: Tensor, scale: float, descale: bool = False) -> Tensor:

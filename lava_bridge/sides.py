@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
-from spikingjelly.activation_based import base, neuron
+from spikingjelly.activation_based import base
 from torch import Tensor
 
+from .convert.tracer import opens_steps
 from .encoder import Encoder, is_block, split_encoder
 from .errors import BridgeError
 from .exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
 from .exchange.encoder import EncoderNode
+from .exchange.neurons import SPIKING
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .netx import Network
@@ -121,9 +123,7 @@ def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Si
 
 def has_neurons(net: nn.Module) -> bool:
     """Whether a SpikingJelly net has what a check compares: neurons, or a container's sums."""
-    return any(
-        isinstance(m, neuron.BaseNode) or getattr(m, "gives_sums", False) for m in net.modules()
-    )
+    return any(isinstance(m, SPIKING) or getattr(m, "gives_sums", False) for m in net.modules())
 
 
 def _dtype(parts: Any, x: Tensor) -> torch.dtype:
@@ -270,7 +270,7 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
     nodes: dict[Any, str] = {
         m: ENCODER if m in encoders else name
         for name, m in modules.items()
-        if isinstance(m, neuron.BaseNode)
+        if isinstance(m, SPIKING)
         or m in sums
         or (isinstance(m, EncoderNode) and isinstance(m.encoder, Encoder))
     }
@@ -279,7 +279,9 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
         node in sums or node in encoders or (isinstance(node, CubaLIFNode) and node in held)
         for node in nodes
     )
-    multi_step = any(node.step_mode == "m" for node in nodes)
+    multi_step = any(node.step_mode == "m" for node in nodes) or any(
+        map(opens_steps, net.modules())
+    )
 
     def run(x: Tensor) -> list[LayerOutput]:
         spikes: dict[nn.Module, list[Tensor]] = {}
@@ -303,8 +305,9 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
         finally:
             for hook in hooks:
                 hook.remove()
-        expected = 1 if multi_step else x.shape[-1]
         for node, steps in spikes.items():
+            # Within containers of steps neurons of a multi-step net run step by step.
+            expected = 1 if node.step_mode == "m" else x.shape[-1]
             if len(steps) != expected:
                 raise BridgeError(
                     f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
@@ -314,7 +317,7 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
             LayerOutput(
                 _short(nodes[node]),
                 0,
-                TNX_to_NXT(steps[0] if multi_step else torch.stack(steps)),
+                TNX_to_NXT(steps[0] if node.step_mode == "m" else torch.stack(steps)),
                 is_voltage=node in sums,
                 forgets=isinstance(node, CubaLIFNode) and _forgets(node),
             )

@@ -2,27 +2,27 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer
-from torch import Tensor
 
 from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
+from ..exchange import SumPool2d
 from ..exchange.neurons import check_bias
 from ..exchange.to_lava import block_of
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
+from ..quantize import WEIGHT_MAX, WEIGHT_MIN, held_by_8bit
 from .layer_run import lowest_weight, scale_of
 from .layers import FloatLayer
+from .merge_late import pad_before_pool
 
 __all__ = ["build_blocks"]
 
 # Below so many of the 256 levels of 8 bits, rounding leaves little of a layer's weights.
 FEW_LEVELS = 16
-# Weights that are looked at together.
-SLICE = 1 << 18
 
 
 def build_blocks(
@@ -52,6 +52,8 @@ def build_blocks(
         shape = _told(blocks[0], shape, None)
     for i, float_layer in enumerate(layers):
         factor = 1.0 if factors is None else factors[i]
+        if slayer is not native_slayer and shape is not None:
+            float_layer = _without_cut_off(float_layer, shape)
         _check_bias(float_layer, factor)
         try:
             block = _block(float_layer, delay_shift, slayer, factor, factors is not None)
@@ -62,7 +64,7 @@ def build_blocks(
         _warn_of_rounding(float_layer, factor, calibrated=factors is not None)
         if shape is not None:
             try:
-                shape = _told(block, shape, float_layer)
+                shape = _told(block, shape, float_layer, factor)
             except BridgeError as error:
                 raise ConversionError(f"{float_layer.place}: {error}") from error
         blocks.append(block)
@@ -116,14 +118,29 @@ def _block(
     return block
 
 
-def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) -> tuple[int, ...]:
+def _without_cut_off(float_layer: FloatLayer, shape: tuple[int, ...]) -> FloatLayer:
+    """A pooling whose last windows are cut off as a convolution, where the original's Pool errs.
+
+    It fills a side of size s with ``s % k`` zeros, where ``-s % k`` are wanted.
+    """
+    pool = float_layer.synapse
+    if not isinstance(pool, SumPool2d) or not pool.ceil_mode:
+        return float_layer
+    if all(-s % k == s % k for s, k in zip(shape[1:], pool.kernel_size, strict=True)):
+        return float_layer
+    return replace(float_layer, synapse=pad_before_pool(nn.ZeroPad2d(0), pool, shape))
+
+
+def _told(
+    block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None, factor: float = 1.0
+) -> tuple[int, ...]:
     """Tell a block the shape of its input, the original's by way of this library's; its output."""
     if hasattr(block, "infer_shape"):
         return block.infer_shape(shape)
     if float_layer is None:
         block.input_shape = torch.Size(shape)
         return shape
-    own = _block(float_layer, False, native_slayer, 1.0, False)
+    own = _block(float_layer, False, native_slayer, factor, False)
     reached: tuple[int, ...] = own.infer_shape(shape)
     if hasattr(block, "neuron") and block.neuron is not None:
         block.neuron.shape = torch.Size(reached)
@@ -132,31 +149,29 @@ def _told(block: Any, shape: tuple[int, ...], float_layer: FloatLayer | None) ->
     return reached
 
 
-def _on_the_grid(weight: Tensor, scale: int) -> bool:
-    """Whether 8 bits hold weights as they are; some at a time, so that no second copy is held."""
-    parts = weight.flatten().split(SLICE)
-    return all(torch.equal(quantize_8bit(part, scale), part) for part in parts)
-
-
 def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) -> None:
     """Say where 8 bits lose more of the weights than they should."""
     weight = getattr(float_layer.synapse, "weight", None)
-    if weight is None or not weight.numel() or calibrated:
+    if weight is None or not weight.numel() or float_layer.weight_factor is not None:
+        return  # a container computes with 8 bits itself
+    if calibrated and not float_layer.quantised:
         return  # calibration chose what to clip
     scale = scale_of(float_layer)
     low, high = WEIGHT_MIN / scale, WEIGHT_MAX / scale
     least, most = (x.item() for x in torch.aminmax(weight.detach()))
     if least < low or most > high:
         clipped = int((weight < low).sum()) + int((weight > high).sum())
+        # Calibration leaves quantised neurons as they are.
+        let = "" if float_layer.quantised else ", or let to_slayer(..., calibrate='weights') do it"
         warnings.warn(
             f"{float_layer.place}: {clipped} of {weight.numel()} weights lie outside the 8-bit "
             f"range [{low}, {high}] and are clipped to it; scale weights and threshold down "
-            "together, or let to_slayer(..., calibrate='weights') do it",
+            f"together{let}",
             stacklevel=4,
         )
     levels = round((most - least) * scale / 2) + 1
     few = levels < FEW_LEVELS <= weight.numel() and not float_layer.quantised
-    if few and not _on_the_grid(weight.detach(), scale):
+    if few and not held_by_8bit(weight, scale):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "
             f"{levels} of the 256 levels of 8 bits; to_slayer(..., calibrate='weights') gives the "

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +9,12 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer
 
 from ..errors import ConversionError
+from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import check_pool_scale
-from ..quantize import quantize_8bit, quantize_bias
+from ..quantize import held_by_8bit
 from .layers import SCALE, ChannelAffine, FloatLayer
-from .merge import MERGES, as_linear, into_linear, pool_as_conv
+from .merge import MERGES, as_linear, into_linear, pad_before_conv, pool_as_conv
 from .merge_late import LATE_MERGES
 from .modules import (
     MOST_WEIGHTS,
@@ -26,49 +26,15 @@ from .modules import (
     larger,
     plain_synapse,
     shape_after,
+    with_one_bias,
 )
+from .waiting import SYNAPSES, Waiting, copies_first, merged
 
 __all__ = ["ENCODINGS", "GRADED_LEVELS", "Chain"]
 
 ENCODINGS = ("direct", "graded")
 # A graded input has 8 bits: 0 ... 255 for 0 ... 1.
 GRADED_LEVELS = 255
-SYNAPSES = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
-
-
-@dataclass
-class Waiting:
-    """A linear layer that waits for its neuron.
-
-    Attributes:
-        module: What it computes.
-        place: Its path in the net.
-        shape: Shape ``[C, *]`` of its input, if known.
-        alone: Why it can't be a layer by itself; empty if it can.
-        weight_factor: As a :class:`FloatLayer` has it.
-        scale, factor: What a weight of 1 is on the chip, and by what the bias here is larger than
-            the net's, if it has such a factor.
-    """
-
-    module: nn.Module
-    place: str
-    shape: tuple[int, ...] | None
-    alone: str = ""
-    weight_factor: float | None = None
-    scale: int = SCALE
-    factor: float = 1.0
-
-    @property
-    def computed(self) -> Any:
-        """The layer with the weights that it computes with: of 8 bits, if it is a container's."""
-        if self.weight_factor is None or not isinstance(self.module, SYNAPSES):
-            return self.module
-        made = plain_synapse(self.module)
-        made.weight = nn.Parameter(quantize_8bit(made.weight.detach(), self.scale))
-        if made.bias is not None:
-            bias = quantize_bias(made.bias.detach() / self.factor, self.scale)
-            made.bias = nn.Parameter(bias * self.factor)
-        return made
 
 
 class Chain:
@@ -159,6 +125,7 @@ class Chain:
         if self._waiting:
             last = self._waiting[-1]
             last.weight_factor, last.scale, last.factor = weight_factor, scale, self._factor
+            last.eight_bits = isinstance(last.module, SYNAPSES)
 
     def encoded(self, encoder: Any) -> None:
         """What the net begins with: it makes spikes of analog input, and stays as it is."""
@@ -195,13 +162,16 @@ class Chain:
         if isinstance(waiting.module, SumPool2d):
             check_pool_scale(getattr(node, "scale", getattr(node, "lava_s_cale", 1 << 6)))
         synapse = self._standing_alone(waiting)
+        if isinstance(node, CubaLIFNode) and self._factor != 1:
+            self.note(f"threshold times {self._factor:g}, states rounded as many times finer")
+        synapse, node = with_one_bias(synapse, larger(node, self._factor))
         if self._encoding == "direct" and self.encoder is None:
             if isinstance(synapse, SumPool2d):
                 synapse = pool_as_conv(synapse, waiting.shape)
-            self.encoder = self._layer(synapse, waiting.place, larger(node, self._factor), place)
+            self.encoder = self._layer(synapse, waiting.place, node, place)
             self.input_shape = self.shape
         else:
-            self._append(synapse, waiting.place, larger(node, self._factor), place)
+            self._append(synapse, waiting.place, node, place)
             if self._encoding == "graded" and not self._spikes:
                 self.layers[-1].largest_input = GRADED_LEVELS
             self.layers[-1].weight_factor = waiting.weight_factor
@@ -266,7 +236,7 @@ class Chain:
             self._append(nn.Flatten(), self.place, None)
             self._append_mean(math.prod(module.kernel_size), shape[0])
         elif isinstance(module, SYNAPSES):
-            self._append_last(module, shape)
+            self._append_last(waiting)
             if self._factor == 1:
                 self.layers[-1].weight_factor = waiting.weight_factor
         else:
@@ -311,8 +281,10 @@ class Chain:
         self._append(layer.VotingLayer(voters, step_mode="m"), self.place, None)
         self.layers[-1].outputs = groups
 
-    def _append_last(self, module: Any, shape: tuple[int, ...] | None) -> None:
+    def _append_last(self, waiting: Waiting) -> None:
         """A synapse without a neuron, whose sums are the net's output: a linear layer."""
+        module: Any = waiting.module
+        shape = waiting.shape
         if not isinstance(module, nn.Linear):
             outputs = None if shape is None else shape_after(module, shape)
             if shape is None or outputs is None:
@@ -331,13 +303,16 @@ class Chain:
             if module.bias is not None:
                 divided.bias = nn.Parameter(module.bias.detach() / self._factor)
             module = divided
+            lost = waiting.eight_bits and not held_by_8bit(module.weight, waiting.scale)
+            anew = ", its 8 bits rounded anew" if lost else ""
+            self.note(f"sums divided by {self._factor:g}{anew}")
         self._append(module, self.place, None)
         self.layers[-1].scale = self.sum_scale
 
     def _reduce(self) -> bool:
         """Make what waits one layer, if it can be; whether a Flatten is left over at its end."""
         stack: list[Waiting] = []
-        for waiting in self._waiting:
+        for waiting in copies_first(self._waiting):
             self.place, here = waiting.place, self.place
             stack.append(waiting)
             if isinstance(waiting.module, nn.Linear):
@@ -353,7 +328,7 @@ class Chain:
         while stack and isinstance(stack[-1].module, nn.Flatten):
             stack.pop()
             flattened = True
-        if len(stack) > 1 and isinstance(stack[0].module, nn.Upsample) and self._spikes:
+        while len(stack) > 1 and isinstance(stack[0].module, nn.Upsample) and self._spikes:
             # Spikes that are copied are spikes: a layer of their own.
             first = stack.pop(0)
             self._append(first.module, first.place, forgetful(), first.place)
@@ -374,9 +349,10 @@ class Chain:
     def _merged(self, merge: Any, first: Waiting, second: Waiting) -> Waiting:
         """Two layers as one, by a rule for their types."""
         made = merge(first.computed, second.computed, first.shape)
-        self._note_merge(first, second)
         place = second.place if isinstance(second.module, SYNAPSES) else first.place
-        return Waiting(made, place, first.shape)
+        one = merged(made, place, first.shape, (first, second))
+        self._note_merge(first, second, one)
+        return one
 
     def _into_linear(self, stack: list[Waiting]) -> Waiting:
         """The last one, a linear layer, with all linear layers before it in it."""
@@ -400,16 +376,18 @@ class Chain:
                 f"follows {flat[-1].place} without a neuron between, so the shape of its input "
                 "must be known; pass input_shape=(C, H, W)"
             )
-        merged = into_linear([item.computed for item in before], last.computed, shape)
+        made = into_linear([item.computed for item in before], last.computed, shape)
+        one = merged(made, last.place, (math.prod(shape),), (*flat, last))
         for item in flat:
-            self._note_merge(item, last)
+            self._note_merge(item, last, one)
         if len(shape) > 1:
             self._append(nn.Flatten(), before[0].place, None)
-            shape = (math.prod(shape),)
-        return Waiting(merged, last.place, shape)
+        return one
 
-    def _note_merge(self, first: Waiting, second: Waiting) -> None:
-        self._notes.append(f"{first.place} and {second.place} as one layer")
+    def _note_merge(self, first: Waiting, second: Waiting, one: Waiting) -> None:
+        lost = (first.eight_bits or second.eight_bits) and not one.eight_bits
+        anew = ", its 8 bits rounded anew" if lost else ""
+        self._notes.append(f"{first.place} and {second.place} as one layer{anew}")
 
     def _only_one(self) -> Waiting:
         """The one layer that waits."""
@@ -426,7 +404,9 @@ class Chain:
         """A layer as the synapse of a block."""
         module, here = waiting.module, self.place
         self.place = waiting.place
-        if waiting.alone:
+        if isinstance(module, nn.ZeroPad2d) and waiting.shape is not None:
+            module = pad_before_conv(module, pool_as_conv(SumPool2d(1), waiting.shape), None)
+        elif waiting.alone:
             raise ConversionError(waiting.alone)
         if isinstance(module, ChannelAffine):
             before = self.layers[-1] if self.layers else self.encoder

@@ -22,10 +22,13 @@ from .build import build_blocks
 from .calibration import calibrate as calibrate_layers, calibration_of, checked_data
 from .chain import ENCODINGS, Chain
 from .choices import Calibration
+from .layer_run import scale_of
 from .layers import FloatLayer
+from .modules import eight_bit_synapse
 from .result import ConversionReport, SlayerNet
 from .rules import rule_of
 from .trace import leaves
+from .waiting import SYNAPSES
 
 __all__ = ["rewrite", "to_slayer"]
 
@@ -79,6 +82,10 @@ def to_slayer(
         acts before delayed spikes arrive; if data for calibration are no spikes, and no encoding
         is given.
     """
+    if not hasattr(slayer, "block"):
+        raise ConversionError(
+            f"slayer: expected lava_bridge.slayer or lava.lib.dl.slayer, found {slayer!r}"
+        )
     chain = rewritten(net, input_shape, encoding)
     shape = _planes(_checked_shape(input_shape))
     front: list[nn.Module] = []
@@ -202,6 +209,8 @@ def rewrite(
         modules.append(layer.SeqToANNContainer(nn.Flatten()))
     for part in [*([chain.encoder] if chain.encoder else []), *chain.layers]:
         synapse = copy.deepcopy(part.synapse).to(dtype)
+        if part.weight_factor is not None and isinstance(synapse, SYNAPSES):
+            synapse = eight_bit_synapse(synapse, scale_of(part))
         if isinstance(synapse, layer.VotingLayer):
             modules.append(synapse)
         else:

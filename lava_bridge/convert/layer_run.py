@@ -13,6 +13,7 @@ from ..exchange import BatchNorm2d, CubaLIFNode
 from ..quantize import WEIGHT_MIN, quantize_8bit, quantize_bias
 from ..slayer.neuron.norm import ChannelBias
 from .layers import FloatLayer
+from .modules import eight_bit_synapse
 
 __all__ = ["FloatRun", "QuantisedRun", "lowest_weight", "scale_of"]
 
@@ -44,6 +45,8 @@ class FloatRun:
 
     def __init__(self, layer: FloatLayer) -> None:
         self._synapse: Any = layer.synapse
+        if layer.weight_factor is not None and hasattr(layer.synapse, "weight"):
+            self._synapse = eight_bit_synapse(layer.synapse, scale_of(layer))
         self._neuron = _fresh(layer.neuron)
         if self._neuron is not None:
             self._neuron.store_v_seq = True

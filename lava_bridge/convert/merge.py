@@ -19,7 +19,8 @@ from ..exchange.synapses import conv_padding
 from .layers import ChannelAffine
 
 __all__ = ["MERGES", "affine_after", "affine_as_conv", "affine_as_linear", "affine_before_conv"]
-__all__ += ["as_linear", "into_linear", "pad_before_conv", "pool_as_conv", "refuse_ceil"]
+__all__ += ["as_linear", "into_linear", "pad_before_conv", "pool_as_conv", "pool_before_conv"]
+__all__ += ["refuse_ceil"]
 
 Shape = tuple[int, ...] | None
 Synapse = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
@@ -239,17 +240,6 @@ def pool_after_conv(conv: nn.Conv2d, pool: SumPool2d, shape: Shape) -> nn.Module
     return _conv(conv, weight, bias, stride, conv_padding(conv), 1)
 
 
-@_merge(SumPool2d, SumPool2d)
-def pool_twice(first: SumPool2d, second: SumPool2d, shape: Shape) -> nn.Module:
-    """Sums of windows that tile the input, summed again: windows of the product of the sizes."""
-    for pool in (first, second):
-        refuse_ceil(pool)
-        _require_tiles(pool)
-    sizes = zip(first.kernel_size, second.kernel_size, strict=True)
-    height, width = (a * b for a, b in sizes)
-    return SumPool2d((height, width))
-
-
 # Anything linear before a linear layer ------------------------------------------------------------
 
 
@@ -402,13 +392,13 @@ def _require_tiles(pool: SumPool2d) -> None:
 def _require_fit(pool: SumPool2d, shape: Shape) -> None:
     if shape is None:
         raise ConversionError(
-            "is a padded convolution after a pooling, so the shape of the pooling's input must be "
-            "known; pass input_shape=(C, H, W)"
+            "is padded, after a pooling, so the shape of the pooling's input must be known; pass "
+            "input_shape=(C, H, W)"
         )
     if any(size % k for size, k in zip(shape[1:], pool.kernel_size, strict=False)):
         raise ConversionError(
-            f"is a padded convolution after a pooling by {pool.kernel_size} that leaves rows or "
-            f"columns of its input {shape} over; use padding=0 or give the pooling its own neuron"
+            f"is padded, after a pooling by {pool.kernel_size} that leaves rows or columns of its "
+            f"input {shape} over; use padding=0 or give the pooling its own neuron"
         )
 
 

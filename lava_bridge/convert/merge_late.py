@@ -21,10 +21,11 @@ from .merge import (
     affine_before_conv,
     pad_before_conv,
     pool_as_conv,
+    pool_before_conv,
     refuse_ceil,
 )
 
-__all__ = ["LATE_MERGES"]
+__all__ = ["LATE_MERGES", "pad_before_pool"]
 
 
 def _affine_after_pool(pool: SumPool2d, affine: ChannelAffine, shape: Shape) -> nn.Module:
@@ -39,12 +40,26 @@ def _affine_before_pool(affine: ChannelAffine, pool: SumPool2d, shape: Shape) ->
     return affine_before_conv(affine, conv.to(affine.scale), shape)
 
 
+def _pool_twice(first: SumPool2d, second: SumPool2d, shape: Shape) -> nn.Module:
+    """Sums of windows that tile the input, summed again: windows of the product of the sizes.
+
+    Others are a convolution whose weights say how often an input is in the sums.
+    """
+    for pool in (first, second):
+        refuse_ceil(pool)
+    if first.tiles and second.tiles:
+        sizes = zip(first.kernel_size, second.kernel_size, strict=True)
+        height, width = (a * b for a, b in sizes)
+        return SumPool2d((height, width))
+    return pool_before_conv(first, pool_as_conv(second, shape), shape)
+
+
 def _pad_before_affine(pad: nn.ZeroPad2d, affine: ChannelAffine, shape: Shape) -> nn.Module:
     """A norm of what has zeros around it: a padded convolution by 1, each channel on its own."""
     return pad_before_conv(pad, affine_as_conv(affine), shape)
 
 
-def _pad_before_pool(pad: nn.ZeroPad2d, pool: SumPool2d, shape: Shape) -> nn.Module:
+def pad_before_pool(pad: nn.ZeroPad2d, pool: SumPool2d, shape: Shape) -> nn.Module:
     """Sums of what has zeros around it; windows that are cut off end in more zeros."""
     if pool.ceil_mode and shape is not None:
         left, right, top, bottom = pad.padding
@@ -132,9 +147,10 @@ def _side(conv: Any, pool: SumPool2d, axis: int, transposed: bool) -> tuple[Tens
 
 # Two layers, and the shape [C, *] of the first one's input if known, to the one that equals them.
 LATE_MERGES: dict[tuple[type, type], Callable[[Any, Any, Shape], nn.Module]] = {
+    (SumPool2d, SumPool2d): _pool_twice,
     (SumPool2d, ChannelAffine): _affine_after_pool,
     (ChannelAffine, SumPool2d): _affine_before_pool,
     (nn.ZeroPad2d, ChannelAffine): _pad_before_affine,
-    (nn.ZeroPad2d, SumPool2d): _pad_before_pool,
+    (nn.ZeroPad2d, SumPool2d): pad_before_pool,
     (nn.ConvTranspose2d, SumPool2d): _pool_after_transpose,
 }

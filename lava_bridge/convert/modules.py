@@ -10,11 +10,14 @@ from ..errors import ConversionError
 from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import conv_padding
+from ..quantize import from_steps, quantize_8bit, quantize_bias
+from ..slayer.neuron.norm import ChannelBias
 from .layers import ChannelAffine
 from .merge import affine_as_conv, affine_as_linear, pool_as_conv
 
-__all__ = ["MOST_WEIGHTS", "affine_alone", "fit_pool", "forgetful", "is_global", "kind_of"]
-__all__ += ["larger", "plain_synapse", "shape_after"]
+__all__ = ["MOST_WEIGHTS", "affine_alone", "eight_bit_synapse", "fit_pool", "forgetful"]
+__all__ += ["is_global", "kind_of"]
+__all__ += ["larger", "plain_synapse", "shape_after", "with_one_bias"]
 
 # A net's last convolution, or a norm of a flat signal, becomes a dense layer if that has no more
 # weights than this.
@@ -27,17 +30,52 @@ def forgetful() -> CubaLIFNode:
 
 
 def larger(node: Any, factor: float) -> nn.Module:
-    """A neuron with a threshold that is larger by a factor; the neuron itself for a factor of 1."""
+    """A neuron with a threshold and a bias that are larger by a factor; for a factor of 1, itself.
+
+    A quantised neuron has rounded them before: its integers are larger by the factor.
+    """
     if factor == 1:
         return node
     made = _copied(node)
-    made.v_threshold = node.v_threshold * factor
-    if isinstance(node, CubaLIFNode) and node.norm is not None:
+    if not isinstance(node, CubaLIFNode):
+        made.v_threshold = node.v_threshold * factor
+        return made
+    made.v_threshold = _on_grid(node.quantized_threshold * factor, node.scale)
+    if isinstance(node.norm, ChannelBias):
+        made.norm = ChannelBias(node.norm.value.numel(), node.scale)
+        value = quantize_bias(node.norm.value.detach(), node.scale) * factor
+        made.norm.value = nn.Parameter(value)
+    elif node.norm is not None:
         raise ConversionError(
             "has a norm, but the pooling before it sums where the net averages, which the norm "
             "would see; use a SumPool2d, or a neuron without a norm"
         )
     return made
+
+
+def _on_grid(threshold: float, scale: int) -> float:
+    """A threshold that float arithmetic left a hair off the grid of ``1 / scale``, put onto it."""
+    steps = round(threshold * scale)
+    return from_steps(steps, scale) if math.isclose(threshold * scale, steps) else threshold
+
+
+def with_one_bias(synapse: Any, node: Any) -> tuple[Any, Any]:
+    """A synapse's bias and that of a quantised neuron as the synapse's, if both have one.
+
+    Where the current is forgotten at once, both are added to the voltage in every step.
+    """
+    own = getattr(node, "norm", None)
+    if getattr(synapse, "bias", None) is None or not isinstance(own, ChannelBias):
+        return synapse, node
+    gathers = node.lava_cuba_neuron_params["current_decay"] != 1
+    if gathers or own.value.numel() != synapse.bias.numel():
+        return synapse, node  # refused when the block is built
+    made = plain_synapse(synapse)
+    bias = quantize_bias(own.value.detach(), node.scale)
+    made.bias = nn.Parameter(synapse.bias.detach() + bias.to(synapse.bias))
+    bare = _copied(node)
+    bare.norm = None
+    return made, bare
 
 
 def plain_synapse(synapse: Any) -> Any:
@@ -58,6 +96,18 @@ def plain_synapse(synapse: Any) -> Any:
         setattr(made, name, getattr(synapse, name))
     made.weight, made.bias = synapse.weight, synapse.bias
     return made.train(synapse.training)
+
+
+def eight_bit_synapse(synapse: Any, scale: int, factor: float = 1.0) -> Any:
+    """The layer with the weights that it computes with as a container's: of 8 bits.
+
+    Its bias is larger than the container's by ``factor``.
+    """
+    made = plain_synapse(synapse)
+    made.weight = nn.Parameter(quantize_8bit(made.weight.detach(), scale))
+    if made.bias is not None:
+        made.bias = nn.Parameter(quantize_bias(made.bias.detach() / factor, scale) * factor)
+    return made
 
 
 def _copied(module: Any) -> Any:

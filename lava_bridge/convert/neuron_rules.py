@@ -50,7 +50,7 @@ def _leaky(node: Any, chain: Chain) -> None:
 @rule(*_named("ParametricLIFNode"))
 def _parametric(node: Any, chain: Chain) -> None:
     r"""A LIFNode whose learned parameter w gives :math:`1 / \tau = \mathrm{sigmoid}(w)`."""
-    share = torch.sigmoid(node.w.detach().double()).item()
+    share = torch.sigmoid(torch.tensor(_number(node, "w"), dtype=torch.float64)).item()
     tau = 1 / share if share else math.inf
     chain.note(f"learned tau = {tau:.4g}")
     _leak(node, chain, tau, node.decay_input)
@@ -86,6 +86,11 @@ def _leak(node: Any, chain: Chain, tau: float, decay_input: bool) -> None:
 
 def _threshold(node: Any, chain: Chain) -> float:
     """The threshold above the reset."""
+    if not getattr(node.surrogate_function, "spiking", True):
+        raise ConversionError(
+            "has a surrogate_function with spiking=False, so that it gives numbers, not spikes; "
+            "call surrogate_function.set_spiking_mode(True)"
+        )
     if node.v_reset is None:
         raise ConversionError(
             "has a soft reset (v_reset=None), but the chip sets the voltage to 0 after a spike; "
@@ -117,7 +122,10 @@ def _number(node: Any, name: str) -> float:
             f"has a {name} of shape {tuple(value.shape)}, but all neurons of a slayer layer have "
             "one; train with a number"
         )
-    return float(value)
+    try:
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError) as error:
+        raise ConversionError(f"has {name}={value!r}, which is no number; set one") from error
 
 
 def _like(node: Any, made: Any) -> nn.Module:

@@ -14,6 +14,7 @@ from .layers import FloatLayer
 __all__ = ["ConversionReport", "SlayerNet"]
 
 COLUMNS = ("layer", "rewritten")
+TITLE = "What was rewritten, exactly but for the rounding to 8 bits"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ConversionReport:
         """``(title, columns, rows)`` each, for a page or a printout."""
         found: list[tuple[str, Sequence[str], list[tuple[Any, ...]]]] = []
         if self.rewrites:
-            found.append(("What was rewritten, exactly", COLUMNS, list(self.rewrites)))
+            found.append((TITLE, COLUMNS, list(self.rewrites)))
         if self.calibration is not None:
             found.append(
                 (self.calibration.title, self.calibration.columns, list(self.calibration.rows))
@@ -51,7 +52,7 @@ class ConversionReport:
     def __str__(self) -> str:
         text = []
         if self.rewrites:
-            table = Table(*COLUMNS, title="What was rewritten, exactly")
+            table = Table(*COLUMNS, title=TITLE)
             for row in self.rewrites:
                 table.add_row(*row)
             text.append(as_text(table))

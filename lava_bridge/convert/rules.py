@@ -6,6 +6,7 @@ layers become one. (The rules of neurons are in ``neuron_rules.py``.)
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,13 @@ from ..encoder import is_block
 from ..errors import ConversionError
 from ..exchange import AsSpikingJelly, BlockContainer, SumPool2d
 from ..exchange.encoder import EncoderNode
-from ..exchange.synapses import check_flatten, check_synapse, sum_pool_of
+from ..exchange.synapses import (
+    check_flatten,
+    check_numbers,
+    check_permanent,
+    check_synapse,
+    sum_pool_of,
+)
 from .chain import Chain
 
 __all__ = ["RULES", "is_container", "rule", "rule_of"]
@@ -302,7 +309,7 @@ def _upsample(module: nn.Upsample, chain: Chain) -> None:
     The copies of a spike are spikes. Before a convolution they get a neuron of their own, which
     fires where a spike comes in and forgets at once.
     """
-    if module.mode != "nearest":
+    if module.mode not in ("nearest", "nearest-exact"):  # the same, by whole factors
         raise ConversionError(
             f"has mode={module.mode!r}, which mixes neighbours; use mode='nearest'"
         )
@@ -412,6 +419,8 @@ def rule_of(module: Any) -> Rule:
     """
     found = RULES.get(type(module))
     if found is not None:
+        if isinstance(module, nn.Module):
+            _check_instance(module)
         return found
     if is_block(module):
         raise ConversionError(
@@ -440,6 +449,20 @@ def rule_of(module: Any) -> Rule:
         f"no rule converts this type{near}; replace the module, or register a rule with "
         "lava_bridge.convert.rule"
     )
+
+
+def _check_instance(module: nn.Module) -> None:
+    """Refuse a module that is not what its type says: changed by hand, or without numbers."""
+    own = [name for name in vars(module) if inspect.isfunction(getattr(type(module), name, None))]
+    if own:
+        raise ConversionError(
+            f"has a {own[0]} of its own in place of its type's, which no rule sees; delete it, or "
+            "make a subclass with a rule (lava_bridge.convert.rule)"
+        )
+    check_numbers(module)
+    # Pruning keeps the parameter itself under such a name.
+    originals = [name for name in module._parameters if name.endswith("_orig")]
+    check_permanent(module, (name.removesuffix("_orig") for name in originals))
 
 
 _NORM = "normalises by its own input, which is not linear between neurons; use BatchNorm"

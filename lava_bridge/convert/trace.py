@@ -10,7 +10,18 @@ import torch.fx as fx
 from ..errors import ConversionError
 from .calls import Size, Time, builder_of
 from .rules import is_container
-from .tracer import ONLY_CHAINS, Tracer, children_of, is_leaf, is_size, join_path, place_of
+from .tracer import (
+    ONLY_CHAINS,
+    Tracer,
+    check_modes,
+    check_steps,
+    children_of,
+    is_leaf,
+    is_size,
+    join_path,
+    opens_steps,
+    place_of,
+)
 
 __all__ = ["leaves"]
 
@@ -54,16 +65,20 @@ def leaves(net: Any) -> Iterator[tuple[str, Any]]:
         are left out.
     """
     if not _has_forward(net):
-        return _opened(net, "")
+        found = list(_opened(net, ""))
+        check_modes(found)
+        return ((path, module) for path, module, _ in found)
     return iter(_layers(_chain(Tracer(net).record(), place_of(net, "")), place_of(net, "")))
 
 
-def _opened(module: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _opened(module: Any, path: str, stepped: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """Paths and modules, and whether a step-mode container gives them one step at a time."""
     if not is_container(module):
-        yield path, module
+        yield path, module, stepped
         return
+    check_steps(module, path)
     for name, child in children_of(module):
-        yield from _opened(child, join_path(path, name))
+        yield from _opened(child, join_path(path, name), stepped or opens_steps(module))
 
 
 def _has_forward(module: Any) -> bool:
@@ -163,6 +178,11 @@ def _name(node: fx.Node) -> str:
 def _layers(chain: list[fx.Node], net: str) -> list[tuple[str, Any]]:
     time = _time(chain)
     found: list[tuple[str, Any]] = []
+    check_modes(
+        (node.meta["path"], node.meta["module"], node.meta["stepped"])
+        for node in chain[1:]
+        if node.op == "call_module"
+    )
     for node in chain[1:]:
         if node.op == "call_module":
             if [*node.args, *node.kwargs.values()] != node.all_input_nodes:

@@ -18,9 +18,11 @@ from spikingjelly.activation_based import base, functional, layer
 from torch import Tensor
 
 from ..errors import ConversionError
+from ..exchange.neurons import SPIKING
 from .rules import RULES, is_container
 
-__all__ = ["ONLY_CHAINS", "Tracer", "children_of", "is_leaf", "is_size", "join_path", "place_of"]
+__all__ = ["ONLY_CHAINS", "Tracer", "check_modes", "check_steps", "children_of", "is_leaf"]
+__all__ += ["is_size", "join_path", "opens_steps", "place_of"]
 
 ONLY_CHAINS = "only chains convert, in which each module takes the output of the one before it"
 
@@ -34,6 +36,12 @@ _NETS = ("spikingjelly.activation_based.model", "spikingjelly.activation_based.e
 
 # Their children see [N, *] where they themselves take [T, N, *].
 _STEPPED_CONTAINERS = (layer.SeqToANNContainer, layer.MultiStepContainer, layer.StepModeContainer)
+_MERGED = (
+    "which runs all steps as one batch, so that it keeps no state from one step to the next; put "
+    "it behind, in step mode 'm'"
+)
+# Taken here, since its name leads to the tracer while a net is traced.
+_MERGING_CALL = functional.seq_to_ann_forward
 # The functions that call modules on a signal [T, N, *], and whether these see [N, *].
 _STEPPED_CALLS: dict[Callable[..., Any], bool] = {
     functional.seq_to_ann_forward: True,
@@ -68,6 +76,61 @@ def is_leaf(module: Any) -> bool:
 
 def _is_in(home: str, packages: tuple[str, ...]) -> bool:
     return any(home == package or home.startswith(f"{package}.") for package in packages)
+
+
+def opens_steps(container: Any) -> bool:
+    """Whether a container takes ``[T, N, *]``, but its parts ``[N, *]``."""
+    return (
+        isinstance(container, _STEPPED_CONTAINERS) and getattr(container, "step_mode", "m") == "m"
+    )
+
+
+def check_steps(container: Any, path: str) -> None:
+    """Refuse neurons to which a step-mode container does not give one step after the other."""
+    if not opens_steps(container):
+        return
+    kind = type(container).__name__
+    merges = isinstance(container, layer.SeqToANNContainer) or not getattr(
+        container, "stateful", True
+    )
+    for name, node in _neurons(container, path):
+        if merges:
+            raise ConversionError(f"{place_of(node, name)}: is in a {kind}, {_MERGED}")
+        if node.step_mode == "m":
+            raise ConversionError(
+                f"{place_of(node, name)}: is in step mode 'm' in a {kind}, which gives it one step "
+                "at a time, so that it takes the batch for time; use step mode 's' in there"
+            )
+
+
+def check_modes(modules: Iterable[tuple[str, Any, bool]]) -> None:
+    """Refuse a neuron that would take ``[T, N, *]`` for one step.
+
+    Of ``(path, module, stepped)``; ``stepped``: something gives it one step at a time.
+    """
+    single: tuple[Any, str] | None = None
+    over_time = ""
+    for path, module, stepped in modules:
+        if stepped:
+            over_time = over_time or path
+        elif isinstance(module, nn.Module):
+            for name, node in _neurons(module, path):
+                if node.step_mode == "m":
+                    over_time = over_time or name
+                else:
+                    single = single or (node, name)
+    if single and over_time:
+        raise ConversionError(
+            f"{place_of(*single)}: is in step mode 's', but {over_time} is run over time, so that "
+            "it takes time for the batch; call functional.set_step_mode(net, 'm'), or 's'"
+        )
+
+
+def _neurons(module: nn.Module, path: str) -> Iterator[tuple[str, Any]]:
+    """The neurons of a module, each with its path."""
+    for name, part in module.named_modules():
+        if isinstance(part, SPIKING):
+            yield (join_path(path, name) if name else path), part
 
 
 def join_path(path: str, name: str) -> str:
@@ -121,8 +184,8 @@ class Tracer(fx.Tracer):
 
     def _call(self, module: Any, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         if is_container(module) and len(args) == 1 and not kwargs:
-            multi_step = getattr(module, "step_mode", "m") == "m"
-            with self._steps(multi_step and isinstance(module, _STEPPED_CONTAINERS)):
+            check_steps(module, path)
+            with self._steps(opens_steps(module)):
                 return self._run(args[0], children_of(module), path)
         if is_leaf(module) or is_container(module):
             proxy = self.create_proxy("call_module", path or "net", args, kwargs)
@@ -185,10 +248,18 @@ class Tracer(fx.Tracer):
         given = inspect.signature(function).bind(*args, **kwargs).arguments
         modules = next(given[name] for name in given if name.endswith("_module"))
         signal = given["x_seq"]
+        if function is _MERGING_CALL:
+            self._check_merged(modules)
         with self._steps(_STEPPED_CALLS[function]):
             for module in modules if isinstance(modules, list | tuple) else [modules]:
                 signal = module(signal)
         return signal
+
+    def _check_merged(self, modules: Any) -> None:
+        for module in modules if isinstance(modules, list | tuple) else [modules]:
+            for name, node in _neurons(module, "") if isinstance(module, nn.Module) else ():
+                place = place_of(node, self._paths.get(id(node), name))
+                raise ConversionError(f"{place}: is called by seq_to_ann_forward, {_MERGED}")
 
     # What torch.fx calls ------------------------------------------------------------------------
 
@@ -245,6 +316,10 @@ class Tracer(fx.Tracer):
                 return part.stop
         raise self._refusal("loops over a tensor or its shape")
 
+    def needs_number(self) -> ConversionError:
+        """For ``range(x.shape[0])`` and its like."""
+        return self._refusal("needs a size of the signal as a number, as a loop over time does")
+
     def _refusal(self, finding: str) -> ConversionError:
         line = _line(traceback.extract_stack())
         return ConversionError(
@@ -271,6 +346,10 @@ class _Traced(fx.Proxy):
     def __len__(self) -> int:
         tracer: Any = self.tracer
         return tracer.length(self)
+
+    def __index__(self) -> int:
+        tracer: Any = self.tracer
+        raise tracer.needs_number()
 
 
 @contextmanager

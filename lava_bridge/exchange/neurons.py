@@ -20,6 +20,7 @@ from .cuba_lif import THRESHOLD_MAX, CubaLIFNode
 from .norm import BatchNorm2d
 
 __all__ = [
+    "SPIKING",
     "check_bias",
     "check_takes_bias",
     "copy_learned",
@@ -32,6 +33,11 @@ __all__ = [
 
 # No subclass: SpikingJelly's LIAFNode, for example, gives no spikes.
 _EXACT = neuron.IFNode, neuron.LIFNode
+
+# The bases of SpikingJelly's neurons; the second is not in 0.0.0.0.14.
+SPIKING: tuple[type, ...] = tuple(
+    base for name in ("BaseNode", "SimpleBaseNode") if (base := getattr(neuron, name, None))
+)
 
 
 def to_lava_neuron_param_dict(

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ __all__ = [
     "avgpool2d_to_lava_synapse_pool",
     "check_flatten",
     "check_norm",
+    "check_numbers",
+    "check_permanent",
     "check_pool_scale",
     "check_synapse",
     "check_type",
@@ -31,16 +34,13 @@ __all__ = [
     "upsampling",
 ]
 
+# Of weights that can be scaled and rounded.
+FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
 
 def check_synapse(layer: Any) -> None:
     """Refuse a layer that no slayer synapse equals (its bias apart, which is the neuron's)."""
-    for name in ("weight", "bias"):
-        if hasattr(layer, name) and name not in layer._parameters:
-            raise ConversionError(
-                f"computes its {name} in a hook (weight norm, pruning), so it may be out of date; "
-                "make it permanent with remove_weight_norm, prune.remove or "
-                "parametrize.remove_parametrizations"
-            )
+    check_permanent(layer, ("weight", "bias"))
     padding_mode = getattr(layer, "padding_mode", "zeros")
     if padding_mode != "zeros":
         raise ConversionError(
@@ -54,14 +54,58 @@ def check_synapse(layer: Any) -> None:
         )
     if isinstance(layer, nn.Upsample):
         upsampling(layer)
+    check_numbers(layer)
     weight = getattr(layer, "weight", None)
-    if weight is not None and weight.is_meta:
-        raise ConversionError("is on the meta device, without numbers; load its weights first")
+    for name, shape in _shapes(layer).items():
+        _check_tensor(name, getattr(layer, name), shape)
     if weight is not None and not all_finite(weight):
         raise ConversionError(
             f"has {int((~torch.isfinite(weight)).sum())} weights that are NaN or infinite; "
             "check the training or the checkpoint"
         )
+
+
+def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes that a layer's weight and bias have by its other attributes."""
+    if isinstance(layer, nn.Linear):
+        return {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
+        return {}
+    into, out = layer.in_channels, layer.out_channels
+    sides = (into, out) if isinstance(layer, nn.ConvTranspose2d) else (out, into)
+    return {"weight": (sides[0], sides[1] // layer.groups, *layer.kernel_size), "bias": (out,)}
+
+
+def _check_tensor(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...]) -> None:
+    """Refuse a weight or bias that is not of plain floats, or not of its layer's shape."""
+    if tensor is None:
+        return
+    if tensor.dtype not in FLOATS:
+        raise ConversionError(f"has a {name} of {tensor.dtype}; convert a net of torch.float32")
+    if tensor.layout != torch.strided:
+        raise ConversionError(f"has a {name} that is sparse ({tensor.layout}); make it dense")
+    if tuple(tensor.shape) != shape:
+        raise ConversionError(
+            f"has a {name} of shape {tuple(tensor.shape)}, but is a layer with one of {shape}; "
+            "make a new layer of that size, as pruning by hand must"
+        )
+
+
+def check_permanent(module: nn.Module, names: Iterable[str]) -> None:
+    """Refuse a module of whose parameters one was made a mere attribute by torch's hooks."""
+    for name in names:
+        if hasattr(module, name) and name not in module._parameters:
+            raise ConversionError(
+                f"computes its {name} in a hook (weight norm, pruning), so it may be out of date; "
+                "make it permanent with remove_weight_norm, prune.remove or "
+                "parametrize.remove_parametrizations"
+            )
+
+
+def check_numbers(module: nn.Module) -> None:
+    """Refuse a module that was made without numbers."""
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise ConversionError("is on the meta device, without numbers; load its weights first")
 
 
 def _refuse_bias(layer: nn.Module) -> None:

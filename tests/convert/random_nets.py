@@ -14,6 +14,8 @@ FIRING = tuple(
     for name in ("IFNode", "LIFNode", "ParametricLIFNode", "SimpleIFNode", "SimpleLIFNode")
     if hasattr(neuron, name)
 )
+# What may stand in front of a convolution.
+BEFORE = ("", "", "max", "max_overlap", "avg", "avg_avg", "pad", "norm", "up", "norm_up", "pad_up")
 Net = tuple[nn.Sequential, tuple[int, ...]]
 
 
@@ -66,7 +68,7 @@ def nets(draw: st.DrawFn) -> Net:
             module.train()
 
     for _ in range(draw(st.integers(1, 2))):
-        before = draw(st.sampled_from(["", "", "max", "max_overlap", "avg", "pad", "norm", "up"]))
+        before = draw(st.sampled_from(BEFORE))
         padding = draw(st.integers(0, 1))
         if before == "max" and min(height, width) > 3:
             first = draw(st.sampled_from(["", "pad", "up"]))
@@ -88,8 +90,19 @@ def nets(draw: st.DrawFn) -> Net:
         elif before == "norm":
             add(draw_statistics(layer.BatchNorm2d(channels), draw))
             padding = 0
-        elif before == "up" and height < 12:
-            add(nn.Upsample(scale_factor=2))
+        elif before == "avg_avg" and min(height, width) > 4:
+            tiles = draw(st.booleans())
+            if not tiles or height % 4 or width % 4:
+                padding = 0
+            add(layer.AvgPool2d(2), layer.AvgPool2d(2, stride=2 if tiles else 1))
+        elif before.endswith("up") and height < 12:
+            if before == "norm_up":
+                add(draw_statistics(layer.BatchNorm2d(channels), draw))
+                padding = 0
+            elif before == "pad_up":
+                add(nn.ZeroPad2d(draw(st.tuples(*[st.integers(0, 1)] * 4))))
+            mode = draw(st.sampled_from(["nearest", "nearest-exact"]))
+            add(nn.Upsample(scale_factor=2, mode=mode))
         out = 2 * draw(st.integers(1, 2))
         groups = draw(st.sampled_from([1, 2])) if channels == 2 else 1
         transposed = draw(st.integers(0, 4)) == 0 and before in ("", "max", "up")
@@ -131,6 +144,8 @@ def nets(draw: st.DrawFn) -> Net:
             add(draw_statistics(layer.BatchNorm2d(channels), draw))
         if draw(st.integers(0, 2)) == 0 and min(height, width) > 2:
             add(layer.AvgPool2d(2, stride=draw(st.integers(1, 2))))
+            if draw(st.booleans()) and min(height, width) > 1:
+                add(layer.AvgPool2d(2, stride=1))
             if draw(st.booleans()):
                 add(draw_statistics(layer.BatchNorm2d(channels), draw))
         add(draw(firing_neurons()), nn.Dropout(0.5))

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch.nn.utils import prune
 
 from lava_bridge import BridgeError, ConversionError, to_slayer
@@ -46,10 +46,21 @@ def with_bias(value: float) -> nn.Linear:
     return layer_of_three
 
 
-def with_number(name: str, value: torch.Tensor) -> nn.Module:
+def with_number(name: str, value: torch.Tensor | None) -> nn.Module:
     node = neuron.ParametricLIFNode() if name == "w" else neuron.LIFNode()
     setattr(node, name, value)
     return node
+
+
+def with_forward(module: nn.Module, name: str = "forward") -> nn.Module:
+    setattr(module, name, lambda x: x)
+    return module
+
+
+def with_tensor(name: str, tensor: torch.Tensor, module: nn.Module | None = None) -> nn.Module:
+    made = linear() if module is None else module
+    made.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+    return made
 
 
 def shifted_norm(features: int, mean: float = 1.0, kind: type = nn.BatchNorm2d) -> nn.Module:
@@ -288,6 +299,16 @@ BAD_NETS = {
         (4,),
         ["0 (Linear)", "computes its bias in a hook", "prune.remove"],
     ),
+    "norm that is pruned": (
+        lambda: [linear(), prune.l1_unstructured(nn.BatchNorm1d(3), "weight", 1), IF()],
+        (4,),
+        ["1 (BatchNorm1d)", "computes its weight in a hook", "prune.remove"],
+    ),
+    "leak that is pruned": (
+        lambda: [linear(), prune.random_unstructured(neuron.ParametricLIFNode(), "w", 0)],
+        (4,),
+        ["1 (ParametricLIFNode)", "computes its w in a hook", "prune.remove"],
+    ),
     "parametrized weight": (
         lambda: [nn.utils.parametrizations.weight_norm(linear()), IF()],
         (4,),
@@ -297,6 +318,69 @@ BAD_NETS = {
         lambda: [torch.compile(linear(), backend="eager"), IF()],
         (4,),
         ["0 (OptimizedModule)", "net._orig_mod"],
+    ),
+    "a layer's own forward": (
+        lambda: [with_forward(linear()), IF()],
+        (4,),
+        ["0 (Linear)", "has a forward of its own", "lava_bridge.convert.rule"],
+    ),
+    "a neuron's own step": (
+        lambda: [linear(), with_forward(IF(), "single_step_forward")],
+        (4,),
+        ["1 (IFNode)", "has a single_step_forward of its own"],
+    ),
+    "numbers in place of spikes": (
+        lambda: [linear(), IF(surrogate_function=surrogate.Sigmoid(spiking=False))],
+        (4,),
+        ["1 (IFNode)", "spiking=False", "set_spiking_mode(True)"],
+    ),
+    "integer weights": (
+        lambda: [with_tensor("weight", torch.ones(3, 4, dtype=torch.int8)), IF()],
+        (4,),
+        ["0 (Linear)", "weight of torch.int8", "torch.float32"],
+    ),
+    "complex weights": (
+        lambda: [with_tensor("weight", torch.ones(3, 4, dtype=torch.complex64)), IF()],
+        (4,),
+        ["0 (Linear)", "weight of torch.complex64", "torch.float32"],
+    ),
+    "integer bias": (
+        lambda: [with_tensor("bias", torch.ones(3, dtype=torch.int64)), IF()],
+        (4,),
+        ["0 (Linear)", "bias of torch.int64"],
+    ),
+    "weights of another size": (
+        lambda: [with_tensor("weight", torch.ones(2, 4)), IF()],
+        (4,),
+        ["0 (Linear)", "weight of shape (2, 4)", "(3, 4)", "pruning"],
+    ),
+    "one bias for all": (
+        lambda: [with_tensor("bias", torch.ones(1)), IF()],
+        (4,),
+        ["0 (Linear)", "bias of shape (1,)", "(3,)"],
+    ),
+    "kernels of another size": (
+        lambda: [with_tensor("weight", torch.ones(2, 1, 5, 5), nn.Conv2d(1, 2, 3)), IF()],
+        (1, 8, 8),
+        ["0 (Conv2d)", "weight of shape (2, 1, 5, 5)", "(2, 1, 3, 3)"],
+    ),
+    "transposed kernels of another size": (
+        lambda: [
+            with_tensor("weight", torch.ones(4, 2, 2, 2), nn.ConvTranspose2d(4, 2, 2, groups=2)),
+            IF(),
+        ],
+        (4, 8, 8),
+        ["0 (ConvTranspose2d)", "weight of shape (4, 2, 2, 2)", "(4, 1, 2, 2)"],
+    ),
+    "a learned tau for each neuron": (
+        lambda: [linear(), with_number("w", nn.Parameter(torch.zeros(3)))],
+        (4,),
+        ["1 (ParametricLIFNode)", "w of shape (3,)"],
+    ),
+    "a threshold that is none": (
+        lambda: [linear(), with_number("v_threshold", None)],
+        (4,),
+        ["1 (LIFNode)", "v_threshold=None", "no number"],
     ),
     "bias beyond 13 bits": (
         lambda: [linear(), IF(), with_bias(1e5), IF()],
@@ -388,10 +472,3 @@ def test_a_good_net_is_bit_identical_after_conversion_states_and_modes_included(
     assert {k: id(v) for k, v in node.__dict__.items()} == {k: id(v) for k, v in attributes.items()}
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
-
-
-def test_layers_without_numbers_are_refused():
-    with pytest.raises(ConversionError, match=r"0 \(Linear\): is on the meta device, .* load its"):
-        to_slayer([linear(device="meta"), IF()], (4,))
-    with pytest.raises(ConversionError, match=r"0 \(LazyLinear\): has no weights yet; run the net"):
-        to_slayer([nn.LazyLinear(3), IF()], (4,))

@@ -70,6 +70,20 @@ NETS = {
         nn.AvgPool2d(3, 2, 1), norm(nn.BatchNorm2d, 2)
     ],
     "a mean after a norm": lambda: [norm(nn.BatchNorm2d, 2), nn.AvgPool2d(2)],
+    "a mean of overlapping means": lambda: [nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(2, 1)],
+    "a padded mean of means": lambda: [nn.AvgPool2d(1), nn.AvgPool2d(3, 2, 1)],
+    "three means and a norm": lambda: [
+        nn.AvgPool2d(2, 1), nn.AvgPool2d(3, 2), nn.AvgPool2d(2, 1), norm(nn.BatchNorm2d, 2)
+    ],
+    "copies of a norm": lambda: [norm(nn.BatchNorm2d, 2), nn.Upsample(scale_factor=2)],
+    "copies of what has zeros around it": lambda: [
+        nn.ZeroPad2d((1, 0, 2, 1)), nn.Upsample(scale_factor=(2, 3), mode="nearest-exact")
+    ],
+    "copies of both, and a convolution": lambda: [
+        nn.ZeroPad2d((1, 0, 0, 1)), norm(nn.BatchNorm2d, 2), nn.Upsample(scale_factor=(2, 1)),
+        nn.Upsample(scale_factor=(1, 2)), nn.Conv2d(2, 3, 3),
+    ],
+    "zeros alone": lambda: [nn.ZeroPad2d((1, 0, 2, 1))],
     "zeros, then a mean": lambda: [nn.ZeroPad2d((1, 0, 2, 1)), nn.AvgPool2d(2)],
     "zeros, a mean, a norm": lambda: [
         nn.ZeroPad2d((1, 0, 2, 1)), nn.AvgPool2d(2), norm(nn.BatchNorm2d, 2)
@@ -104,7 +118,7 @@ def test_layers_without_a_neuron_between_them_say_the_same_in_all_forms(name, tm
     parts, shape = NETS[name](), (2, 7, 7)
     if isinstance(parts[-1], nn.MaxPool2d):
         parts.append(nn.Conv2d(2, 3, 1))
-    net = nn.Sequential(*parts, neuron.LIFNode(2.5, v_threshold=0.3)).eval()
+    net = nn.Sequential(*parts, neuron.LIFNode(2.5, v_threshold=0.31)).eval()
     with torch.no_grad():
         for part in parts:
             if isinstance(part, nn.ConvTranspose2d | nn.Conv2d | nn.Linear):
@@ -139,6 +153,22 @@ def test_a_norm_alone_is_known_to_be_flat_by_the_layer_before_it():
         (
             [nn.BatchNorm2d(2), nn.AvgPool2d(3, 2, 1)],
             r"1 \(AvgPool2d\): is padded after a BatchNorm, .*; use padding=0",
+        ),
+        (
+            [nn.AvgPool2d(3), nn.AvgPool2d(3, 1, 1)],
+            r"1 \(AvgPool2d\): is padded, after a pooling by \(3, 3\) that leaves rows",
+        ),
+        (
+            [nn.AvgPool2d(3, 1), nn.AvgPool2d(3, 1, 1)],
+            r"1 \(AvgPool2d\): follows a pooling whose windows overlap",
+        ),
+        (
+            [nn.BatchNorm2d(2), nn.ZeroPad2d(1), nn.Upsample(scale_factor=2)],
+            r"1 \(ZeroPad2d\): follows 0 \(BatchNorm2d\) without a neuron",
+        ),
+        (
+            [nn.AvgPool2d(2), nn.Upsample(scale_factor=2)],
+            r"1 \(Upsample\): follows 0 \(AvgPool2d\) without a neuron",
         ),
         (
             [nn.ConvTranspose2d(2, 2, 3, 3), nn.AvgPool2d(2)],

@@ -1,5 +1,6 @@
 """SpikingJelly nets against the slayer blocks that they become."""
 
+import math
 import warnings
 
 import pytest
@@ -289,3 +290,37 @@ def test_all_kinds_of_layers_of_the_real_slayer_give_the_same(lava):
             a, b = our(a), their(b)
             assert torch.equal(a, b)
             assert a.any()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (6, 8), (7, 5)])
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_windows_that_are_cut_off_are_the_same_with_the_real_slayer(lava, size, kernel):
+    # Its Pool fills a side of s with s % k zeros, where -s % k are wanted.
+    net = nn.Sequential(
+        *(nn.MaxPool2d(kernel, ceil_mode=True), nn.Flatten()),
+        *(nn.Linear(2 * math.prod(-(-s // kernel) for s in size), 3), neuron.IFNode(0.2)),
+    )
+    x = TNX_to_NXT(spikes(8, 2, 2, *size))
+    ours = to_slayer(net, (2, *size), calibrate="weights")
+    theirs = to_slayer(net, (2, *size), calibrate="weights", slayer=lava)
+    a = b = x
+    for our, their in zip(ours, theirs, strict=True):
+        a, b = our(a), their(b)
+        assert torch.equal(a, b)
+        assert a.any()
+
+
+def test_a_bias_that_fits_by_its_factor_only_fits_the_real_slayer_too(lava):
+    torch.manual_seed(0)
+    large = nn.Linear(4, 3)
+    large.weight.data.mul_(400)
+    large.bias.data.fill_(80.0)
+    net = [large, neuron.IFNode(120.0)]
+    x = TNX_to_NXT(spikes(8, 2, 4))
+    ours = to_slayer(net, (4,), calibrate="weights")
+    theirs = to_slayer(net, (4,), calibrate="weights", slayer=lava)
+    a = b = x
+    for our, their in zip(ours, theirs, strict=True):
+        a, b = our(a), their(b)
+    assert torch.equal(a, b)
+    assert a.any()

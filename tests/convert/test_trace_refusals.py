@@ -221,3 +221,13 @@ def test_spikingjellys_functions_are_its_own_after_a_refusal():
     with pytest.raises(ConversionError):
         leaves(Block(lambda net, x: functional.seq_to_ann_forward(x, [net.a, F.relu])))
     assert before == (functional.seq_to_ann_forward, functional.multi_step_forward)
+
+
+def test_a_loop_over_the_steps_is_refused_as_one():
+    def forward(net, x):
+        return torch.stack([net.node(net.a(x[t])) for t in range(x.shape[0])])
+
+    place = r"^net \(Block\): needs a size of the signal as a number, as a loop over time does "
+    with pytest.raises(ConversionError, match=place) as caught:
+        leaves(Block(forward))
+    assert "\n" not in str(caught.value)
