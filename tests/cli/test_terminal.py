@@ -133,7 +133,7 @@ def test_an_output_that_can_not_be_is_refused_before_any_work(folder, command, o
     before = sorted(folder.iterdir())
     done = call(*command, output)
     assert done.exit_code == 2
-    assert done.stderr == f"Error: {message}\n"
+    assert done.output == f"Error: {message}\n"
     assert sorted(folder.iterdir()) == before
 
 
@@ -177,9 +177,9 @@ def test_weights_of_another_form_are_named(folder, saved, message):
         "o.net",
     )
     assert done.exit_code == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "weights_only" not in done.stderr
+    assert message in done.output
+    assert done.output.count("\n") == 1
+    assert "weights_only" not in done.output
 
 
 def test_verify_names_the_input_whose_samples_do_not_fit(folder):
@@ -188,7 +188,7 @@ def test_verify_names_the_input_whose_samples_do_not_fit(folder):
     assert call("convert", *arguments).exit_code == 0
     done = call("verify", "terminal_net:build", "c.net", "--input", "x.npy")
     assert done.exit_code == 2
-    assert "(in layout TNX a sample of x.npy has shape (6,))" in done.stderr
+    assert "(in layout TNX a sample of x.npy has shape (6,))" in done.output
 
 
 # run ---------------------------------------------------------------------------------------------
@@ -213,9 +213,9 @@ def test_run_says_where_values_are_taken_for_spikes(folder):
     np.save("bytes.npy", np.load("x.npy") * 200)
     done = call("run", "n.net", "--input", "bytes.npy", "-o", "y.npy")
     assert done.exit_code == 0
-    assert "Warning: bytes.npy: has values other than 0 and 1; each is taken for a" in done.stderr
+    assert "Warning: bytes.npy: has values other than 0 and 1; each is taken for a" in done.output
     done = call("run", "n.net", "--input", "bytes.npy", "-o", "y.npy", "--graded", "8")
-    assert "Warning" not in done.stderr
+    assert "Warning" not in done.output
 
 
 def test_an_array_that_is_only_read_is_run_without_a_warning(folder):
@@ -234,7 +234,7 @@ def test_a_script_that_ends_the_program_proves_nothing(folder, where, status):
     (folder / "script.py").write_text("\n".join(lines))
     done = call("verify", "script.py:build", "n.net", "--input", "x.npy")
     assert done.exit_code == 2
-    assert f"it ends the program, with status {status}" in done.stderr
+    assert f"it ends the program, with status {status}" in done.output
 
 
 def test_a_mismatch_without_weights_says_whose_were_compared(folder):
@@ -244,8 +244,8 @@ def test_a_mismatch_without_weights_says_whose_were_compared(folder):
     assert call("convert", net, "--input-shape", "1,8,8", "-o", "c.net").exit_code == 0
     for weights, status, said in ((("--weights", "w.pt"), 1, False), ((), 0, False)):
         done = call("verify", net, "c.net", "--input", "planes.npy", *weights)
-        assert (done.exit_code, note in done.stderr) == (status, said)
+        assert (done.exit_code, note in done.output) == (status, said)
     arguments = ("--weights", "w.pt", "--input-shape", "1,8,8", "-o", "c.net")
     assert call("convert", net, *arguments).exit_code == 0
     done = call("verify", net, "c.net", "--input", "planes.npy")
-    assert (done.exit_code, note in done.stderr) == (1, True)
+    assert (done.exit_code, note in done.output) == (1, True)
