@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .checks import path_text
 from .errors import NetFileError
 
 __all__ = ["LayerReader", "open_layers", "root_text"]
@@ -277,7 +278,7 @@ def root_text(path: str | os.PathLike[str], name: str) -> str | None:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """A file, open; whatever h5py raises of it is one error."""
-    name = os.fspath(path)
+    name = path_text(path)
     try:
         exists, is_file = Path(path).exists(), Path(path).is_file()
     except (OSError, ValueError) as error:  # a name that no file can have
