@@ -289,6 +289,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         raise NetFileError(f"{name}: there is no such file; check the path")
     try:
         file = h5py.File(path, "r")
+    except (BlockingIOError, PermissionError) as error:
+        locked = isinstance(error, BlockingIOError)
+        reason = "a program has it open for writing" if locked else "permission denied"
+        remedy = "close it there" if locked else "check its permissions"
+        raise NetFileError(f"{name}: can't be read ({reason}); {remedy}") from error
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NetFileError(

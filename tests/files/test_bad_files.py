@@ -68,6 +68,21 @@ def test_a_file_that_is_not_hdf5(tmp_path):
         assert "no HDF5 file, or a truncated one" in refuse(path)
 
 
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (BlockingIOError(11, "unable to lock"), "a program has it open for writing); close it"),
+        (PermissionError(13, "Permission denied"), "permission denied); check its permissions"),
+    ],
+)
+def test_a_file_that_can_not_be_opened_is_not_called_damaged(good, monkeypatch, error, what):
+    def failing(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(h5py, "File", failing)
+    assert f"can't be read ({what}" in refuse(good)
+
+
 def test_a_file_truncated_anywhere(good, tmp_path):
     content = good.read_bytes()
     path = tmp_path / "cut.net"
