@@ -1,11 +1,23 @@
 """The checks of inputs and modules that all parts share."""
 
+import operator
+import os
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from .errors import BridgeError
+from .errors import BridgeError, NetFileError
 
-__all__ = ["HOOKS", "described", "has_hooks", "made_in_inference_mode", "require"]
+__all__ = [
+    "HOOKS",
+    "checked_shape",
+    "described",
+    "has_hooks",
+    "made_in_inference_mode",
+    "path_text",
+    "require",
+]
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
@@ -48,3 +60,27 @@ def made_in_inference_mode(tensor: Tensor) -> bool:
     """Whether autograd takes a tensor nowhere, since inference mode made it."""
     # torch.compile can't follow the question, and runs in no inference mode.
     return not torch.compiler.is_compiling() and tensor.is_inference()
+
+
+def checked_shape(shape: Any, error: type[BridgeError]) -> tuple[int, ...] | None:
+    """The shape of one input as integers, or None: not known. An ``error`` if it is neither."""
+    if shape is None:
+        return None
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        sizes = ()
+    if len(sizes) not in (1, 2, 3) or min(sizes) < 1:
+        raise error(
+            f"input_shape: expected (C, H, W), (C, L) or (C,) of positive integers, found {shape!r}"
+        )
+    return sizes
+
+
+def path_text(path: Any) -> str:
+    """A file's path as text; a NetFileError if it is none, such as an open file."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        found = repr(path) if isinstance(path, str | bytes) else f"a {type(path).__name__}"
+        raise NetFileError(f"expected the path of a .net file, found {found}; give its name")
+    return text

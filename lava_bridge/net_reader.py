@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .checks import path_text
 from .errors import NetFileError
 
 __all__ = ["LayerReader", "open_layers", "root_text"]
@@ -277,7 +278,7 @@ def root_text(path: str | os.PathLike[str], name: str) -> str | None:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """A file, open; whatever h5py raises of it is one error."""
-    name = os.fspath(path)
+    name = path_text(path)
     try:
         exists, is_file = Path(path).exists(), Path(path).is_file()
     except (OSError, ValueError) as error:  # a name that no file can have
@@ -288,6 +289,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         raise NetFileError(f"{name}: there is no such file; check the path")
     try:
         file = h5py.File(path, "r")
+    except (BlockingIOError, PermissionError) as error:
+        locked = isinstance(error, BlockingIOError)
+        reason = "a program has it open for writing" if locked else "permission denied"
+        remedy = "close it there" if locked else "check its permissions"
+        raise NetFileError(f"{name}: can't be read ({reason}); {remedy}") from error
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NetFileError(

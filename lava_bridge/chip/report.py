@@ -8,6 +8,8 @@ from pathlib import Path
 import torch.nn as nn
 from rich.table import Table
 
+from ..checks import path_text
+from ..errors import BridgeError
 from ..hdf5 import load_hdf5
 from ..report import as_text
 from .limits import Chip
@@ -48,12 +50,20 @@ def check_chip(
 
     Raises:
         NetFileError: If the file can't be read.
-        BridgeError: If a block does not know its shape or does not fit the one before it, or its
-            weights are not integers on the chip; it is named.
+        BridgeError: If there are no blocks, or ``chip`` is none; if a block does not know its shape
+            or does not fit the one before it, or its weights are not integers on the chip; it is
+            named.
     """
-    if isinstance(net, str | os.PathLike):
-        return ChipReport(Path(net).name, chip, needs(load_hdf5(net, encoder=False)))
-    return ChipReport("the net", chip, needs(net))
+    if not isinstance(chip, Chip):
+        raise BridgeError(
+            f"expected the chip as LOIHI1 or LOIHI2 of lava_bridge.chip, found {chip!r}"
+        )
+    if isinstance(net, str | bytes | os.PathLike):
+        return ChipReport(Path(path_text(net)).name, chip, needs(load_hdf5(net, encoder=False)))
+    found = needs(net)
+    if not found:
+        raise BridgeError("there are no blocks to check; give at least one, or a file's path")
+    return ChipReport("the net", chip, found)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import operator
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
 
 from .. import slayer as native_slayer
-from ..checks import HOOKS
+from ..checks import HOOKS, checked_shape
 from ..encoder import Encoder, GradedInput, split_encoder
 from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
@@ -87,7 +86,7 @@ def to_slayer(
             f"slayer: expected lava_bridge.slayer or lava.lib.dl.slayer, found {slayer!r}"
         )
     chain = rewritten(net, input_shape, encoding)
-    shape = _planes(_checked_shape(input_shape))
+    shape = _planes(checked_shape(input_shape, ConversionError))
     front: list[nn.Module] = []
     if encoding == "graded":
         front.append(GradedInput(input_shape=shape))
@@ -226,7 +225,7 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     """The chain of a net's layers, rewritten."""
     if encoding is not None and encoding not in ENCODINGS:
         raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
-    chain = Chain(_checked_shape(input_shape), encoding)
+    chain = Chain(checked_shape(input_shape, ConversionError), encoding)
     with torch.inference_mode(False):  # layers are merged with gradients
         for place, module in leaves(net):
             chain.place = f"{place or 'net'} ({type(module).__name__})"
@@ -255,20 +254,6 @@ def _fresh(node: Any) -> nn.Module:
     hooks: dict[str, Any] = {name: OrderedDict() for name in HOOKS}
     made.__dict__ = {**node.__dict__, "_memories": dict(node._memories_rv), **hooks}
     return copy.deepcopy(made)
-
-
-def _checked_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    try:
-        sizes = tuple(operator.index(size) for size in shape)
-    except TypeError:
-        sizes = ()
-    if len(sizes) not in (1, 2, 3) or min(sizes) < 1:
-        raise ConversionError(
-            f"input_shape: expected (C, H, W), (C, L) or (C,) of positive integers, found {shape!r}"
-        )
-    return sizes
 
 
 def _planes(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -12,15 +12,15 @@ What netx does was found by running it (lava-dl 0.6.0, lava-nc 0.10.0; docs/net-
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
 from ..errors import ConversionError
 from ..net_writer import NEVER_FIRES
-from ..quantize import WEIGHT_MAX, WEIGHT_MIN
+from ..quantize import DECAY_SCALE, WEIGHT_MAX, WEIGHT_MIN
+from .layer import Layer
 
-__all__ = ["RULES", "Layer", "Lowering", "lower", "rule"]
+__all__ = ["RULES", "Lowering", "lower", "rule"]
 
 # netx holds the sizes of a convolution and its groups in 8 bits with a sign.
 MAX_SIZE = (1 << 7) - 1
@@ -29,6 +29,8 @@ MAX_SIZE = (1 << 7) - 1
 MAX_THRESHOLD = (1 << 17) - 1
 # netx's sigma-delta neurons know one scale of weights, that of 64, and a message is 64 times finer.
 SIGMA_DELTA_SCALE = 1 << 6
+# What netx weighs the input of neurons by where a file has no weight for it.
+WEIGHT_UNIT = 1 << 6
 MESSAGE_OVER_WEIGHT = 1 << 6
 # netx makes a resonator's decays from its angle and radius and rounds down what may be a hair too
 # small; halfway to the next integer nothing is.
@@ -36,74 +38,6 @@ HALFWAY = 0.5
 
 # Neurons of which netx makes a process: CUBA (and its old name), the resonators, sigma-delta.
 SPIKING, COMPLEX, SIGMA_DELTA = ("CUBA", "LOIHI"), ("RF_PHASE", "RF_IZHIKEVICH"), "SDNN"
-
-
-class Layer:
-    """A layer of a file in memory, which a block writes itself into as into an HDF5 group.
-
-    Attributes:
-        attrs: The group's attributes.
-    """
-
-    def __init__(self, **datasets: Any) -> None:
-        self.attrs: dict[str, Any] = {}
-        self._written: dict[str, dict[str, Any]] = {}
-        for name, data in datasets.items():
-            self.create_dataset(name, data=data)
-
-    def create_dataset(
-        self, name: str, shape: Any = None, dtype: Any = None, data: Any = None
-    ) -> Any:
-        """As :meth:`h5py.Group.create_dataset`; what was there is replaced.
-
-        Without ``data`` it gives an array to fill.
-        """
-        data = np.empty(shape, dtype) if data is None else data
-        self._written[name] = {"shape": shape, "dtype": dtype, "data": data}
-        return data
-
-    def __contains__(self, name: str) -> bool:
-        """Whether there is such a dataset, or a group of datasets."""
-        return any(key == name or key.startswith(f"{name}/") for key in self._written)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return np.asarray(self._written[name]["data"])
-
-    def __setitem__(self, name: str, data: Any) -> None:
-        self.create_dataset(name, data=data)
-
-    def __delitem__(self, name: str) -> None:
-        del self._written[name]
-
-    def set_kind(self, kind: str) -> None:
-        """Set the layer's type, in the ten bytes that lava-dl has for it."""
-        self.create_dataset("type", (1,), "S10", [kind.encode("ascii")])
-
-    @property
-    def kind(self) -> str:
-        return self["type"][0].decode("ascii")
-
-    @property
-    def neuron(self) -> str:
-        """The neuron's type; empty without one."""
-        return str(self["neuron/type"]) if "neuron" in self else ""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape ``[C, *]`` of the output."""
-        return tuple(int(size) for size in self["shape"])
-
-    def weights(self, name: str = "weight") -> list[str]:
-        """The datasets of a weight: one, or a real and an imaginary one."""
-        parts = [f"{name}/real", f"{name}/imag"]
-        return parts if parts[0] in self else [name]
-
-    def write(self, group: Any) -> None:
-        """Write all into an HDF5 group."""
-        for name, written in self._written.items():
-            group.create_dataset(name, **written)
-        for name, value in self.attrs.items():
-            group.attrs[name] = value
 
 
 class Lowering:
@@ -207,7 +141,26 @@ def _input(layer: Layer, net: Lowering) -> None:
         )
     if layer.neuron:
         _lower_neuron(layer, net)
+    if layer.neuron in SPIKING:
+        _lower_driven(layer)
     net.add(layer)
+
+
+def _lower_driven(layer: Layer) -> None:
+    """An input of CUBA neurons, which netx drives by their bias: past the current, times 64."""
+    if _current_lasts(layer):
+        raise ConversionError(
+            "is an input of neurons whose current lasts, but netx's input goes to the voltage; use "
+            "current_decay=1"
+        )
+    scale = layer.attrs.get("scale", WEIGHT_UNIT)
+    if scale != WEIGHT_UNIT and "weight" not in layer:
+        if scale % 2 or scale > WEIGHT_MAX:
+            raise ConversionError(
+                f"is an input with a scale of {scale}, which no weight holds, and netx takes "
+                f"{WEIGHT_UNIT}; use scale={WEIGHT_UNIT}"
+            )
+        layer["weight"] = np.array([scale])
 
 
 @rule("flatten")
@@ -235,6 +188,12 @@ def _dense(layer: Layer, net: Lowering) -> None:
     if not net.is_last and "neuron/sigma_output" in layer:
         raise ConversionError("gives sums, which netx can't pass on; make it the last layer")
     _lower_neuron(layer, net)
+    normed = "bias" in layer and layer["bias"].any() and not layer.attrs.get("channel_bias", False)
+    if recurrent and layer.neuron in SPIKING and normed and _current_lasts(layer):
+        raise ConversionError(
+            "feeds back a current that has its norm in it, and netx's has not; use ChannelBias, or "
+            "current_decay=1"
+        )
     if recurrent or layer.neuron in COMPLEX:
         what = "recurrent" if recurrent else "complex"
         _drop_delays(layer, f"delays its spikes, which netx's {what} layers can't")
@@ -414,6 +373,11 @@ def _lower_sigma_delta(layer: Layer) -> None:
         former = layer["bias"] if "bias" in layer else np.zeros(len(each))
         layer["bias"] = (former + each[:, 0] // MESSAGE_OVER_WEIGHT).astype(np.float32)
         del layer["neuron/bias"]
+
+
+def _current_lasts(layer: Layer) -> bool:
+    """Whether some of a CUBA neuron's current is left in the next step."""
+    return bool((layer["neuron/iDecay"] != DECAY_SCALE).any())
 
 
 def _has_delays(layer: Layer) -> bool:

@@ -11,10 +11,12 @@ import h5py
 import numpy as np
 import torch.nn as nn
 
+from ..checks import checked_shape, path_text
 from ..encoder import is_block, split_encoder
 from ..errors import BridgeError, NetFileError
 from .encoder import MARK, checksum, encoder_file, encoder_image
-from .lowering import Layer, lower
+from .layer import Layer
+from .lowering import lower
 
 __all__ = ["TARGETS", "export_hdf5", "whole_files", "write_whole"]
 
@@ -49,12 +51,14 @@ def export_hdf5(
             layer's.
 
     Raises:
-        NetFileError: If a block can't be exported (it is named), or the file can't be written.
+        NetFileError: If a block can't be exported (it is named), or the file can't be written; if
+            ``path`` is no file's path, or ``input_shape`` no shape.
         ConversionError: If netx has nothing that gives a block's spikes (it is named).
     """
     if target is not None and target not in TARGETS:
         raise BridgeError(f"expected target as None or {TARGETS[0]!r}, found {target!r}")
-    given = Path(path)
+    given = Path(path_text(path))
+    input_shape = checked_shape(input_shape, NetFileError)
     encoder, blocks = split_encoder(blocks)
     targets, images = [given], []
     if encoder is not None:

@@ -4,7 +4,8 @@
 >>> print(net)
 >>> spikes = net.run(x)
 
-As ``lava.lib.dl.netx``, but that a net is run by calling it: no processes, ports or buffers.
+As ``lava.lib.dl.netx``, but that a net's ``run`` takes an array and gives one: no processes, ports
+or buffers.
 """
 
 from .layer import Layer

@@ -120,21 +120,34 @@ class InputLayer(Layer):
 
     Loihi's neurons take it as a bias that changes with time, ``weight * x + bias``. Sigma-delta
     neurons take integers, which :meth:`encoded` makes of what the blocks take.
+
+    Args:
+        name, shape: As in :class:`Layer`.
+        neuron: The neurons.
+        weight, bias: The chip's integers.
+        scale: What a 1 is in them, by which the block rounds its input to 8 bits.
     """
 
     kind = "Input"
 
     def __init__(
-        self, name: str, shape: tuple[int, ...], neuron: Neuron, weight: int, bias: int
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        neuron: Neuron,
+        weight: int,
+        bias: int,
+        scale: int = UNIT,
     ) -> None:
         super().__init__(name, shape)
         self.neuron: Neuron = neuron
         self._weight = weight
         self._bias = bias
+        self._scale = scale
 
     def encoded(self, x: Tensor) -> Tensor:
         """What the layer takes for an input ``x`` to the blocks, which round it to 8 bits."""
-        x = quantize_8bit(x, UNIT)
+        x = quantize_8bit(x, self._scale)
         if isinstance(self.neuron, Lif):
             return x
         return torch.trunc(x.double() * self._weight + self._bias).to(x.dtype)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import path_text
 from ..encoder import GradedInput
 from ..errors import BridgeError, NetFileError
 from ..hdf5.encoder import read_encoder
@@ -110,7 +111,7 @@ class Network:
         aligned: bool = False,
         encoder: bool = True,
     ) -> None:
-        self.filename = os.fspath(net_config)
+        self.filename = path_text(net_config)
         self.encoder = read_encoder(net_config) if encoder and not skip_layers else None
         if self.encoder is not None and self.encoder.shape is not None:
             input_shape = self.encoder.shape[::-1]
@@ -170,10 +171,10 @@ class Network:
             layout: ``"NXT"`` or ``"TNX"``.
 
         Raises:
-            BridgeError: If the encoder can't take the input.
+            BridgeError: If the input is no array of numbers, or the encoder can't take it.
         """
         first = self.layers[0]
-        x = as_dense(x)
+        x = _dense(x, layout, "encoded")
         if self.encoder is not None:
             if x.dim() == 4 and len(self.encoder.input_shape or ()) == 3:  # signals [C, L]
                 x = x.unsqueeze(3 if layout == "TNX" else 2)
@@ -291,12 +292,7 @@ class Network:
 
     def _prepared(self, x: Tensor | np.ndarray, layout: str) -> Tensor:
         """The input as ``[T, N, *]``, checked."""
-        if layout not in LAYOUTS:
-            raise BridgeError(f"run: layout must be 'NXT' or 'TNX', found {layout!r}")
-        try:
-            x = as_dense(x)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BridgeError(f"run: the input is no array of numbers: {error}") from error
+        x = _dense(x, layout, "run")
         if x.dim() < 3 or not x.shape[0 if layout == "TNX" else -1]:
             axes = "[N, *, T]" if layout == "NXT" else "[T, N, *]"
             raise BridgeError(
@@ -350,6 +346,16 @@ def as_dense(x: Tensor | np.ndarray) -> Tensor:
         x = torch.from_numpy(x if x.flags.writeable else x.copy())  # torch would warn
     x = torch.as_tensor(x)
     return x if x.layout == torch.strided else x.to_dense()
+
+
+def _dense(x: Tensor | np.ndarray, layout: str, place: str) -> Tensor:
+    """The input of ``place`` as a dense tensor, in a layout that there is."""
+    if layout not in LAYOUTS:
+        raise BridgeError(f"{place}: layout must be 'NXT' or 'TNX', found {layout!r}")
+    try:
+        return as_dense(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BridgeError(f"{place}: the input is no array of numbers: {error}") from error
 
 
 def _check(options: Options) -> None:

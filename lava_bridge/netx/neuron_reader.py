@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..net_reader import LayerReader
 from ..quantize import DECAY_SCALE
+from .layer import UNIT
 from .neuron import ACTIVATION_BITS, Lif, Neuron, Resonator, Sigma, SigmaDelta
 
 __all__ = ["GRADED_BITS", "Options", "Reading", "lif", "message_bits", "neuron_of", "neuron_type"]
-__all__ += ["leave_out", "values"]
+__all__ += ["leave_out", "sigma_delta_left_out", "values"]
 
 # A layer without a neuron integrates and never fires, as in Lava's netx.
 SILENT = 1 << 17
@@ -62,6 +63,9 @@ class Reading:
 
 def neuron_of(group: LayerReader, shape: tuple[int, ...], reading: Reading) -> Neuron:
     if not group.has("neuron"):
+        if group.has("weight/imag"):
+            raise group.error("neuron", "is missing, and its weights are complex")
+        leave_out(group, "without neurons it sums its input up over the steps")
         silent = torch.tensor(float(SILENT))
         no_decay, all_decay = torch.tensor(0.0), torch.tensor(float(DECAY_SCALE))
         bias = _bias(group, shape)
@@ -82,8 +86,7 @@ def neuron_of(group: LayerReader, shape: tuple[int, ...], reading: Reading) -> N
 def lif(group: LayerReader, shape: tuple[int, ...], reading: Reading, bias: Tensor | None) -> Lif:
     if group.has("neuron/weight_exp") and group.integer("neuron/weight_exp"):
         leave_out(group, "the shift of its norm (neuron/weight_exp) is left out")
-    if group.has("neuron/gradedSpike") and group.integer("neuron/gradedSpike"):
-        leave_out(group, "its spikes are not graded")
+    _leave_out_grades(group)
     return Lif(
         _decay(group, "iDecay", shape),
         _decay(group, "vDecay", shape),
@@ -93,14 +96,29 @@ def lif(group: LayerReader, shape: tuple[int, ...], reading: Reading, bias: Tens
     )
 
 
+def _leave_out_grades(group: LayerReader) -> None:
+    if group.has("neuron/gradedSpike") and group.integer("neuron/gradedSpike"):
+        leave_out(group, "its spikes are not graded")
+
+
 def leave_out(group: LayerReader, what: str) -> None:
     """Say what of a layer Lava's netx does not run, and so this does not either."""
     warnings.warn(f"{group.name}: {what}, as in Lava; its blocks do otherwise", stacklevel=3)
 
 
-def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> Neuron:
+def sigma_delta_left_out(group: LayerReader) -> None:
+    """Say what of sigma-delta neurons is left out, in an input layer too."""
     if group.flag("cum_error", False):
         leave_out(group, "errors are not cumulated")
+    scale = group.attribute("scale", UNIT, 1)
+    if scale != UNIT:
+        leave_out(group, f"its scale is taken for {UNIT}, not {scale}")
+    if group.has("neuron/weight_exp") and group.integer("neuron/weight_exp"):
+        leave_out(group, "the shift of its norm (neuron/weight_exp) is left out")
+
+
+def _sigma_delta(group: LayerReader, shape: tuple[int, ...], spike_exp: int) -> Neuron:
+    sigma_delta_left_out(group)
     bits = message_bits(group, GRADED_BITS)
     if group.has("neuron/sigma_output"):
         if group.has("bias") or group.has("neuron/bias"):
@@ -123,6 +141,7 @@ def _resonator(group: LayerReader, shape: tuple[int, ...], kind: str) -> Neuron:
     for name in ("bias", "bias_real", "bias_imag", "neuron/weight_exp_real"):
         if group.has(name):
             leave_out(group, f"its norm ({name}) is left out")
+    _leave_out_grades(group)
     # Lava takes a period from these integers and integers from that again, which comes out one
     # lower for some, on some processors. Here they are what the file says; one that was written for
     # Lava has half a step more, which Lava then cuts off.

@@ -15,7 +15,7 @@ from ..net_reader import LayerReader, open_layers
 from ..quantize import DECAY_SCALE
 from . import synapse
 from .layer import UNIT, Average, InputLayer, Layer, SynapticLayer
-from .neuron import Delta, Neuron
+from .neuron import Delta, Lif, Neuron
 from .neuron_reader import (
     GRADED_BITS,
     Options,
@@ -25,6 +25,7 @@ from .neuron_reader import (
     message_bits,
     neuron_of,
     neuron_type,
+    sigma_delta_left_out,
     values,
 )
 from .weights import cut, slices, spread
@@ -124,11 +125,10 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
         raise group.error("shape", "is missing")
     weight = group.integer("weight") if group.has("weight") else UNIT
     bias = group.integer("bias") if group.has("bias") else 0
-    kind = neuron_type(group)
+    kind, scale = neuron_type(group), group.attribute("scale", UNIT, 1)
     reading.shifted_input = group.flag("delay_shift", kind != "SDNN")
     if kind == "SDNN":
-        if group.flag("cum_error", False):
-            leave_out(group, "errors are not cumulated")
+        sigma_delta_left_out(group)
         bits = message_bits(group, GRADED_BITS)
         threshold = values(group, "vThMant", shape)
         neuron: Neuron = Delta(threshold, reading.options.spike_exp, bits)
@@ -136,10 +136,12 @@ def _input(group: LayerReader, reading: Reading) -> Layer | None:
         made = lif(group, shape, reading, None)
         if bool((made.current_decay != DECAY_SCALE).any()):
             leave_out(group, "the input goes to the voltage, past the current")
+        if scale != UNIT and not group.has("weight"):
+            leave_out(group, f"the input is weighed by {UNIT}, not by its scale of {scale}")
         neuron = made
     else:
         raise group.error("neuron/type", f"is {kind!r}, which an input has not in Lava")
-    return InputLayer(group.name, shape, neuron, weight, bias)
+    return InputLayer(group.name, shape, neuron, weight, bias, scale)
 
 
 @_rule("flatten")
@@ -193,12 +195,17 @@ def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = Non
         raise group.error(
             "weight", f"takes {inputs} neurons, but the layer before it has {reading.shape}"
         )
+    neuron = neuron_of(group, shape, reading)
+    if fed_back is not None and isinstance(neuron, Lif) and group.has("bias"):
+        lasts = bool((neuron.current_decay != DECAY_SCALE).any())
+        if lasts and bool(neuron.bias.any()) and not group.flag("channel_bias", False):
+            leave_out(group, "the current goes on without what its norm added to it")
     layer = SynapticLayer(
         group.name,
         "Dense",
         shape,
         tuple(synapses),
-        neuron_of(group, shape, reading),
+        neuron,
         reading.message_bits > 0,
         tuple(recurrent),
         **delays,

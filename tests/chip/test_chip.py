@@ -1,6 +1,7 @@
 """The limits of the chips: each broken once, by the function and by the command line."""
 
 import dataclasses
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,19 @@ def fractional() -> Any:
     block = dense()
     block.synapse.pre_hook_fx = lambda x, descale=False: x / 3
     return block
+
+
+def test_a_check_of_nothing_is_refused():
+    for nothing in ([], io.BytesIO(), torch.nn.Sequential()):
+        with pytest.raises(BridgeError, match=r"^there are no blocks to check; give at least one"):
+            check_chip(nothing, LOIHI1)
+    with pytest.raises(BridgeError, match=r"expected the path of a .net file, found b'net.net'"):
+        check_chip(b"net.net", LOIHI1)
+
+
+def test_a_chip_that_is_none_is_refused():
+    with pytest.raises(BridgeError, match=r"expected the chip as LOIHI1 or LOIHI2 .*'loihi1'"):
+        check_chip([dense()], "loihi1")
 
 
 @pytest.mark.parametrize(

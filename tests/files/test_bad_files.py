@@ -1,6 +1,7 @@
 """Files that are no nets: one NetFileError of one line that names the place."""
 
 import contextlib
+import io
 import os
 import shutil
 
@@ -11,8 +12,10 @@ import torch
 from hypothesis import given, strategies as st
 
 from lava_bridge import BridgeError, NetFileError, export_hdf5, load_hdf5, slayer
+from lava_bridge.netx import Network
+from lava_bridge.slayer.block import cuba
 
-from .nets import conv_blocks, dense_blocks
+from .nets import PARAMS, conv_blocks, dense_blocks
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +42,45 @@ def test_a_missing_file(tmp_path):
     assert "is a directory or a device" in refuse(tmp_path)
 
 
+@pytest.mark.parametrize("use", [load_hdf5, Network, lambda path: export_hdf5([], path)])
+def test_what_is_no_path_is_one_error(use):
+    for path in (None, 3, b"net.net", "", "a\0b", io.BytesIO(), ["net.net"]):
+        with pytest.raises(NetFileError, match=r"^expected the path of a \.net file, found "):
+            use(path)
+
+
+def test_an_open_file_is_no_path(good):
+    with h5py.File(good) as file, pytest.raises(NetFileError, match="found a File; give its name"):
+        load_hdf5(file)
+
+
+@pytest.mark.parametrize("shape", [6, "6", (6.0,), (), (0,), (1, 2, 3, 4)])
+def test_what_is_no_shape_is_one_error(shape, tmp_path):
+    with pytest.raises(NetFileError, match=r"^input_shape: expected \(C, H, W\)"):
+        export_hdf5([cuba.Dense(dict(PARAMS), 6, 5)], tmp_path / "net.net", input_shape=shape)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_is_not_hdf5(tmp_path):
     path = tmp_path / "text.net"
     for content in (b"", b"hello", b"\x89HDF\r\n\x1a\n", os.urandom(4096)):
         path.write_bytes(content)
         assert "no HDF5 file, or a truncated one" in refuse(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (BlockingIOError(11, "unable to lock"), "a program has it open for writing); close it"),
+        (PermissionError(13, "Permission denied"), "permission denied); check its permissions"),
+    ],
+)
+def test_a_file_that_can_not_be_opened_is_not_called_damaged(good, monkeypatch, error, what):
+    def failing(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(h5py, "File", failing)
+    assert f"can't be read ({what}" in refuse(good)
 
 
 def test_a_file_truncated_anywhere(good, tmp_path):

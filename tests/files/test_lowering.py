@@ -17,8 +17,9 @@ from lava_bridge import BridgeError, ConversionError, export_hdf5, load_hdf5
 from lava_bridge.cli import main
 from lava_bridge.hdf5.lowering import RULES
 from lava_bridge.hdf5.reader import _READERS
+from lava_bridge.netx import Network
 from lava_bridge.slayer import block
-from lava_bridge.slayer.neuron.norm import MeanOnlyBatchNorm, WgtScaleBatchNorm
+from lava_bridge.slayer.neuron.norm import ChannelBias, MeanOnlyBatchNorm, WgtScaleBatchNorm
 
 cuba, rf, sd = block.cuba, block.rf, block.sigma_delta
 
@@ -326,6 +327,24 @@ REFUSED: dict[str, tuple[Any, Any, str, str]] = {
     ),
     "scale": ([sd.Dense({**SD, "scale": 32}, 4, 4)], (4,), "0 (Dense)", "scale=64"),
     "no threshold": ([sd.Dense({**SD, "threshold": 0}, 4, 4)], (4,), "0 (Dense)", "threshold of 0"),
+    "lasting input": (
+        [cuba.Input(CUBA), cuba.Dense(CUBA, 4, 4)],
+        (4,),
+        "0 (Input)",
+        "use current_decay=1",
+    ),
+    "large input scale": (
+        [cuba.Input({**CUBA, "current_decay": 1, "scale": 256})],
+        (4,),
+        "0 (Input)",
+        "a scale of 256, which no weight holds",
+    ),
+    "norm fed back": (
+        [biased(cuba.Recurrent({**CUBA, "norm": MeanOnlyBatchNorm}, 4, 4), (4,))],
+        (4,),
+        "0 (Recurrent)",
+        "use ChannelBias, or current_decay=1",
+    ),
     "cum error": ([sd.Dense({**SD, "cum_error": True}, 4, 4)], (4,), "0 (Dense)", "accumulated"),
 }
 REFUSED["zero imaginary"][0][0].synapse.imag.weight.data.zero_()
@@ -337,6 +356,36 @@ def test_what_netx_cannot_run_is_refused_by_name(tmp_path, case: str) -> None:
     message = refused(blocks, tmp_path, shape)
     assert message.startswith(f"{place}: ")
     assert what in message
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_input_of_another_scale_gets_it_as_its_weight(tmp_path) -> None:
+    made = cuba.Input({**CUBA, "current_decay": 1, "scale": 128}, bias=0.125, delay_shift=False)
+    path = tmp_path / "input.net"
+    (layer,) = lowered([made], path, (4,))
+    assert layer["weight"] == 128
+    x = torch.randn(2, 4, 30)
+    fired = assert_same_spikes([made], path, x)
+    net = Network(path)
+    assert torch.equal(net.run(net.encoded(x)), fired)
+    assert fired.any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("norm", "decay"), [(ChannelBias, 0.3), (MeanOnlyBatchNorm, 1)])
+def test_a_bias_that_netx_feeds_back_as_the_block_is_written(tmp_path, norm, decay) -> None:
+    neuron = {**CUBA, "current_decay": decay, "norm": norm}
+    made = louder(cuba.Recurrent(neuron, 4, 4, delay_shift=False))
+    made.infer_shape((4,))
+    if norm is ChannelBias:
+        made.neuron.norm.value.data = torch.full((4,), 0.25)
+    else:
+        biased(made, (4,))
+    path, x = tmp_path / "rec.net", spikes(4)
+    lowered([made], path, (4,))
+    fired = assert_same_spikes([made], path, x)
+    assert torch.equal(Network(path, aligned=True).run(x)[..., 1:], fired[..., :-1])
+    assert fired.any()
 
 
 def test_thresholds_of_each_channel_are_refused_in_sigma_delta_neurons(tmp_path) -> None:
