@@ -129,6 +129,53 @@ def test_float32_is_not_relied_on_where_torch_is_told_to_cut_it(monkeypatch):
     assert utils._exact_dtype(x, w) is np.float64
 
 
+def test_float32_is_not_relied_on_where_torch_does_not_say_how_it_multiplies(monkeypatch):
+    """As after ``torch.backends.fp32_precision = "tf32"``."""
+
+    def refuse():
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    x, w = np.full((1, 1, 1), 2), np.full((1, 1, 1, 1), 3)
+    assert utils._exact_dtype(x, w) is np.float32
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    assert utils._exact_dtype(x, w) is np.float64
+    assert utils.conv(x, w, 1, 1, 0, 1, 1).item() == 6
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="from torch 2.9 on")
+def test_float32_is_not_relied_on_where_its_convolutions_alone_are_cut():
+    x, w = np.full((1, 1, 1), 2), np.full((1, 1, 1, 1), 3)
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        assert utils._exact_dtype(x, w) is np.float64
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = "none"
+    assert utils._exact_dtype(x, w) is np.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_integers_are_exact(dtype):
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(-100, 101, (6, 5, 4)), rng.integers(-128, 128, (3, 3, 3, 4))
+    expected = utils.conv(x, w, 3, 1, 1, 1, 1)
+    with torch.autocast("cpu", dtype=dtype):
+        np.testing.assert_array_equal(utils.conv(x, w, 3, 1, 1, 1, 1), expected)
+
+
+@pytest.mark.parametrize("bits", [24, np.int8(24), np.int64(24), np.uint8(24), 24.0])
+def test_a_number_of_bits_is_one_whatever_its_type(bits):
+    """1 << np.int8(24) is 0."""
+    wrapped = utils.signed_clamp(np.array([2**23 + 1, 5], np.int32), bits)
+    assert wrapped.dtype == np.int32
+    assert wrapped.tolist() == [1 - 2**23, 5]
+
+
+def test_a_wrapped_float_is_a_float():
+    assert type(utils.signed_clamp(300.5, 8)) is float
+    assert type(utils.signed_clamp(np.float64(300.5), 8)) is np.float64
+    assert utils.signed_clamp(300.5, 8) == 44.5
+
+
 @given(layers(), st.sampled_from([np.int64, np.int8, np.float32]))
 def test_the_sparse_matrix_is_lavas_entry_for_entry(lava_conv, layer, dtype):
     _, w = layer.integers(0, 1)
@@ -239,6 +286,10 @@ def test_make_tuple_takes_one_number_or_two(lava_conv):
         assert utils.make_tuple(value) == lava_conv.make_tuple(value)
     with pytest.raises(BridgeError, match=r"make_tuple: .* has 3 numbers; give one or two"):
         utils.make_tuple((1, 2, 3))
+    for value in (1.5, (2, 0.5), None, "same", {1, 2}, np.ones((2, 2)) / 3, float("nan")):
+        with pytest.raises(BridgeError, match=r"make_tuple: .*; give one") as caught:
+            utils.make_tuple(value)
+        assert "\n" not in str(caught.value)
 
 
 X, W = np.ones((5, 5, 4)), np.ones((6, 3, 3, 2))
