@@ -4,15 +4,17 @@ Called as ``lava_bridge.as_lava()``; ``python -m lava_bridge.as_lava script.py A
 script that stays as it is.
 """
 
+import builtins
+import pkgutil
 import runpy
 import sys
 import threading
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from .errors import BridgeError
@@ -184,7 +186,7 @@ def main() -> None:
     try:
         options = command.make_context("python -m lava_bridge.as_lava", sys.argv[1:]).params
         script, module = options["script"], options["module"]
-        if not module and not Path(script).is_file():
+        if not module and not Path(script).exists():
             raise click.UsageError(f"{script}: there is no such file; give a script or -m MODULE")
         try:
             as_lava(options["replace"])
@@ -197,18 +199,54 @@ def main() -> None:
         sys.exit(error.exit_code)
     sys.argv[:] = [script, *options["arguments"]]
     sys.excepthook = _from_the_script_on
-    if module:
-        runpy.run_module(script, run_name="__main__", alter_sys=True)
-        return
+    code, names = _module(script) if module else _script(script)
+    # Not by runpy: its module is gone when the script ends, but what the script leaves to its
+    # threads and to atexit looks for its classes there.
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    vars(main).update(names, __builtins__=builtins, __annotations__={}, __cached__=None)
+    exec(code, vars(main))
+
+
+def _module(name: str) -> tuple[CodeType, dict[str, Any]]:
+    """The code of a module, or of a package's ``__main__``, and the names it runs with."""
+    spec: Any = find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = find_spec(f"{name}.__main__")
+    get_code = getattr(spec and spec.loader, "get_code", None)
+    code = get_code(spec.name) if get_code else None
+    if code is None:
+        sys.exit(f"python -m lava_bridge.as_lava: {name} is no module that can be run")
+    sys.argv[0] = str(spec.origin)
+    names = {"__file__": spec.origin, "__loader__": spec.loader, "__spec__": spec}
+    return code, {**names, "__package__": spec.parent}
+
+
+def _script(script: str) -> tuple[CodeType, dict[str, Any]]:
+    """The code of a file, or of the ``__main__`` in a folder or a zip, and the names as above."""
+    path = str(Path(script).absolute())
+    finder: Any = pkgutil.get_importer(path)
+    if finder is not None:
+        sys.path[0] = path
+        spec = finder.find_spec("__main__")
+        if spec is None:
+            sys.exit(f"python -m lava_bridge.as_lava: there is no __main__.py in {script}")
+        names = {"__file__": spec.origin, "__loader__": spec.loader, "__spec__": spec}
+        return spec.loader.get_code("__main__"), {**names, "__package__": ""}
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         sys.path[0] = str(Path(script).resolve().parent)
-    runpy.run_path(str(Path(script).absolute()), run_name="__main__")
+    loader: Any = SourceFileLoader("__main__", path)
+    if path.endswith(".pyc"):
+        loader = SourcelessFileLoader("__main__", path)
+        code = loader.get_code("__main__")
+    else:  # get_code would leave a .pyc beside the script
+        code = loader.source_to_code(loader.get_data(path), path)
+    return code, {"__file__": path, "__loader__": loader}
 
 
 def _from_the_script_on(kind: Any, error: Any, trace: Any) -> None:
     """Show an error without the frames that started the script."""
-    hidden = (__file__, runpy.run_path.__code__.co_filename)
-    while trace is not None and trace.tb_frame.f_code.co_filename in hidden:
+    hidden = (__file__, runpy.run_path.__code__.co_filename, "<frozen importlib")
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(hidden):
         trace = trace.tb_next
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
