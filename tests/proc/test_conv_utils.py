@@ -170,6 +170,21 @@ def test_a_number_of_bits_is_one_whatever_its_type(bits):
     assert wrapped.tolist() == [1 - 2**23, 5]
 
 
+@pytest.mark.parametrize("x", [3j, "3", torch.tensor([3])])
+def test_what_is_no_real_number_of_numpy_is_not_wrapped(x):
+    with pytest.raises(BridgeError, match=r"signed_clamp: found .*; give real numbers"):
+        utils.signed_clamp(x, 8)
+
+
+@pytest.mark.parametrize("dtype", [int, float])
+def test_an_image_without_a_place_is_padding_alone(lava_conv, dtype):
+    x, w = np.zeros((0, 4, 2), dtype), np.ones((3, 3, 3, 2), dtype)
+    arguments = (3, 3), (1, 1), (2, 2), (1, 1), 1
+    found, expected = utils.conv(x, w, *arguments), lava_conv.conv(x, w, *arguments)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_wrapped_float_is_a_float():
     assert type(utils.signed_clamp(300.5, 8)) is float
     assert type(utils.signed_clamp(np.float64(300.5), 8)) is np.float64
@@ -303,6 +318,10 @@ WINDOW = {
 BAD = [
     ({"input": X[0]}, "input has the shape"),
     ({"weight": W[0]}, "weight has the shape"),
+    ({"input": X * 1j}, "input has the dtype complex128; give"),
+    ({"weight": W.astype(str)}, "weight has the dtype <U32; give"),
+    ({"weight": torch.ones(6, 3, 3, 2, requires_grad=True)}, "is no array .*detach"),
+    ({"groups": 1.5}, "1.5 is no integer; give"),
     ({"groups": 4}, "4 groups do not divide 4 input and 6 output channels"),
     ({"groups": 0}, "0 groups do not divide"),
     ({"groups": 1}, "takes 2 channels, the input has 4"),

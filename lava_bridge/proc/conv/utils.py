@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...checks import integer
+from ...checks import described, integer
 from ...errors import BridgeError
 
 __all__ = ["TORCH_IS_AVAILABLE", "TensorOrder", "check_channels", "conv", "conv_scipy"]
@@ -75,6 +75,8 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
     """
     # As NumPy's integer it could overflow in the powers, and widen what it meets.
     bits = integer("signed_clamp", bits)
+    if isinstance(x, torch.Tensor) or np.asarray(x).dtype.kind not in "biufO":
+        raise BridgeError(f"signed_clamp: found {described(x)}; give real numbers of NumPy")
     if bits < 1:
         raise BridgeError(f"signed_clamp: a number of {bits} bits can't be; give 1 or more")
     base, half = 1 << bits, 1 << (bits - 1)
@@ -154,6 +156,13 @@ def check_channels(place: str, weight: Sequence[int], in_channels: int, groups: 
         )
 
 
+def _array(place: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor with a gradient, say
+        raise BridgeError(f"{place}: is no array ({error}); give one") from error
+
+
 class _Window:
     """The checked arguments of a convolution."""
 
@@ -169,6 +178,11 @@ class _Window:
         groups: int,
     ) -> None:
         self.groups = integer(place, groups)
+        for name, array in ("input", input), ("weight", weight):
+            if array.dtype.kind not in "biufO":
+                raise BridgeError(
+                    f"{place}: {name} has the dtype {array.dtype}; give integers or real floats"
+                )
         if input.ndim != 3:
             raise BridgeError(f"{place}: input has the shape {input.shape}; give [W, H, C]")
         check_channels(place, weight.shape, input.shape[2], self.groups)
@@ -222,8 +236,10 @@ def conv(
     Source: ``lava.proc.conv.utils.conv``. (There sums of integers above :math:`2^{31}` are in int32
     whatever the machine makes of them, mostly :math:`-2^{31}`.)
     """
-    input, weight = np.asarray(input), np.asarray(weight)
+    input, weight = _array("conv", input), _array("conv", weight)
     window = _Window("conv", input, weight, kernel_size, stride, padding, dilation, groups)
+    if not input.size:  # torch takes no image of no width
+        return np.zeros(window.output, weight.dtype)
     integers = input.dtype.kind in "biu" and weight.dtype.kind in "biu"
     dtype = _exact_dtype(input, weight) if integers else np.float64
     if dtype is None:
@@ -303,7 +319,7 @@ def conv_scipy(
         raise BridgeError(
             f"conv_scipy: SciPy can't be imported ({error}); install it, or use conv"
         ) from error
-    input, weight = np.asarray(input), np.asarray(weight)
+    input, weight = _array("conv_scipy", input), _array("conv_scipy", weight)
     window = _Window("conv_scipy", input, weight, kernel_size, stride, padding, dilation, groups)
     x = window.padded(input)
     channels, *kernel, in_group = weight.shape
