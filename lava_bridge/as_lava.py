@@ -107,29 +107,39 @@ class _Ours(MetaPathFinder, Loader):
             if (name + ".").startswith(package + "."):
                 ours = PACKAGES[package] + name.removeprefix(package)
                 if ours in sys.modules or _installed(ours):
-                    return ModuleSpec(name, self, origin=ours)
+                    return ModuleSpec(name, self, origin=ours, is_package=True)
                 raise ModuleNotFoundError(f"{name}: there is no {ours}", name=name)
         return None
 
-    def exec_module(self, module: ModuleType) -> None:
-        """Put our module in the place of the new one, and likewise what is loaded below it.
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Import our module, and enter it and what is loaded below it under Lava's names.
+
+        That comes before the new module, an empty one that ours replaces at once: other threads
+        would take it for loaded.
 
         What is entered here needs no import, which would set an attribute of the parent:
         slayer.axon.delay, say, is the function and not the module. Modules of other packages, as
         the recurrences in slayer.neuron.dynamics are, can be imported for the same reason.
         """
-        spec = module.__spec__
-        assert spec is not None
         ours = spec.origin
         assert ours is not None  # find_spec put it there
+        # The whole first: two threads that begin with parts of it could wait for each other.
+        import_module(".".join(ours.split(".")[:2]))
         import_module(ours)
         for name, part in list(sys.modules.items()):
             if (name + ".").startswith(ours + "."):
-                alias = module.__name__ + name.removeprefix(ours)
+                alias = spec.name + name.removeprefix(ours)
                 sys.modules[alias] = part
                 for child in getattr(part, "__all__", ()):
                     if isinstance(vars(part).get(child), ModuleType):
                         sys.modules.setdefault(f"{alias}.{child}", vars(part)[child])
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put our module in the place of the new one."""
+        spec = module.__spec__
+        assert spec is not None
+        assert spec.origin is not None
+        sys.modules[spec.name] = sys.modules[spec.origin]
 
 
 class _Rest(MetaPathFinder):
