@@ -4,15 +4,17 @@ Called as ``lava_bridge.as_lava()``; ``python -m lava_bridge.as_lava script.py A
 script that stays as it is.
 """
 
+import builtins
+import pkgutil
 import runpy
 import sys
 import threading
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from .errors import BridgeError
@@ -105,29 +107,39 @@ class _Ours(MetaPathFinder, Loader):
             if (name + ".").startswith(package + "."):
                 ours = PACKAGES[package] + name.removeprefix(package)
                 if ours in sys.modules or _installed(ours):
-                    return ModuleSpec(name, self, origin=ours)
+                    return ModuleSpec(name, self, origin=ours, is_package=True)
                 raise ModuleNotFoundError(f"{name}: there is no {ours}", name=name)
         return None
 
-    def exec_module(self, module: ModuleType) -> None:
-        """Put our module in the place of the new one, and likewise what is loaded below it.
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Import our module, and enter it and what is loaded below it under Lava's names.
+
+        That comes before the new module, an empty one that ours replaces at once: other threads
+        would take it for loaded.
 
         What is entered here needs no import, which would set an attribute of the parent:
         slayer.axon.delay, say, is the function and not the module. Modules of other packages, as
         the recurrences in slayer.neuron.dynamics are, can be imported for the same reason.
         """
-        spec = module.__spec__
-        assert spec is not None
         ours = spec.origin
         assert ours is not None  # find_spec put it there
+        # The whole first: two threads that begin with parts of it could wait for each other.
+        import_module(".".join(ours.split(".")[:2]))
         import_module(ours)
         for name, part in list(sys.modules.items()):
             if (name + ".").startswith(ours + "."):
-                alias = module.__name__ + name.removeprefix(ours)
+                alias = spec.name + name.removeprefix(ours)
                 sys.modules[alias] = part
                 for child in getattr(part, "__all__", ()):
                     if isinstance(vars(part).get(child), ModuleType):
                         sys.modules.setdefault(f"{alias}.{child}", vars(part)[child])
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put our module in the place of the new one."""
+        spec = module.__spec__
+        assert spec is not None
+        assert spec.origin is not None
+        sys.modules[spec.name] = sys.modules[spec.origin]
 
 
 class _Rest(MetaPathFinder):
@@ -184,7 +196,7 @@ def main() -> None:
     try:
         options = command.make_context("python -m lava_bridge.as_lava", sys.argv[1:]).params
         script, module = options["script"], options["module"]
-        if not module and not Path(script).is_file():
+        if not module and not Path(script).exists():
             raise click.UsageError(f"{script}: there is no such file; give a script or -m MODULE")
         try:
             as_lava(options["replace"])
@@ -197,18 +209,54 @@ def main() -> None:
         sys.exit(error.exit_code)
     sys.argv[:] = [script, *options["arguments"]]
     sys.excepthook = _from_the_script_on
-    if module:
-        runpy.run_module(script, run_name="__main__", alter_sys=True)
-        return
+    code, names = _module(script) if module else _script(script)
+    # Not by runpy: its module is gone when the script ends, but what the script leaves to its
+    # threads and to atexit looks for its classes there.
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    vars(main).update(names, __builtins__=builtins, __annotations__={}, __cached__=None)
+    exec(code, vars(main))
+
+
+def _module(name: str) -> tuple[CodeType, dict[str, Any]]:
+    """The code of a module, or of a package's ``__main__``, and the names it runs with."""
+    spec: Any = find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = find_spec(f"{name}.__main__")
+    get_code = getattr(spec and spec.loader, "get_code", None)
+    code = get_code(spec.name) if get_code else None
+    if code is None:
+        sys.exit(f"python -m lava_bridge.as_lava: {name} is no module that can be run")
+    sys.argv[0] = str(spec.origin)
+    names = {"__file__": spec.origin, "__loader__": spec.loader, "__spec__": spec}
+    return code, {**names, "__package__": spec.parent}
+
+
+def _script(script: str) -> tuple[CodeType, dict[str, Any]]:
+    """The code of a file, or of the ``__main__`` in a folder or a zip, and the names as above."""
+    path = str(Path(script).absolute())
+    finder: Any = pkgutil.get_importer(path)
+    if finder is not None:
+        sys.path[0] = path
+        spec = finder.find_spec("__main__")
+        if spec is None:
+            sys.exit(f"python -m lava_bridge.as_lava: there is no __main__.py in {script}")
+        names = {"__file__": spec.origin, "__loader__": spec.loader, "__spec__": spec}
+        return spec.loader.get_code("__main__"), {**names, "__package__": ""}
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         sys.path[0] = str(Path(script).resolve().parent)
-    runpy.run_path(str(Path(script).absolute()), run_name="__main__")
+    loader: Any = SourceFileLoader("__main__", path)
+    if path.endswith(".pyc"):
+        loader = SourcelessFileLoader("__main__", path)
+        code = loader.get_code("__main__")
+    else:  # get_code would leave a .pyc beside the script
+        code = loader.source_to_code(loader.get_data(path), path)
+    return code, {"__file__": path, "__loader__": loader}
 
 
 def _from_the_script_on(kind: Any, error: Any, trace: Any) -> None:
     """Show an error without the frames that started the script."""
-    hidden = (__file__, runpy.run_path.__code__.co_filename)
-    while trace is not None and trace.tb_frame.f_code.co_filename in hidden:
+    hidden = (__file__, runpy.run_path.__code__.co_filename, "<frozen importlib")
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(hidden):
         trace = trace.tb_next
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 

@@ -4,6 +4,7 @@ import operator
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +15,13 @@ __all__ = [
     "checked_shape",
     "described",
     "has_hooks",
+    "integer",
     "made_in_inference_mode",
     "path_text",
     "require",
 ]
 
+# The attributes in which a module keeps what was hooked on to its call.
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
@@ -41,6 +44,18 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
         expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
     if advice is not None:
         raise BridgeError(f"{place}: expected {expected}, found {described(input)}; {advice}")
+
+
+def integer(place: str, value: Any) -> int:
+    """A whole number as an int, be it given as a float; else a BridgeError at ``place``."""
+    try:
+        whole = int(value) if np.ndim(value) == 0 else None
+    except (TypeError, ValueError, OverflowError):
+        whole = None
+    if whole is None or whole != value:
+        found = repr(value) if np.ndim(value) == 0 else described(value)
+        raise BridgeError(f"{place}: {found} is no integer; give one integer")
+    return whole
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """As ``lava.proc``: processes that are wired by ports and run step by step.
 
-``conv`` has the convolution, ``io`` a source and a sink. A net runs in this process and this
-thread, always in the same order; there is no message passing between processes of the machine.
+``conv`` has the convolution, ``io`` a source and a sink. A net runs in this process, a model at a
+time; there is no message passing between processes of the machine.
 """
 
 from . import conv, io

@@ -54,7 +54,8 @@ class PyLoihiProcessModel:
     """The base of the models, which run a process on the CPU.
 
     Each variable and port of the process is a class attribute that holds its ``LavaPyType``, and an
-    attribute of that type where the model runs. Of Lava's phases of a step there is ``run_spk``.
+    attribute of that type where the model runs. Of Lava's phases of a step there is ``run_spk``;
+    after each ``set`` of a variable ``on_var_update`` is called.
 
     Attributes:
         proc_params: The arguments of the process.
@@ -73,6 +74,9 @@ class PyLoihiProcessModel:
 
     def run_spk(self) -> None:
         """One step: receive, compute, send."""
+
+    def on_var_update(self) -> None:
+        """A variable was set: for what a model derives from its variables."""
 
 
 def implements(

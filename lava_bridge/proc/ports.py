@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import integer
 from ..errors import BridgeError
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ class Member:
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.shape: tuple[int, ...] = tuple(int(size) for size in shape)
+        place = type(self).__name__
+        sizes = [integer(place, size) for size in shape] if np.ndim(shape) == 1 else [-1]
+        if min(sizes, default=0) < 0:
+            raise BridgeError(f"{place}: the shape is {shape!r}; give a tuple of sizes")
+        self.shape: tuple[int, ...] = tuple(sizes)
         self.name = "unnamed"
         self.process: AbstractProcess | None = None
 
@@ -55,6 +60,11 @@ class InPort(Member):
     def connect_from(self, ports: "OutPort | list[OutPort]") -> None:
         """As ``connect`` of each of the ports to this one."""
         for port in ports if isinstance(ports, list) else [ports]:
+            if not isinstance(port, OutPort):
+                raise BridgeError(
+                    f"{self.place}.connect_from: expected an OutPort, found a "
+                    f"{type(port).__name__}; an InPort receives from OutPorts"
+                )
             port.connect(self)
 
 
@@ -81,7 +91,7 @@ class OutPort(Member):
 
         A BridgeError is raised if the number of elements differs.
         """
-        shape = tuple(new_shape)
+        shape = tuple(np.ravel(new_shape).tolist())
         if math.prod(shape) != self.size:
             raise BridgeError(
                 f"{self.place}.reshape: {self.shape} has {self.size} elements, {shape} has "
@@ -99,8 +109,10 @@ class OutPort(Member):
         A BridgeError is raised if ``axes`` is no permutation.
         """
         count = len(self.shape)
-        order = tuple(range(count)[::-1] if axes is None else (axis % count for axis in axes))
-        if sorted(order) != list(range(count)):
+        names = range(-count, count)
+        given = range(count)[::-1] if axes is None else np.ravel(axes).tolist()
+        order = tuple(axis % count for axis in given if axis in names)
+        if len(order) != len(given) or sorted(order) != list(range(count)):
             raise BridgeError(
                 f"{self.place}.transpose: {axes} is no permutation of {count} axes; name each once"
             )
@@ -148,15 +160,16 @@ class _View(OutPort):
 class Channel:
     """The messages from one port to another, in the order in which they were sent."""
 
-    def __init__(self, place: str, run_sender: Callable[[], None], transform: Any) -> None:
-        self._place, self._run_sender = place, run_sender
-        self._transform: Transform | None = transform
+    def __init__(
+        self, place: str, transform: Transform | None, wait: "Callable[[Channel], None] | None"
+    ) -> None:
+        self._place, self._transform, self._wait = place, transform, wait
         self.messages: deque[np.ndarray] = deque()
 
     def receive(self) -> np.ndarray:
-        """The oldest message; where there is none, the sender's step is run first."""
-        if not self.messages:
-            self._run_sender()
+        """The oldest message; where there is none, others run first if they can."""
+        if not self.messages and self._wait is not None:
+            self._wait(self)
         if not self.messages:
             raise BridgeError(
                 f"{self._place}: receives, but nothing was sent to it in this step; let a model "

@@ -43,7 +43,7 @@ class Var(Member):
         self.shareable = shareable
 
     def get(self, idx: Any = None) -> Any:
-        """The value after the last step, as float64 (as Lava gives it), or of its part ``idx``.
+        """The value after the last step, as float64 (as Lava gives it), or its part ``idx``.
 
         Before the first run it is ``init`` as it was given.
 
@@ -60,8 +60,8 @@ class Var(Member):
         ``value`` is cast to the model's dtype: 2.7 becomes 2 in an integer variable.
 
         Raises:
-            BridgeError: If the process has not run yet, or was stopped, or if ``value`` has
-                neither the shape nor is a scalar.
+            BridgeError: If the process has not run yet, or was stopped, if ``value`` has neither
+                the shape nor is a scalar, or if it is not made of real numbers.
         """
         network = self.process.network if self.process else None
         if network is None:
@@ -141,7 +141,12 @@ class AbstractProcess:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def run(self, condition: RunSteps, run_cfg: RunConfig | None = None) -> None:
+    def run(
+        self,
+        condition: RunSteps,
+        run_cfg: RunConfig | None = None,
+        compile_config: dict[str, Any] | None = None,
+    ) -> None:
         """Run this process, and all that are connected with it, for some steps.
 
         It returns when they are done. Another call goes on from there.
@@ -149,14 +154,23 @@ class AbstractProcess:
         Args:
             condition: How many steps.
             run_cfg: Picks a model for each process in the first run; ignored in later ones.
+            compile_config: As in Lava; nothing is compiled here.
 
         Raises:
             BridgeError: If there is no ``run_cfg`` in the first run, if a process has no model that
                 fits, or if it was stopped.
         """
+        # Before the net is made, whose models are there to stay.
+        if not isinstance(condition, RunSteps):
+            raise BridgeError(
+                f"{self.name}.run: expected RunSteps(...), found {condition!r}; give the steps"
+            )
         if self.network is None:
-            if run_cfg is None:
-                raise BridgeError(f"{self.name}.run: the first run needs a run_cfg; pass one")
+            if not isinstance(run_cfg, RunConfig):
+                raise BridgeError(
+                    f"{self.name}.run: the first run needs a run_cfg, found {run_cfg!r}; pass a "
+                    "RunConfig, as Loihi2SimCfg()"
+                )
             Network(self, run_cfg)
         assert self.network is not None
         self.network.run(condition)

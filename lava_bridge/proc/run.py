@@ -1,15 +1,16 @@
-"""How long to run, on which models, and the net that does it: one process, one thread."""
+"""How long to run, on which models, and the net that does it."""
 
 from dataclasses import dataclass
-from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import integer
 from ..errors import BridgeError
 from .model import LavaPyType, PyLoihiProcessModel
 from .ports import Channel, PyInPort, PyOutPort
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .process import AbstractProcess, Var
@@ -33,6 +34,7 @@ class RunSteps:
     blocking: bool = True
 
     def __post_init__(self) -> None:
+        self.num_steps = integer("RunSteps", self.num_steps)
         if self.num_steps < 1:
             raise BridgeError(f"RunSteps: {self.num_steps} steps can't be run; run 1 or more")
 
@@ -98,48 +100,52 @@ class Loihi2SimCfg(Loihi1SimCfg):
 class Network:
     """Connected processes, each with its model.
 
-    In a step each model runs once: the senders first, but in a loop, where a model that receives
-    what is not there yet has its sender run. Whatever the order, the messages are the same.
+    In a step each model runs once, the senders first; if there is a loop they take turns instead
+    (:class:`Turns`). Whatever the order, the messages are the same.
     """
 
     def __init__(self, process: "AbstractProcess", run_cfg: RunConfig) -> None:
         self.stopped = False
         self._step = 0
-        senders = _senders(process)
+        senders, self._turns = _senders(process), None
         try:
             order = list(TopologicalSorter(senders).static_order())
         except CycleError:
-            order = sorted(senders, key=lambda process: process.id)
+            order, self._turns = list(senders), Turns()
+        wait = self._turns.wait if self._turns else None
         self._models = {process: _build(process, run_cfg) for process in order}
         for receiver, model in self._models.items():
             for port in receiver.in_ports:
                 for source, transform in port.sources:
-                    sender = self._models[source.process]
-                    channel = Channel(port.place, partial(self._advance, sender), transform)
-                    getattr(sender, source.name).channels.append(channel)
+                    channel = Channel(port.place, transform, wait)
+                    getattr(self._models[source.process], source.name).channels.append(channel)
                     getattr(model, port.name).channels.append(channel)
         for process in order:
             process.network = self
 
     def run(self, condition: RunSteps) -> None:
         """Run the steps; what a model raises stops the net, which is then between two states."""
-        if not isinstance(condition, RunSteps):
-            raise BridgeError(f"run: expected RunSteps(...), found {condition!r}; give the steps")
         self._require_running("run")
         try:
             for _ in range(condition.num_steps):
                 self._step += 1
                 for model in self._models.values():
-                    self._advance(model)
+                    model.time_step = self._step
+                    if self._turns is None:
+                        model.run_spk()
+                if self._turns is not None:
+                    self._turns.step(list(self._models.values()))
         except BaseException:
             self.stopped = True
             raise
 
-    def get(self, var: "Var") -> np.ndarray:
-        """The value of a variable, as float64."""
+    def get(self, var: "Var") -> Any:
+        """The value of a variable, as float64; a string as it is."""
         self._require_running(f"{var.place}.get")
         assert var.process is not None
         value = getattr(self._models[var.process], var.name)
+        if isinstance(value, str):
+            return value
         return np.array(value, dtype=np.float64).reshape(var.shape)
 
     def set(self, var: "Var", value: Any, idx: Any = None) -> None:
@@ -147,24 +153,19 @@ class Network:
         self._require_running(f"{var.place}.set")
         assert var.process is not None
         model = self._models[var.process]
-        old = getattr(model, var.name)
+        place, old = f"{var.place}.set", getattr(model, var.name)
         if not isinstance(old, np.ndarray):
-            setattr(model, var.name, type(old)(np.asarray(value).item()))
-            return
-        part = old if idx is None else old[idx]
-        new = np.asarray(value)
-        if new.shape not in ((), part.shape):
-            raise BridgeError(
-                f"{var.place}.set: has the shape {part.shape}, found a value of {new.shape}; give "
-                "that shape, or a scalar"
-            )
-        old[... if idx is None else idx] = new.astype(old.dtype)
-
-    def _advance(self, model: PyLoihiProcessModel) -> None:
-        """Run the model's step, unless it has run or runs already."""
-        if model.time_step < self._step:
-            model.time_step = self._step
-            model.run_spk()
+            setattr(model, var.name, _scalar(place, type(old), value))
+        else:
+            part = old if idx is None else old[idx]
+            new = _numbers(place, value)
+            if new.shape not in ((), part.shape):
+                raise BridgeError(
+                    f"{place}: has the shape {part.shape}, found a value of {new.shape}; give "
+                    "that shape, or a scalar"
+                )
+            old[... if idx is None else idx] = new.astype(old.dtype)
+        model.on_var_update()
 
     def _require_running(self, place: str) -> None:
         if self.stopped:
@@ -219,8 +220,36 @@ def _build(process: "AbstractProcess", run_cfg: RunConfig) -> PyLoihiProcessMode
             value: Any = kind.cls(member.place, member.shape, kind.d_type)
         elif issubclass(kind.cls, np.ndarray):
             value = np.empty(member.shape, kind.d_type)
-            value[...] = np.asarray(member.init).astype(kind.d_type)
+            init = _numbers(f"{member.place}: init", member.init)
+            try:
+                value[...] = init.astype(kind.d_type)
+            except ValueError:
+                raise BridgeError(
+                    f"{member.place}: init has the shape {init.shape}, which does not fit into "
+                    f"{member.shape}; give that shape, or a scalar"
+                ) from None
         else:
-            value = kind.cls(np.asarray(member.init).item())
+            value = _scalar(f"{member.place}: init", kind.cls, member.init)
         setattr(model, member.name, value)
     return model
+
+
+def _numbers(place: str, value: Any) -> np.ndarray:
+    """A variable's value as an array; nothing that a cast would drop a part of, or fail at."""
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # a list of lists of many lengths, say
+        raise BridgeError(f"{place}: is no array ({error}); give an array of numbers") from error
+    if found.dtype.kind not in "biuf":
+        raise BridgeError(f"{place}: has the dtype {found.dtype}; give integers or real floats")
+    return found
+
+
+def _scalar(place: str, kind: Any, value: Any) -> Any:
+    """A variable's value where a model has a number, or a string."""
+    try:
+        return kind(np.asarray(value).item())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BridgeError(
+            f"{place}: {value!r} is no {kind.__name__} ({error}); give one"
+        ) from error

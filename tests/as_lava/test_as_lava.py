@@ -285,3 +285,25 @@ sys.stdout.flush()
 def test_many_threads_at_once_find_the_same_modules(run):
     done = run("-c", THREADS)
     assert done.stdout.split() == ["24", "1", "2"], done.stderr
+
+
+def test_threads_may_be_the_first_to_import_the_parts(run):
+    done = run(
+        "-c",
+        "import importlib, random, sys, threading, lava_bridge\n"
+        "lava_bridge.as_lava()\n"
+        "names = ['lava.lib.dl.slayer', 'lava.lib.dl.slayer.block.cuba', 'lava.proc.io.sink',\n"
+        "         'lava.lib.dl.slayer.neuron.dynamics.resonator', 'lava.proc.conv.process',\n"
+        "         'lava.magma.core.run_configs', 'lava.lib.dl.slayer.axon.delay'] * 3\n"
+        "random.Random(0).shuffle(names)\n"
+        "ended = []\n"
+        "def load(name):\n"
+        "    ended.append(importlib.import_module(name))\n"
+        "threads = [threading.Thread(target=load, args=(name,), daemon=True) for name in names]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join(60)\n"
+        "assert len(ended) == len(names)\n"
+        "from lava.lib.dl.slayer import axon\n"
+        "assert axon is lava_bridge.slayer.axon and callable(axon.delay)\n",
+    )
+    assert (done.returncode, done.stderr) == (0, "")

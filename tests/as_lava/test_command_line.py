@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from contextlib import nullcontext
 
 import pytest
@@ -13,6 +14,13 @@ SCRIPTS = {
     "what it sees": "import sys, neighbour\n"
     "print(__name__, __file__, sys.argv, sys.path[0], neighbour.__file__)\n"
     "print(sys.modules['__main__'].__dict__ is globals(), __spec__, __package__ in (None, ''))\n",
+    "what its module is": "print(type(__builtins__), __annotations__, sorted(globals()))\n",
+    "what it leaves behind": "import atexit, pickle, threading, time\n"
+    "class Mine:\n    pass\n\n"
+    "def later(where):\n    print(where, type(pickle.loads(pickle.dumps(Mine()))).__name__)\n\n"
+    "def thread():\n    time.sleep(0.3)\n    later('thread')\n\n"
+    "atexit.register(later, 'atexit')\nthreading.Thread(target=thread).start()\n"
+    "raise SystemExit(4)\n",
     "status 3": "import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)\n",
     "a message": "raise SystemExit('that was it')\n",
     "an error": "def f():\n    return 1 / 0\n\ntry:\n    f()\nfinally:\n    print('out')\n",
@@ -47,9 +55,34 @@ def test_a_script_that_imports_lava_gets_ours_and_may_call_as_lava_itself(run, t
     )
     done = run(*COMMAND, "script.py", "a")
     assert done.returncode == 0, done.stderr
-    # __file__ is absolute since Python 3.9, whatever was typed.
-    assert done.stdout.startswith(str(tmp_path / "script.py") + " ")
-    assert done.stdout.endswith("script.py', 'a']\n")
+    # __file__ is absolute since Python 3.9, whatever was typed; the arguments are what was.
+    assert done.stdout == f"{tmp_path / 'script.py'} ['script.py', 'a']\n"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_or_a_zip_with_a_main_runs_as_under_python(run, tmp_path, packed):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    script = folder / "__main__.py"
+    script.write_text(
+        "import sys\nprint(__name__, __file__, sys.argv, sys.path[0], __spec__.name)\n"
+    )
+    if packed:
+        with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+            archive.write(script, "__main__.py")
+    name = "app.zip" if packed else "app"
+    plain, ours = run(name, "a"), run(*COMMAND, name, "a")
+    assert ours.stdout == plain.stdout != ""
+    assert (ours.returncode, ours.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "empty"])
+def test_a_module_that_can_not_be_run_is_said_in_one_line(run, tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "__init__.py").touch()
+    done = run(*COMMAND, "-m", name)
+    assert done.returncode == 1
+    assert done.stderr == f"python -m lava_bridge.as_lava: {name} is no module that can be run\n"
 
 
 def test_a_module_runs_as_with_python_m(run, tmp_path):

@@ -129,6 +129,68 @@ def test_float32_is_not_relied_on_where_torch_is_told_to_cut_it(monkeypatch):
     assert utils._exact_dtype(x, w) is np.float64
 
 
+def test_float32_is_not_relied_on_where_torch_does_not_say_how_it_multiplies(monkeypatch):
+    """As after ``torch.backends.fp32_precision = "tf32"``."""
+
+    def refuse():
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    x, w = np.full((1, 1, 1), 2), np.full((1, 1, 1, 1), 3)
+    assert utils._exact_dtype(x, w) is np.float32
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    assert utils._exact_dtype(x, w) is np.float64
+    assert utils.conv(x, w, 1, 1, 0, 1, 1).item() == 6
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="from torch 2.9 on")
+def test_float32_is_not_relied_on_where_its_convolutions_alone_are_cut():
+    x, w = np.full((1, 1, 1), 2), np.full((1, 1, 1, 1), 3)
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        assert utils._exact_dtype(x, w) is np.float64
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = "none"
+    assert utils._exact_dtype(x, w) is np.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_integers_are_exact(dtype):
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(-100, 101, (6, 5, 4)), rng.integers(-128, 128, (3, 3, 3, 4))
+    expected = utils.conv(x, w, 3, 1, 1, 1, 1)
+    with torch.autocast("cpu", dtype=dtype):
+        np.testing.assert_array_equal(utils.conv(x, w, 3, 1, 1, 1, 1), expected)
+
+
+@pytest.mark.parametrize("bits", [24, np.int8(24), np.int64(24), np.uint8(24), 24.0])
+def test_a_number_of_bits_is_one_whatever_its_type(bits):
+    """1 << np.int8(24) is 0."""
+    wrapped = utils.signed_clamp(np.array([2**23 + 1, 5], np.int32), bits)
+    assert wrapped.dtype == np.int32
+    assert wrapped.tolist() == [1 - 2**23, 5]
+
+
+@pytest.mark.parametrize("x", [3j, "3", torch.tensor([3])])
+def test_what_is_no_real_number_of_numpy_is_not_wrapped(x):
+    with pytest.raises(BridgeError, match=r"signed_clamp: found .*; give real numbers"):
+        utils.signed_clamp(x, 8)
+
+
+@pytest.mark.parametrize("dtype", [int, float])
+def test_an_image_without_a_place_is_padding_alone(lava_conv, dtype):
+    x, w = np.zeros((0, 4, 2), dtype), np.ones((3, 3, 3, 2), dtype)
+    arguments = (3, 3), (1, 1), (2, 2), (1, 1), 1
+    found, expected = utils.conv(x, w, *arguments), lava_conv.conv(x, w, *arguments)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_wrapped_float_is_a_float():
+    assert type(utils.signed_clamp(300.5, 8)) is float
+    assert type(utils.signed_clamp(np.float64(300.5), 8)) is np.float64
+    assert utils.signed_clamp(300.5, 8) == 44.5
+
+
 @given(layers(), st.sampled_from([np.int64, np.int8, np.float32]))
 def test_the_sparse_matrix_is_lavas_entry_for_entry(lava_conv, layer, dtype):
     _, w = layer.integers(0, 1)
@@ -239,6 +301,10 @@ def test_make_tuple_takes_one_number_or_two(lava_conv):
         assert utils.make_tuple(value) == lava_conv.make_tuple(value)
     with pytest.raises(BridgeError, match=r"make_tuple: .* has 3 numbers; give one or two"):
         utils.make_tuple((1, 2, 3))
+    for value in (1.5, (2, 0.5), None, "same", {1, 2}, np.ones((2, 2)) / 3, float("nan")):
+        with pytest.raises(BridgeError, match=r"make_tuple: .*; give one") as caught:
+            utils.make_tuple(value)
+        assert "\n" not in str(caught.value)
 
 
 X, W = np.ones((5, 5, 4)), np.ones((6, 3, 3, 2))
@@ -252,6 +318,10 @@ WINDOW = {
 BAD = [
     ({"input": X[0]}, "input has the shape"),
     ({"weight": W[0]}, "weight has the shape"),
+    ({"input": X * 1j}, "input has the dtype complex128; give"),
+    ({"weight": W.astype(str)}, "weight has the dtype <U32; give"),
+    ({"weight": torch.ones(6, 3, 3, 2, requires_grad=True)}, "is no array .*detach"),
+    ({"groups": 1.5}, "1.5 is no integer; give"),
     ({"groups": 4}, "4 groups do not divide 4 input and 6 output channels"),
     ({"groups": 0}, "0 groups do not divide"),
     ({"groups": 1}, "takes 2 channels, the input has 4"),

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from lava_bridge import BridgeError
 from lava_bridge.proc import (
@@ -23,39 +24,16 @@ from lava_bridge.proc import (
     conv,
     implements,
     io,
-    requires,
     tag,
 )
 from lava_bridge.proc.conv.models import PyConvModelFixed, PyConvModelFloat
 from lava_bridge.proc.conv.process import Conv
 from lava_bridge.proc.model import CPU, LoihiProtocol
 
-FIXED, FLOATING = Loihi2SimCfg(select_tag="fixed_pt"), Loihi1SimCfg(select_tag="floating_pt")
+from .adder import FIXED, Adder, PyAdder
+
+FLOATING = Loihi1SimCfg(select_tag="floating_pt")
 DATA = np.arange(24).reshape(2, 3, 4)
-
-
-class Adder(AbstractProcess):
-    """Adds what it received so far; of the user's own making."""
-
-    def __init__(self, shape, start=0, name=None):
-        super().__init__(shape=shape, start=start, name=name)
-        self.a_in, self.s_out = InPort(shape=shape), OutPort(shape=shape)
-        self.total = Var(shape=shape, init=start)
-        self.steps = Var(shape=(1,), init=0)
-
-
-@implements(proc=Adder, protocol=LoihiProtocol)
-@requires(CPU)
-class PyAdder(PyLoihiProcessModel):
-    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    total: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    steps: int = LavaPyType(int, int)
-
-    def run_spk(self):
-        self.total += self.a_in.recv()
-        self.steps += 1
-        self.s_out.send(self.total)
 
 
 def wired(*shape, view=lambda port: port, buffer=4):
@@ -183,17 +161,6 @@ def test_a_long_chain_runs_whichever_end_was_made_first():
         assert chain[-1].total.get() == 1501
 
 
-def test_models_that_wait_for_each_other_are_an_error():
-    """Both receive before they send."""
-    one, other = Adder(shape=(1,), name="one"), Adder(shape=(1,), name="other")
-    one.s_out.connect(other.a_in)
-    other.s_out.connect(one.a_in)
-    with pytest.raises(BridgeError, match=r"(one|other).a_in: receives, but nothing was sent"):
-        one.run(RunSteps(1), FIXED)
-    with pytest.raises(BridgeError, match="stopped"):
-        one.run(RunSteps(1))
-
-
 def test_variables_are_set_between_runs_and_cast():
     _, adder, sink = wired(2, 3)
     assert adder.total.get() == 0
@@ -210,6 +177,55 @@ def test_variables_are_set_between_runs_and_cast():
     assert adder.steps.get() == 9
     with pytest.raises(BridgeError, match=r"has the shape \(2, 3\), found a value of \(3, 2\)"):
         adder.total.set(np.zeros((3, 2)))
+    for value in (None, "a", 1j, [[1], [2, 3]], torch.ones(2, 3, requires_grad=True)):
+        with pytest.raises(BridgeError, match=r"total\.set: .*; give") as caught:
+            adder.total.set(value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BridgeError, match=r"steps\.set: 'a' is no int .*; give one"):
+        adder.steps.set("a")
+    assert adder.steps.get() == 9
+    assert adder.total.get((0, 1)) == 7
+
+
+def test_a_model_hears_of_what_is_set():
+    class Doubled(PyAdder):
+        def on_var_update(self):
+            self.total *= 2
+
+    adder = Adder(shape=(2,))
+    adder.run(RunSteps(1), Loihi2SimCfg(exception_proc_model_map={Adder: Doubled}))
+    adder.total.set(np.array([1, 2]))
+    assert adder.total.get().tolist() == [2, 4]
+    adder.steps.set(5)
+    assert adder.total.get().tolist() == [4, 8]
+
+
+def test_a_variable_may_be_a_string():
+    class Named(AbstractProcess):
+        def __init__(self):
+            super().__init__()
+            self.title = Var(shape=(5,), init="first")
+
+    @implements(proc=Named)
+    class PyNamed(PyLoihiProcessModel):
+        title: str = LavaPyType(str, str)
+
+    named = Named()
+    named.run(RunSteps(1), FIXED, compile_config={})  # as in Lava, without effect
+    assert named.title.get() == "first"
+    named.title.set("other")
+    assert named.title.get() == "other"
+
+
+def test_a_run_that_is_refused_leaves_the_first_to_come():
+    """Else its configuration would stay, and nothing could be connected any more."""
+    source, adder, sink = wired(2, 3)
+    with pytest.raises(BridgeError, match="expected RunSteps"):
+        sink.run(4, FIXED)
+    adder.s_out.connect(io.sink.RingBuffer(shape=(2, 3), buffer=1).a_in)
+    sink.run(RunSteps(1), Loihi2SimCfg(exception_proc_model_map={io.source.RingBuffer: Sends7}))
+    assert (sink.data.get()[..., 0] == 7).all()
+    assert source.data.get().shape == DATA.shape
 
 
 def test_after_stop_nothing_is_read_or_run():
@@ -293,6 +309,18 @@ class PyLearning(PyLoihiProcessModel):
         pass
 
 
+class Sends7(io.source.PySendModelFixed):
+    """Not what is stored."""
+
+    def run_spk(self):
+        self.s_out.send(np.full((2, 3), 7))
+
+
+def refused(init):
+    """A run with a variable that can't be made."""
+    Adder((2,), start=init).run(RunSteps(1), FIXED)
+
+
 SHAPE = np.ones((2, 2, 2, 1))
 WRONG = {
     "shapes": (
@@ -302,6 +330,21 @@ WRONG = {
     "no port": (lambda: Adder((2,)).s_out.connect(Adder((2,))), "expected an InPort, found a Ad"),
     "reshape": (lambda: Adder((2,)).s_out.reshape((3,)), "has 2 elements"),
     "transpose": (lambda: Adder((2, 3)).s_out.transpose((0, 0)), "is no permutation of 2 axes"),
+    "transpose beyond": (lambda: Adder((2, 3)).s_out.transpose((0, 3)), "is no permutation"),
+    "transpose one": (lambda: Adder((2, 3)).s_out.transpose(0), "is no permutation of 2 axes"),
+    "from": (lambda: Adder((2,)).a_in.connect_from(Adder((2,))), "expected an OutPort, found a Ad"),
+    "size": (lambda: Adder((2.5,)), "2.5 is no integer"),
+    "sizes": (lambda: Adder(5), "the shape is 5; give a tuple of sizes"),
+    "negative": (lambda: Adder((-1,)), r"the shape is \(-1,\); give a tuple of sizes"),
+    "broadcast": (lambda: refused([1, 2, 3]), r"total: init has the shape \(3,\), which does not"),
+    "complex": (lambda: refused(1j), "total: init: has the dtype complex128"),
+    "words": (lambda: refused("ab"), "total: init: has the dtype <U2"),
+    "config": (lambda: Adder((2,)).run(RunSteps(1), "fixed_pt"), "run_cfg, found 'fixed_pt'; pass"),
+    "a class": (
+        lambda: Adder((2,)).run(RunSteps(1), Loihi2SimCfg),
+        "needs a run_cfg, found <class",
+    ),
+    "half a step": (lambda: RunSteps(1.5), "1.5 is no integer; give one integer"),
     "no config": (lambda: Adder((2,)).run(RunSteps(1)), "the first run needs a run_cfg"),
     "no select": (lambda: Adder((2,)).run(RunSteps(1), RunConfig()), "has no select"),
     "no model": (
@@ -317,6 +360,13 @@ WRONG = {
     "unvaried": (lambda: Untyped(False).run(RunSteps(1), FIXED), "other: is in the model alone"),
     "learning": (lambda: Learning().run(RunSteps(1), FIXED), "run_lrn: is not run here"),
     "no data": (lambda: io.source.RingBuffer(data=np.zeros((2, 0))), "has no step"),
+    "list": (lambda: io.source.RingBuffer(data=[1, 2]), "data is a list; give an array"),
+    "buffer": (lambda: io.sink.RingBuffer(shape=(2,), buffer="2"), "buffer: '2' is no integer"),
+    "stride": (lambda: Conv(weight=SHAPE, input_shape=(4, 4, 1), stride=1.5), "1.5 is no integer"),
+    "padding": (lambda: Conv(weight=SHAPE, padding="same"), "'same' is no integer"),
+    "weights": (lambda: Conv(weight=SHAPE.tolist()), "weight is a list; give an array"),
+    "no channels": (lambda: Conv(weight=SHAPE[:0]), r"weight has the shape \(0, 2, 2, 1\)"),
+    "no sizes": (lambda: Conv(weight=SHAPE, input_shape=4), "is 4; give three sizes"),
     "no buffer": (lambda: io.sink.RingBuffer(shape=(2,), buffer=0), "keeps nothing"),
     "input": (lambda: Conv(weight=SHAPE, input_shape=(4, 4)), r"is \(4, 4\); give three sizes"),
     "groups": (lambda: Conv(weight=SHAPE, input_shape=(4, 4, 1), groups=[1]), "give one integer"),

@@ -1,10 +1,10 @@
 """The convolution as a process."""
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 
+from ...checks import integer
 from ...errors import BridgeError
 from ..ports import InPort, OutPort
 from ..process import AbstractProcess, LogConfig, Var
@@ -69,14 +69,13 @@ class Conv(AbstractProcess):
             name=name,
             log_config=log_config,
         )
-        if len(input_shape) != 3:
+        if not hasattr(weight, "shape"):
+            raise BridgeError(f"{self.name}: weight is a {type(weight).__name__}; give an array")
+        if np.shape(input_shape) != (3,):
             raise BridgeError(
-                f"{self.name}: input_shape is {tuple(input_shape)}; give three sizes (W, H, C)"
+                f"{self.name}: input_shape is {input_shape}; give three sizes (W, H, C)"
             )
-        try:
-            groups = operator.index(groups)
-        except TypeError:
-            raise BridgeError(f"{self.name}: groups is {groups!r}; give one integer") from None
+        groups = integer(f"{self.name}: groups", groups)
         utils.check_channels(self.name, weight.shape, input_shape[2], groups)
         kernel_size = weight.shape[1:3]
         padding, stride, dilation = map(utils.make_tuple, (padding, stride, dilation))

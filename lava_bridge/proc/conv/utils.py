@@ -4,7 +4,6 @@ Images are ``[W, H, C]`` and pairs are in the order (W, H), unless a :class:`Ten
 otherwise.
 """
 
-import operator
 from collections.abc import Sequence
 from enum import IntEnum, unique
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...checks import described, integer
 from ...errors import BridgeError
 
 __all__ = ["TORCH_IS_AVAILABLE", "TensorOrder", "check_channels", "conv", "conv_scipy"]
@@ -56,11 +56,11 @@ class _DivisionError(BridgeError, AssertionError):
 
 
 def make_tuple(value: Pair) -> tuple[int, int]:
-    """A pair from one number, or from a sequence of one or two; else a BridgeError is raised."""
-    numbers: list[int] = np.ravel(np.asarray(value, dtype=object)).tolist()
+    """A pair from one integer, or from a sequence of one or two; else a BridgeError is raised."""
+    numbers = np.ravel(np.asarray(value, dtype=object)).tolist()
     if len(numbers) not in (1, 2):
-        raise BridgeError(f"make_tuple: {value!r} has {len(numbers)} numbers; give one or two")
-    return numbers[0], numbers[-1]
+        raise BridgeError(f"make_tuple: {numbers} has {len(numbers)} numbers; give one or two")
+    return integer("make_tuple", numbers[0]), integer("make_tuple", numbers[-1])
 
 
 def signed_clamp(x: Clamped, bits: int) -> Clamped:
@@ -71,8 +71,12 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
     Args:
         x: A number or an array; the result has its type and dtype. Nothing overflows or is rounded
             on the way; integers whose dtype has no more than ``bits`` bits are what they were.
-        bits: b, from 1 on (else a BridgeError is raised).
+        bits: b, an integer from 1 on (else a BridgeError is raised).
     """
+    # As NumPy's integer it could overflow in the powers, and widen what it meets.
+    bits = integer("signed_clamp", bits)
+    if isinstance(x, torch.Tensor) or np.asarray(x).dtype.kind not in "biufO":
+        raise BridgeError(f"signed_clamp: found {described(x)}; give real numbers of NumPy")
     if bits < 1:
         raise BridgeError(f"signed_clamp: a number of {bits} bits can't be; give 1 or more")
     base, half = 1 << bits, 1 << (bits - 1)
@@ -90,7 +94,7 @@ def signed_clamp(x: Clamped, bits: int) -> Clamped:
     above, below = rest >= middle, rest < -middle
     wrapped = np.where(above, rest - width, np.where(below, rest + width, rest))
     result: Any = wrapped.astype(dtype, copy=False)[()]
-    return result
+    return float(result) if type(x) is float else result
 
 
 def output_shape(
@@ -108,25 +112,28 @@ def output_shape(
     for the kernel size k, stride s, padding p and dilation d of the axis.
 
     Raises:
-        BridgeError: If W' or H' is less than 1, or for a stride or dilation below 1 or a negative
-            padding.
+        BridgeError: If W' or H' is less than 1, for a stride or dilation below 1 or a negative
+            padding, and for what is no integer.
     """
     pairs = [make_tuple(pair) for pair in (kernel_size, stride, padding, dilation)]
+    if len(input_shape) < 2:
+        raise BridgeError(f"output_shape: input_shape is {tuple(input_shape)}; give (W, H, C)")
+    image = [integer("output_shape", size) for size in input_shape[:2]]
     sizes = []
-    for axis, size, k, s, p, d in zip("xy", input_shape, *pairs, strict=False):
+    for axis, size, k, s, p, d in zip("xy", image, *pairs, strict=True):
         if min(k, s, d) < 1 or p < 0:
             raise BridgeError(
                 f"output_shape: kernel {k}, stride {s}, padding {p}, dilation {d} in {axis}; give "
                 "a padding from 0 and the others from 1 on"
             )
-        found = (int(size) + 2 * int(p) - int(d) * (int(k) - 1) - 1) // int(s) + 1
+        found = (size + 2 * p - d * (k - 1) - 1) // s + 1
         if found < 1:
             raise BridgeError(
                 f"output_shape: the output has {found} places in {axis}, for an input of {size}, "
                 f"kernel {k}, stride {s}, padding {p}, dilation {d}; give a larger input or padding"
             )
         sizes.append(found)
-    return sizes[0], sizes[1], int(out_channels)
+    return sizes[0], sizes[1], integer("output_shape", out_channels)
 
 
 def check_channels(place: str, weight: Sequence[int], in_channels: int, groups: int) -> None:
@@ -135,7 +142,7 @@ def check_channels(place: str, weight: Sequence[int], in_channels: int, groups: 
     A BridgeError is raised at ``place``, with what was found and what to do.
     """
     shape = tuple(weight)
-    if len(shape) != 4:
+    if len(shape) != 4 or not shape[0]:
         raise BridgeError(f"{place}: weight has the shape {shape}; give [C', kW, kH, C / groups]")
     if groups < 1 or in_channels % groups or shape[0] % groups:
         raise BridgeError(
@@ -147,6 +154,13 @@ def check_channels(place: str, weight: Sequence[int], in_channels: int, groups: 
             f"{place}: weight {shape} in {groups} groups takes {shape[3] * groups} channels, the "
             f"input has {in_channels}; give [C', kW, kH, C / groups]"
         )
+
+
+def _array(place: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor with a gradient, say
+        raise BridgeError(f"{place}: is no array ({error}); give one") from error
 
 
 class _Window:
@@ -163,7 +177,12 @@ class _Window:
         dilation: Pair,
         groups: int,
     ) -> None:
-        self.groups = operator.index(groups)
+        self.groups = integer(place, groups)
+        for name, array in ("input", input), ("weight", weight):
+            if array.dtype.kind not in "biufO":
+                raise BridgeError(
+                    f"{place}: {name} has the dtype {array.dtype}; give integers or real floats"
+                )
         if input.ndim != 3:
             raise BridgeError(f"{place}: input has the shape {input.shape}; give [W, H, C]")
         check_channels(place, weight.shape, input.shape[2], self.groups)
@@ -176,9 +195,7 @@ class _Window:
         self.output = output_shape(
             input.shape, weight.shape[0], self.kernel, stride, padding, dilation
         )
-        self.stride, self.padding, self.dilation = (
-            (int(pair[0]), int(pair[1])) for pair in map(make_tuple, (stride, padding, dilation))
-        )
+        self.stride, self.padding, self.dilation = map(make_tuple, (stride, padding, dilation))
 
     def padded(self, input: np.ndarray) -> np.ndarray:
         """The input with its padding, zeros."""
@@ -219,15 +236,17 @@ def conv(
     Source: ``lava.proc.conv.utils.conv``. (There sums of integers above :math:`2^{31}` are in int32
     whatever the machine makes of them, mostly :math:`-2^{31}`.)
     """
-    input, weight = np.asarray(input), np.asarray(weight)
+    input, weight = _array("conv", input), _array("conv", weight)
     window = _Window("conv", input, weight, kernel_size, stride, padding, dilation, groups)
+    if not input.size:  # torch takes no image of no width
+        return np.zeros(window.output, weight.dtype)
     integers = input.dtype.kind in "biu" and weight.dtype.kind in "biu"
     dtype = _exact_dtype(input, weight) if integers else np.float64
     if dtype is None:
         return _conv_modular(input, weight, window).astype(weight.dtype)
     # Torch correlates, with the kernel turned round; its first axis of space is W here.
     turned = weight[:, ::-1, ::-1].transpose(0, 3, 1, 2)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         sums = F.conv2d(
             torch.from_numpy(input.transpose(2, 0, 1)[None].astype(dtype)),
             torch.from_numpy(turned.astype(dtype, order="C")),
@@ -247,11 +266,20 @@ def _exact_dtype(input: np.ndarray, weight: np.ndarray) -> type[np.floating] | N
     largest = max(abs(int(input.max(initial=0))), abs(int(input.min(initial=0))))
     bound = largest * float(np.abs(weight.astype(np.float64)).sum(axis=(1, 2, 3)).max())
     for dtype, limit in EXACT_BELOW.items():
-        # torch may be told to multiply float32 with fewer bits.
-        full = dtype != np.float32 or torch.get_float32_matmul_precision() == "highest"
-        if bound < limit and full:
+        if bound < limit and (dtype != np.float32 or _float32_is_whole()):
             return dtype
     return None
+
+
+def _float32_is_whole() -> bool:
+    """Whether torch multiplies float32 with all its bits: it may be told to use fewer."""
+    try:
+        precisions = [torch.get_float32_matmul_precision()]
+    except RuntimeError:  # torch does not say, once it was told in the terms of a backend
+        return False
+    backend = getattr(torch.backends.mkldnn, "conv", None)  # from torch 2.9 on
+    precisions.append(getattr(backend, "fp32_precision", "none"))
+    return precisions[0] == "highest" and precisions[1] in ("none", "ieee")
 
 
 def _conv_modular(input: np.ndarray, weight: np.ndarray, window: _Window) -> np.ndarray:
@@ -291,7 +319,7 @@ def conv_scipy(
         raise BridgeError(
             f"conv_scipy: SciPy can't be imported ({error}); install it, or use conv"
         ) from error
-    input, weight = np.asarray(input), np.asarray(weight)
+    input, weight = _array("conv_scipy", input), _array("conv_scipy", weight)
     window = _Window("conv_scipy", input, weight, kernel_size, stride, padding, dilation, groups)
     x = window.padded(input)
     channels, *kernel, in_group = weight.shape
@@ -367,7 +395,7 @@ def conv_to_sparse(
         correlated = correlated[::-1, ::-1]
     height, width, out_channels, in_group = correlated.shape
     kernel_size = source.pair({"H": height, "W": width})
-    group = operator.index(group)
+    group = integer("conv_to_sparse", group)
     _check_sparse(source, target, group, out_channels, in_group)
     expected = _places(source, kernel_size, stride, padding, dilation)
     if expected != target.pair(target.size):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...checks import integer
 from ...errors import BridgeError
 from ..model import CPU, LavaPyType, LoihiProtocol, PyLoihiProcessModel, implements, requires, tag
 from ..ports import InPort, PyInPort
@@ -24,13 +25,15 @@ class RingBuffer(AbstractProcess):
 
     def __init__(self, *, shape: Sequence[int], buffer: int) -> None:
         super().__init__(shape=shape, buffer=buffer)
+        buffer = integer("sink.RingBuffer: buffer", buffer)
         if buffer < 1:
             raise BridgeError(
                 f"sink.RingBuffer: a buffer of {buffer} keeps nothing; give 1 or more"
             )
-        self.shape = tuple(shape)
         self.a_in = InPort(shape=shape)
-        self.data = Var(shape=(*shape, buffer), init=np.zeros((*shape, buffer)))
+        self.shape = self.a_in.shape
+        kept = (*self.shape, buffer)
+        self.data = Var(shape=kept, init=np.zeros(kept))
 
 
 class AbstractPyReceiveModel(PyLoihiProcessModel):

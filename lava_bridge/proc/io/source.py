@@ -21,6 +21,10 @@ class RingBuffer(AbstractProcess):
 
     def __init__(self, *, data: np.ndarray) -> None:
         super().__init__(data=data)
+        if not hasattr(data, "shape"):
+            raise BridgeError(
+                f"source.RingBuffer: data is a {type(data).__name__}; give an array [*, T]"
+            )
         if np.ndim(data) < 1 or not data.shape[-1]:
             raise BridgeError(
                 f"source.RingBuffer: data of shape {np.shape(data)} has no step; give [*, T], T > 0"
