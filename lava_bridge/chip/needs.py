@@ -208,12 +208,11 @@ def _bundle(synapse: Any, mask: Any, shape: Shape, output: Shape) -> _Bundle:
         else:
             grouped = weight.unflatten(0, (groups, -1))
             weights.append(grouped.transpose(1, 2) if window.transposed else grouped)
-    stored = 1 if pools else groups
-    return _Bundle(window, weights, stored, shape, output, isinstance(parts[0], Dense))
+    return _Bundle(window, weights, groups, shape, output, isinstance(parts[0], Dense))
 
 
 def _pools(part: Any) -> bool:
-    """Whether one kernel serves every channel by itself."""
+    """Whether one kernel, its one group, serves every channel by itself."""
     return isinstance(part, Pool | Unpool)
 
 

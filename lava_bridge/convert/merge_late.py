@@ -134,10 +134,10 @@ def _side(conv: Any, pool: SumPool2d, axis: int, transposed: bool) -> tuple[Tens
     end = (apart * (taps - 1) - between * (summed - 1) + 2 * shift) // step
     places = [m for m, _ in found] or [0]
     if transposed:
-        padding = max(0, -end, -min(places), max(places) - end)
+        padding = max(0, -min(places), max(places) - end)
         size = end + 2 * padding + 1
     else:
-        padding = max(0, end, max(places), end - min(places))
+        padding = max(0, max(places), end - min(places))
         size = 2 * padding + 1 - end
     held = torch.zeros(size, taps)
     for m, k in found:

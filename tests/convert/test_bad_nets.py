@@ -69,6 +69,12 @@ def shifted_norm(features: int, mean: float = 1.0, kind: type = nn.BatchNorm2d) 
     return norm
 
 
+def shifted_in_one_of_two() -> nn.Module:
+    norm = shifted_norm(2)
+    norm.running_mean[0] = 0
+    return norm
+
+
 # What is wrong, the input shape, and what the message must name: place, finding and cure.
 BAD_NETS = {
     "bias that the current's decay would change": (
@@ -137,8 +143,8 @@ BAD_NETS = {
         ["1 (BatchNorm1d)", "4 features after a layer of 3"],
     ),
     "norm before a padded convolution": (
-        lambda: [shifted_norm(1), nn.Conv2d(1, 2, 3, padding=1), IF()],
-        (1, 8, 8),
+        lambda: [shifted_in_one_of_two(), nn.Conv2d(2, 2, 3, padding=1), IF()],
+        (2, 8, 8),
         ["1 (Conv2d)", "after a BatchNorm", "padding=0"],
     ),
     "norm of no numbers": (
@@ -426,6 +432,11 @@ BAD_NETS = {
         lambda: [nn.AvgPool2d(3, 2, ceil_mode=True), IF()],
         (1, 10, 10),
         ["0 (AvgPool2d)", "ceil_mode"],
+    ),
+    "largest of windows that overlap and are cut off": (
+        lambda: [nn.Conv2d(1, 2, 1), IF(), nn.MaxPool2d(3, 2, ceil_mode=True), IF()],
+        (1, 8, 8),
+        ["2 (MaxPool2d)", "overlap", "ceil_mode=False"],
     ),
     "input shape": (lambda: [linear(), IF()], (1, 1, 2, 2), ["input_shape", "(1, 1, 2, 2)"]),
     "input shape of zero": (lambda: [linear(), IF()], (0,), ["input_shape", "(0,)"]),

@@ -57,6 +57,31 @@ def test_weights_on_the_grid_of_an_if_node_leave_its_states_all_the_room():
     assert (leaky.limit, leaky.factor > 80) == ("exact", True)
 
 
+@pytest.mark.parametrize("node", [if_node, lif_node])
+@pytest.mark.parametrize(
+    ("weight", "threshold", "limit"),
+    [([2, -4], 3000.0, "17-bit threshold"), ([254, 2], 1 / 400, "threshold of 1")],
+)
+def test_weights_on_the_grid_do_not_stay_on_it_where_the_threshold_would_leave_its_own(
+    weight, threshold, limit, node
+):
+    (choice,) = calibrate(single(linear(torch.tensor([weight]) / 64), node(threshold))).layers
+    assert choice.limit == limit
+    assert 1 <= choice.threshold < 1 << 17
+
+
+def test_states_of_many_inputs_leave_a_low_threshold_at_1():
+    (choice,) = calibrate(single(linear(torch.ones(1, 20000)), if_node(1 / 50))).layers
+    assert (choice.limit, choice.threshold) == ("24-bit state", 1)
+
+
+def test_a_bias_takes_its_part_of_the_24_bits_of_a_last_layers_voltage():
+    made = [linear(torch.ones(1, 20000), torch.tensor([b])) for b in (0.0, 700.0)]
+    without, biased = (calibrate(single(synapse, None)).layers[0] for synapse in made)
+    assert without.limit == biased.limit == "24-bit state"
+    assert biased.factor < 0.98 * without.factor
+
+
 @pytest.mark.parametrize(("node", "steps"), [(if_node(), 5), (lif_node(), None)])
 def test_the_table_says_how_many_steps_of_inhibition_an_if_node_holds(node, steps):
     found = calibrate(single(linear(torch.full((2, 100), -0.731)), node))

@@ -261,7 +261,9 @@ def test_a_bias_behind_a_delay_acts_early_and_a_warning_says_so():
     net[2].bias = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        to_slayer(net, (4,), delay_shift=True)  # the first layer's comes with the input
+        # The first layer's comes with the input; nothing delays in a Flatten.
+        to_slayer(net, (4,), delay_shift=True)
+        to_slayer([nn.Flatten(), *net], (1, 2, 2), delay_shift=True)
     # After its own delay only: the net's first step is two steps late.
     assert late(torch.zeros(1, 4, 9))[..., 1].all()
 

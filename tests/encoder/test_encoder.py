@@ -218,6 +218,22 @@ def test_graded_input_loses_nothing_of_an_image_of_bytes(dtype):
     )
 
 
+def test_an_image_is_the_same_integers_in_64_bits_as_in_32():
+    above_halves = ((torch.arange(255).double() + 0.5) / 255 * (1 + 1e-9)).reshape(1, 255, 1)
+    assert torch.equal(GradedInput()(above_halves), GradedInput()(above_halves.float()))
+
+
+def test_the_synapses_numbers_are_copied():
+    synapse = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+    encoder, x = Encoder(synapse, 0.3), torch.rand(2, 2, 5, 5, 4)
+    before = encoder(x)
+    for parameter in synapse.parameters():
+        parameter.data.zero_()
+    assert before.any()
+    assert torch.equal(encoder(x), before)
+    assert encoder.synapse.weight.is_contiguous()
+
+
 def test_negative_input_is_refused_by_naming_the_other_way():
     with pytest.raises(BridgeError, match=r'down to -2, .* use encoding="direct"'):
         GradedInput()(torch.full((1, 2, 1), -2.0))
@@ -234,6 +250,7 @@ def test_the_node_goes_on_where_it_stopped_until_it_is_reset():
     functional.reset_net(node)
     node.step_mode = "s"
     assert torch.equal(torch.stack([node(x) for x in x_seq]), want)
+    assert torch.equal(node(x_seq[0, :1]), want[0, :1]), "afresh, with a batch of another size"
     graded = EncoderNode(GradedInput(), step_mode="s")
     assert torch.equal(graded(x_seq[0].abs()), GradedInput().steps(x_seq.abs())[0])
 

@@ -35,6 +35,19 @@ def test_as_slayer_resets_also_what_is_no_module_of_spikingjellys():
         adapter = AsSlayer(Counter(), persistent)
         adapter(x)
         assert torch.equal(adapter(x), x + expected)
+        assert torch.equal(adapter(x[:1]), x[:1] + 1), "a batch of another size"
+
+
+class Twice(nn.Sequential):
+    """A user's module, whose forward is its own."""
+
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+def test_a_sequential_with_a_forward_of_its_own_is_run_as_it_is():
+    x = spikes(3, 2, 4)
+    assert torch.equal(AsSpikingJelly(Twice(Counter()), "m")(x), x + 1 + 2)
 
 
 def test_as_slayer_goes_on_from_a_state_that_is_a_view():

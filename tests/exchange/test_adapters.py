@@ -99,6 +99,15 @@ def test_kwta_goes_on_step_by_step_and_is_reset():
     assert torch.equal(in_steps(net, x), whole)
 
 
+def in_one_of_four_channels() -> nn.Module:
+    """A block whose normed current decays there into the next step, elsewhere at once."""
+    params = {**CUBA, "shared_param": False, "norm": slayer.neuron.norm.MeanOnlyBatchNorm}
+    made = block.cuba.Dense(params, 4, 4)
+    made(torch.zeros(2, 4, 1))
+    made.neuron.current_decay.data = torch.tensor([4096.0, 1024.0, 4096.0, 4096.0])
+    return made
+
+
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
@@ -111,6 +120,7 @@ def test_kwta_goes_on_step_by_step_and_is_reset():
             lambda: block.cuba.Dense({**CUBA, "norm": slayer.neuron.norm.MeanOnlyBatchNorm}, 4, 4),
             "normed current",
         ),
+        (lambda: in_one_of_four_channels(), "normed current"),
     ],
 )
 def test_what_can_not_run_step_by_step_is_refused_there_and_runs_at_once(made, reason):
@@ -122,9 +132,16 @@ def test_what_can_not_run_step_by_step_is_refused_there_and_runs_at_once(made, r
     net(x)
 
 
-def test_a_norm_on_a_current_that_does_not_decay_into_the_next_step_runs_step_by_step():
-    params = {**CUBA, "current_decay": 1.0, "norm": slayer.neuron.norm.MeanOnlyBatchNorm}
-    net, x = AsSpikingJelly(block.cuba.Dense(params, 4, 5, weight_scale=6), "m"), spikes(9, 2, 4)
+@pytest.mark.parametrize(
+    "params",
+    [  # a norm on a current that does not decay into the next step; dropout that drops nothing
+        {"current_decay": 1.0, "norm": slayer.neuron.norm.MeanOnlyBatchNorm},
+        {"dropout": slayer.neuron.Dropout(0.9)},
+    ],
+)
+def test_what_is_no_matter_of_time_in_evaluation_runs_step_by_step_there(params):
+    made = block.cuba.Dense({**CUBA, **params}, 4, 5, weight_scale=6)
+    net, x = AsSpikingJelly(made, "m"), spikes(9, 2, 4)
     net(x)
     net.eval()
     net.reset()
@@ -174,6 +191,9 @@ def test_as_slayer_resets_before_each_forward_unless_its_state_persists():
     assert torch.equal(goes_on(x[:1]), resets(x[:1]))
     goes_on.forget()
     assert torch.equal(goes_on(x[:1]), resets(x[:1]))
+    resets(x)
+    resets.persistent_state = True  # from now on: what was before is over
+    assert torch.equal(resets(x), whole)
 
 
 def test_as_slayer_runs_all_steps_also_where_the_net_around_it_runs_one():

@@ -147,13 +147,14 @@ def test_the_originals_file_has_the_same_integers(lava, tmp_path_factory, drawn,
 
 @BOTH_MODES
 def test_the_users_layer_and_neuron_are_left_as_they_are_and_share_their_parameters(step_mode):
-    layer, neu = nn.Linear(4, 3), CubaLIFNode(1.0, 0.1, 0.7)
+    layer, neu = nn.Linear(4, 3), CubaLIFNode(1.0, 0.1, 0.7, scale=128)
     container = BlockContainer(layer, neu, step_mode)
     assert layer.bias is not None
     assert neu.norm is None
     assert container.synapse.weight is layer.weight
     assert isinstance(container.neuron.norm, ChannelBias)
     assert container.neuron.norm.value is layer.bias
+    assert container.neuron.norm.scale == 128
     assert {id(p) for p in container.parameters()} == {id(layer.weight), id(layer.bias)}
     x_seq = spikes((6, 2, 4), 1)
     y = container(x_seq) if step_mode == "m" else torch.stack([container(x) for x in x_seq])
@@ -207,10 +208,12 @@ def test_a_weight_factor_reaches_the_bias_that_a_twins_neuron_has():
     assert block.neuron.threshold == 8.0
 
 
-def test_a_block_is_made_without_a_draw_and_without_a_trace_of_the_layer():
+@pytest.mark.parametrize("neu", [neuron.IFNode(), None])
+@pytest.mark.parametrize("make", [block_of, lambda *of: BlockContainer(*of).to_lava_block()])
+def test_a_block_is_made_without_a_draw_and_without_a_trace_of_the_layer(make, neu):
     layer = nn.Linear(4, 3)
     state = torch.get_rng_state()
-    block = block_of(layer, neuron.IFNode())
+    block = make(layer, neu)
     assert torch.equal(torch.get_rng_state(), state)
     before = block.synapse.weight.detach().clone(), block.neuron.norm.value.detach().clone()
     layer.weight.data.zero_()

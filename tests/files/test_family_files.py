@@ -202,6 +202,7 @@ LIES = [
     ("adrf", "neuron/vThMant", np.arange(5), "neuron/vThMant has 5 values where one is expected"),
     ("adrf", "neuron/type", "ADRF", "neuron/type is 'ADRF', which is none of CUBA"),
     ("adrf", "weight/real", np.zeros((5, 7)), "weight/real has the shape (5, 7)"),
+    ("adrf", "weight/imag", np.zeros((5, 7)), "weight/imag has the shape (5, 7)"),
     ("adrf", "weight/imag", np.full((5, 6), 3), "weight/imag has 3, but 8 bits hold"),
     ("adrf", "weight/imag", None, "weight/imag is missing"),
     ("adrf", "neuron/vThStep", None, "neuron/vThStep is missing"),

@@ -318,6 +318,7 @@ REFUSED: dict[str, tuple[Any, Any, str, str]] = {
         "weight/imag of zeros",
     ),
     "negative": ([filled(cuba.Dense(CUBA, 4, 4), -64)], (4,), "0 (Dense)", "make that -62"),
+    "none positive": ([filled(cuba.Dense(CUBA, 4, 4), -64)], (4,), "0 (Dense)", "make that -62"),
     "mixed": ([cuba.Dense(CUBA, 4, 4), sd.Dense(SD, 4, 4)], (4,), "1 (Dense)", "mixes"),
     "activation": (
         [sd.Dense({**SD, "activation": torch.tanh}, 4, 4)],
@@ -348,6 +349,7 @@ REFUSED: dict[str, tuple[Any, Any, str, str]] = {
     "cum error": ([sd.Dense({**SD, "cum_error": True}, 4, 4)], (4,), "0 (Dense)", "accumulated"),
 }
 REFUSED["zero imaginary"][0][0].synapse.imag.weight.data.zero_()
+REFUSED["none positive"][0][0].synapse.weight.data[0] = 0
 
 
 @pytest.mark.parametrize("case", REFUSED)

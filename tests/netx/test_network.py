@@ -20,6 +20,8 @@ from hypothesis import given, strategies as st
 import lava_bridge
 from lava_bridge import slayer
 from lava_bridge.netx import Network
+from lava_bridge.netx.synapse import conv_transpose
+from lava_bridge.netx.weights import cut, spread
 
 from .random_nets import random_net
 
@@ -268,9 +270,10 @@ def test_traces_are_integers_in_the_layout_of_the_input() -> None:
 
 def test_the_ends_of_24_bits_are_named_where_they_are_reached(tmp_path) -> None:
     block = slayer.block.cuba.Dense(
-        {"threshold": 2000, "current_decay": 0.0, "voltage_decay": 1.0}, 2, 2, delay_shift=False
+        {"threshold": 2000, "current_decay": 0.0, "voltage_decay": 1.0}, 2, 3, delay_shift=False
     )
-    block.synapse.weight.data = torch.tensor([[2.0, 2.0], [-3.96875, 0.0]]).reshape(2, 2, 1, 1, 1)
+    weight = torch.tensor([[2.0, 2.0], [-3.96875, 0.0], [-4.0, 0.0]])
+    block.synapse.weight.data = weight.reshape(3, 2, 1, 1, 1)
     path = written(tmp_path, block, shape=(2,))
     run = Network(path).run(torch.ones(1, 2, 700), traces=True).layers[0].traces
     # 256 * 64 a step reaches 2^23 after 512 steps, and is beyond it one later.
@@ -280,11 +283,19 @@ def test_the_ends_of_24_bits_are_named_where_they_are_reached(tmp_path) -> None:
     # 254 * 64 downwards.
     first = -(-(1 << 23) // (254 * 64))
     assert run["beyond"][0, 1].nonzero()[0].item() == first
+    # -256 * 64 meets the lower end, which is beyond.
+    assert run["current"][0, 2, 512] == 1 << 23
+    assert run["beyond"][0, 2].nonzero()[0].item() == 512
+    # Set to 0 where it has come to the upper end, a current never is.
+    net = Network(path, reset_interval=512)
+    run = net.run(torch.ones(1, 2, 1100), traces=True).layers[0].traces
+    assert run["current"][0, 0].max() == 1 << 23
+    assert not run["beyond"][0, 0].any()
     x = torch.ones(700, 1, 2)
     report = lava_bridge.check_equivalence(lava_bridge.load_hdf5(path), path, x, integers=True)
     assert report.layers[0].beyond is not None
     # In the input's steps: the layer's are one later.
-    assert report.layers[0].beyond.time == 512
+    assert report.layers[0].beyond.time == 511
 
 
 # The table, the progress bar, errors of the file ------------------------------------------------
@@ -344,6 +355,12 @@ def test_weights_beyond_eight_bits_are_refused(tmp_path) -> None:
         lava_bridge.NetFileError, match="layer/0/weight has weights from 300 to 300"
     ):
         Network(path)
+
+
+def test_weights_of_both_signs_are_clipped_to_eight_bits_and_keep_their_ends() -> None:
+    found = spread(np.array([[500, -3], [-600, 2]]))
+    assert (found.weight.tolist(), found.shift) == ([[254, -3], [-256, 2]], 0)
+    assert np.array_equal(cut(found.weight, found.bits), found.weight)
 
 
 def test_a_delay_beyond_the_chips_is_clamped_with_a_warning(tmp_path) -> None:
@@ -429,6 +446,23 @@ def test_values_beyond_the_ports_are_refused(tmp_path) -> None:
     net = Network(written(tmp_path, dense(3, 4), shape=(3,)), input_message_bits=24)
     with pytest.raises(lava_bridge.BridgeError, match="beyond 32 bits"):
         net.run(torch.full((1, 3, 5), 2.0**31))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float64])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_that_no_float_of_32_bits_holds_count_as_they_are(dtype, sign, tmp_path) -> None:
+    block = dense(2, 1)
+    block.synapse.weight.data = torch.tensor([2.0, -2.0]).reshape(1, 2, 1, 1, 1) / 64
+    net = Network(written(tmp_path, block, shape=(2,)), input_message_bits=32)
+    x = sign * torch.tensor([(1 << 24) + 1, 1 << 24], dtype=dtype).reshape(1, 2, 1).expand(1, 2, 3)
+    assert net.run(x, traces=True).layers[0].traces["current"][0, 0, 1] == sign * 2 * 64
+
+
+def test_all_inputs_of_a_transposed_convolution_count_in_what_its_sums_may_reach() -> None:
+    synapse = conv_transpose(np.full((4, 1, 1, 1), 255), (1, 1), (0, 0), (1, 1), 1)
+    largest = (1 << 15) + 1
+    whole = synapse(torch.full((1, 4, 1, 1), float(largest)), largest)
+    assert whole.item() == 4 * 255 * largest - (1 << 25), "as 24 bits hold it"
 
 
 def test_delays_and_a_bias_together_are_said_to_differ_from_the_blocks(tmp_path) -> None:

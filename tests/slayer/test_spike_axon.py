@@ -161,3 +161,14 @@ def test_a_sampling_time_divides_the_delays_once(shape, seed, sampling_time, tim
     delay(x)
     delay.delay.data.fill_(3 * sampling_time + 0.1)
     assert torch.equal(delay(x), slayer.axon.delay(x, 3))
+
+
+def test_a_delay_that_goes_on_holds_steps_of_its_own_and_of_inputs_of_one_shape():
+    delay, x = slayer.axon.Delay(), torch.rand(2, 3, 4, 5)
+    delay.delay.data, delay.init, delay.persistent_state = torch.full((3,), 2.0), True, True
+    last = x[..., -2:].clone()
+    delay(x)
+    x.zero_()  # the caller's
+    assert torch.equal(delay(x)[..., :2], last)
+    delay(x + 1)
+    assert not delay(torch.ones(2, 3, 6, 5))[..., :2].any(), "afresh"

@@ -23,6 +23,7 @@ from lava_bridge import (
 )
 from lava_bridge.exchange import AsSlayer, AsSpikingJelly
 from lava_bridge.netx import Network
+from lava_bridge.report import Divergence, LayerComparison
 from lava_bridge.slayer.block import cuba
 
 from ..convert.nets import conv_nets, spikes, widen_weights
@@ -186,6 +187,9 @@ def test_nets_that_cannot_be_compared_are_named(net, tmp_path):
     other = [cuba.Conv({"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 1, 3, 3)]
     with pytest.raises(BridgeError, match=r"\(2, 4, 6, 6, 4\), but .* \(2, 3, 6, 6, 4\)"):
         check_equivalence(blocks[:2], other, x)
+    as_many = [cuba.Conv({"threshold": 1, "current_decay": 1, "voltage_decay": 0}, 1, 9, 5)]
+    with pytest.raises(BridgeError, match=r"\(2, 4, 6, 6, 4\), but .* \(2, 9, 4, 4, 4\)"):
+        check_equivalence(blocks[:2], as_many, x)
     with pytest.raises(BridgeError, match="there is no such file"):
         check_equivalence(net, tmp_path / "none.net", x)
 
@@ -347,6 +351,13 @@ def test_a_net_that_leaves_the_24_bits_of_the_chip_is_said_to(tmp_path):
         r"24 bits do not hold this net: they end in layer/0 Dense at sample 0, t=512, neuron \(0\)",
         report.verdict,
     )
+
+
+def test_states_that_leave_24_bits_before_the_input_comes_are_placed_at_its_first_step():
+    compared, beyond = LayerComparison("a", "b", (2,)), torch.zeros(1, 2, 6)
+    beyond[0, 0, 4] = beyond[0, 1, 1] = 1
+    compared.add_beyond(beyond, 3, delay=2)
+    assert compared.beyond == Divergence(3, 0, (1,))
 
 
 # What is left from before, and what can't be compared --------------------------------------------
