@@ -137,7 +137,7 @@ def test_its_block_is_made_when_the_weight_is_permanent(computed):
         assert "\n" not in str(error.value)
 
 
-@traced_since("2.10")
+@traced_since("2.13")  # a forward that is set and taken back
 def test_a_pruned_container_compiles():
     made = container()
     prune.l1_unstructured(made.synapse, "weight", 0.5)
