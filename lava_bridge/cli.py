@@ -43,8 +43,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                # (Its file and line come in *rest, by place, which a type can't say.)
-                warnings.showwarning = _show_warning  # type: ignore[assignment] # see above
+                shown: Any = _show_warning  # file and line come by place, which no type can say
+                warnings.showwarning = shown
                 return super().invoke(ctx)
         except BridgeError as error:
             if is_first_rank():

@@ -7,7 +7,7 @@ first used) or ``"auto"``: the fastest there is for the tensor's device. Their s
 """
 
 from .backend import BACKENDS, backends, chosen, current_backend, use_backend
-from .run import Results, can_gather, gather, run
+from .run import Results, Tensors, can_gather, gather, run
 
 __all__ = ["BACKENDS", "Results", "backends", "chosen", "current_backend", "gather", "run"]
-__all__ += ["can_gather", "use_backend"]
+__all__ += ["Tensors", "can_gather", "use_backend"]

@@ -2,21 +2,25 @@
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .call import MemoryOrder, filled
 
-__all__ = ["Results", "can_gather", "gather", "run"]
+__all__ = ["Results", "Tensors", "can_gather", "gather", "run"]
+
+# Tensors to be unpacked into the tuple of fixed length that torch wants of an operator. How many
+# there are a list's type can't say; of Any, it is not held to say it.
+Tensors = list[Any]
 
 
 class Results(NamedTuple):
     """What a kernel gives: sequences ``[N, *, T]`` and numbers ``[N, *]``; empty if not wanted."""
 
-    sequences: list[Tensor]
-    neurons: list[Tensor]
+    sequences: Tensors
+    neurons: Tensors
 
 
 def run(

@@ -59,17 +59,17 @@ def _fire(
         holds = threshold + refractory
         spike = at_threshold(voltage, holds, graded).to(x.dtype)
         spike = shifted(spike, 1) if delay_shift else spike
-        sequences = (
+        sequences: kernels.Tensors = [
             sequence if kept else voltage.new_empty(0)
             for sequence, kept in zip((voltage - holds, current, voltage), keep, strict=True)
-        )
+        ]
         last = (part[..., -1].clone() for part in (current, voltage, threshold, refractory))
-        return spike, *sequences, *last  # type: ignore[return-value] # three and four
+        return spike, *sequences, *last
     parameters = current_decay, voltage_decay, current_state, voltage_state, *decays, *states
     numbers = scale, *steps, graded, delay_shift
     wanted = [x.dtype, *(exact if kept else None for kept in keep)], [True] * 4
     done = kernels.run(compiled, "alif", x, [x], parameters, numbers, *wanted)
-    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # four and four
+    return (*done.sequences, *done.neurons)
 
 
 @_fire.register_fake

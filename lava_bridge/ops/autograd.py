@@ -31,9 +31,15 @@ def in_order(grad: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def no_gradients(operator: Operator) -> None:
-    """Say that an operator, itself a gradient, has no gradient."""
+    """Say that an operator, itself a gradient, has no gradient.
+
+    A surrogate stands for a derivative that is 0: it has none of its own that would mean anything.
+    """
 
     def refuse(ctx: object, *grads: Tensor) -> None:
-        raise NotImplementedError(f"{operator.name}: there is no gradient of a gradient")
+        # Torch's own word for what it can't differentiate: it is a RuntimeError.
+        raise NotImplementedError(
+            f"{operator.name}: there is no gradient of a gradient; leave it out of the loss"
+        )
 
     operator.register_autograd(refuse)

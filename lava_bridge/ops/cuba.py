@@ -73,7 +73,7 @@ def run(
     outputs = [x.dtype, *(real if kept else None for kept in keeps)]
     given = [parameter for parameter in parameters if parameter is not None]
     done = kernels.run(compiled, "cuba", x, [x], given, numbers, outputs, (True, True))
-    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # four and two
+    return (*done.sequences, *done.neurons)
 
 
 def _reference(
@@ -95,20 +95,20 @@ def _reference(
     spike = (fired * voltage if graded else fired).to(like.dtype)
     held = voltage.masked_fill(fired, 0)
     last = current[..., -1].clone(), held[..., -1].clone()
-    sequences = [
+    sequences: kernels.Tensors = [
         sequence if keep else x.new_empty(0)
         for sequence, keep in zip((voltage, current, held), keeps, strict=True)
     ]
-    return (shifted(spike, 1) if delay_shift else spike, *sequences, *last)  # type: ignore[return-value] # three and two
+    return (shifted(spike, 1) if delay_shift else spike, *sequences, *last)
 
 
 def fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> Six:
     real = x.dtype if x.dtype == torch.float64 else torch.float32
-    sequences = [
+    sequences: kernels.Tensors = [
         torch.empty_like(x, dtype=real) if keep else x.new_empty(0, dtype=real) for keep in keeps
     ]
     last = (torch.empty_like(x[..., 0], dtype=real) for _ in range(2))
-    return (torch.empty_like(x), *sequences, *last)  # type: ignore[return-value] # three and two
+    return (torch.empty_like(x), *sequences, *last)
 
 
 @operator("lava_bridge::cuba")
@@ -165,7 +165,7 @@ def _cuba_backward(
         done = kernels.run(
             compiled, "cuba_slayer_backward", voltage, (grad, voltage), parameters, numbers, *wanted
         )
-        return (done.sequences[0], *done.neurons)  # type: ignore[return-value] # one and three
+        return (done.sequences[0], *done.neurons)
     if delay_shift:
         grad = shifted(grad, -1)
     above = voltage - threshold
@@ -174,15 +174,15 @@ def _cuba_backward(
     left = [(1 - d / DECAY_SCALE).to(voltage.dtype) for d in (current_decay, voltage_decay)]
     of_voltage = leak_adjoint(slope * grad, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
-    sums: tuple[Tensor, ...] = (voltage.new_empty(0), voltage.new_empty(0))
+    sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]
     if wants_sums:
         current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
-        sums = tuple(
+        sums = [
             (grads[..., 1:] * states[..., :-1]).sum(-1)
             for grads, states in ((of_current, current), (of_voltage, voltage))
-        )
+        ]
     of_bias = of_voltage.sum(-1) if wants_bias else voltage.new_empty(0)
-    return (of_current.to(grad.dtype), *sums, of_bias)  # type: ignore[return-value] # two sums
+    return (of_current.to(grad.dtype), *sums, of_bias)
 
 
 def currents(

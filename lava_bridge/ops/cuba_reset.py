@@ -87,7 +87,7 @@ def _cuba_reset_backward(
         done = kernels.run(
             compiled, "cuba_reset_backward", voltage, sequences, parameters, numbers, *wanted
         )
-        return (done.sequences[0], *done.neurons)  # type: ignore[return-value] # one and five
+        return (done.sequences[0], *done.neurons)
     left = [(1 - decay / DECAY_SCALE).to(voltage.dtype) for decay in decays]
     if is_current:
         left[0] = none
@@ -110,7 +110,7 @@ def _cuba_reset_backward(
             of_current = of_current + grad_current[..., t]
         grads[0][..., t], grads[1][..., t] = of_current, of_voltage
         through = [left[0] * of_current, left[1] * of_voltage]
-    sums = [voltage.new_empty(0), voltage.new_empty(0)]
+    sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]
     if wants_sums:
         held = voltage.masked_fill(fired, 0)
         current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
@@ -120,7 +120,7 @@ def _cuba_reset_backward(
             sums[k] = (grads[k] * before).sum(-1)
     firsts = (g.expand(shape).clone() for g in through)
     of_bias = grads[1].sum(-1) if wants_bias else voltage.new_empty(0)
-    return (grads[0], *sums, *firsts, of_bias)  # type: ignore[return-value] # two and two
+    return (grads[0], *sums, *firsts, of_bias)
 
 
 @_cuba_reset_backward.register_fake

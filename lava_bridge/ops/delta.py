@@ -81,9 +81,9 @@ def _delta(
         parameters, numbers = (threshold, before, residual, error), (cum_error, scale)
         wanted = [x.dtype], (True, True)
         done = kernels.run(compiled, "delta", x, [x], parameters, numbers, *wanted)
-        return (*done.sequences, *done.neurons)  # type: ignore[return-value] # one and two
-    _, output, *last = encoded(x, threshold, (before, residual, error), cum_error)
-    return (rounded_down(output, scale).to(x.dtype), *last)  # type: ignore[return-value] # two
+        return (*done.sequences, *done.neurons)
+    _, output, residual, error = encoded(x, threshold, (before, residual, error), cum_error)
+    return rounded_down(output, scale).to(x.dtype), residual, error
 
 
 @_delta.register_fake

@@ -123,7 +123,7 @@ def _fire(
     done = kernels.run(
         compiled, kind.kernel, real_input, inputs, parameters, numbers, wanted, results
     )
-    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # four and four
+    return (*done.sequences, *done.neurons)
 
 
 def _reference(
@@ -223,7 +223,7 @@ def _backward(
     numbers = threshold, tau, height, graded, delay_shift
     wanted = [dtype, dtype], (wants_sums, wants_sums)
     done = kernels.run(compiled, kernel, compared, inputs, decays, numbers, *wanted)
-    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # two and two
+    return (*done.sequences, *done.neurons)
 
 
 @_backward.register_fake

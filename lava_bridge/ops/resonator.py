@@ -148,7 +148,7 @@ def _backward(
     inputs = *grads, *(states if wants_sums else ())
     wanted = [real.dtype, real.dtype], (wants_sums, wants_sums)
     done = kernels.run(compiled, "resonator_backward", real, inputs, decays, (), *wanted)
-    return (*done.sequences, *done.neurons)  # type: ignore[return-value] # two and two
+    return (*done.sequences, *done.neurons)
 
 
 @_backward.register_fake

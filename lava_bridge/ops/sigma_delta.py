@@ -116,12 +116,13 @@ def _sigma_delta(
     message = torch.empty_like(x).copy_(rounded_down(output, scale))
     marks = _packed(seen <= 0) if keeps_marks else x.new_empty(0, dtype=torch.int32)
     if not keep_states:
-        none = (seen.new_empty(0) for _ in range(4))
-        return message, marks, *none  # type: ignore[return-value] # four
+        none: kernels.Tensors = [seen.new_empty(0) for _ in range(4)]
+        return message, marks, *none
     if x.shape[-1]:
         before, total = seen[..., -1], sums[..., -1]
-    last = (per_neuron(x).copy_(state) for state in (before, residual, error, total))
-    return message, marks, *last  # type: ignore[return-value] # four
+    ends = before, residual, error, total
+    last: kernels.Tensors = [per_neuron(x).copy_(state) for state in ends]
+    return message, marks, *last
 
 
 @_sigma_delta.register_fake

@@ -50,7 +50,7 @@ def _lif(
     if compiled is not None:
         parameters = current_decay, voltage_decay, bias, threshold, *states
         given = (activation, drive), parameters, (reset_interval, first_reset)
-        return launched(compiled, "loihi_lif", *given, keep, 2)  # type: ignore[return-value] # five
+        return launched(compiled, "loihi_lif", *given, keep, 2)
     kept_of_current, kept_of_voltage = kept(current_decay), kept(voltage_decay)
     shift, level = integers(bias), integers(threshold)
     incoming = raised(activation)
@@ -69,7 +69,7 @@ def _lif(
         fired = v > level
         return fired, [u, v.masked_fill(fired, 0)]
 
-    return stepped(activation, states, keep, step)  # type: ignore[return-value] # five
+    return stepped(activation, states, keep, step)
 
 
 @_lif.register_fake

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def require_same_shape(place: str, name: str, x: Tensor, other: Tensor | None) -
         raise BridgeError(f"{place}: expected {name} of shape {list(x.shape)}, {found}")
 
 
-def unfilled(x: Tensor, keep: bool, states: int) -> tuple[Tensor, ...]:
+def unfilled(x: Tensor, keep: bool, states: int) -> tuple[Any, ...]:
     """What an operator gives: y as x, and for each state a sequence and the last one ``[N, *]``."""
     real = exact_dtype(x)
     sequences = [
@@ -56,7 +57,7 @@ def launched(
     numbers: Sequence[float],
     keep: bool,
     states: int,
-) -> tuple[Tensor, ...]:
+) -> tuple[Any, ...]:
     """The operator on a kernel; the first of the inputs says dtype and order."""
     x = inputs[0]
     assert x is not None
@@ -69,7 +70,7 @@ def launched(
 Step = Callable[[int, list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 
-def stepped(x: Tensor, states: Sequence[Tensor], keep: bool, step: Step) -> tuple[Tensor, ...]:
+def stepped(x: Tensor, states: Sequence[Tensor], keep: bool, step: Step) -> tuple[Any, ...]:
     """The operator in plain torch: y and states of step t, from t and the states before it."""
     outputs = unfilled(x, keep, len(states))
     now = [integers(state).expand(x.shape[:-1]) for state in states]

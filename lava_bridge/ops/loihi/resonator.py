@@ -47,7 +47,7 @@ def _rf(
     if compiled is not None:
         kernel = "loihi_rf_iz" if izhikevich else "loihi_rf"
         given = (real, imag), (sin_decay, cos_decay, threshold, *states), ()
-        return launched(compiled, kernel, *given, keep, 2)  # type: ignore[return-value] # five
+        return launched(compiled, kernel, *given, keep, 2)
     sine, cosine, level = integers(sin_decay), integers(cos_decay), integers(threshold)
     incoming = raised(real), None if imag is None else raised(imag)
 
@@ -64,7 +64,7 @@ def _rf(
         back = in_32_bits(level - 1)
         return fired, [turned[0].masked_fill(fired, 0), torch.where(fired, back, turned[1])]
 
-    return stepped(real, states, keep, step)  # type: ignore[return-value] # five
+    return stepped(real, states, keep, step)
 
 
 @_rf.register_fake

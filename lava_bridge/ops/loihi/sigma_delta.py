@@ -129,7 +129,7 @@ def _delta(
     if compiled is not None:
         given = [x], (threshold, *states), (input_bits, message_bits)
         done = launched(compiled, "loihi_delta", *given, keep, 2)
-        return done  # type: ignore[return-value] # five
+        return done
     level, incoming = integers(threshold), raised(x, input_bits)
 
     def step(t: int, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -137,7 +137,7 @@ def _delta(
         sent, left = _encoded(incoming[..., t], before, left, level)
         return sent >> message_bits, [incoming[..., t], left]
 
-    return stepped(x, states, keep, step)  # type: ignore[return-value] # five
+    return stepped(x, states, keep, step)
 
 
 @_delta.register_fake
@@ -203,7 +203,7 @@ def _sigma_delta(
     if compiled is not None:
         given = [activation], (bias, threshold, *states), [message_bits]
         done = launched(compiled, "loihi_sigma_delta", *given, keep, 3)
-        return done  # type: ignore[return-value] # seven
+        return done
     shift, level, incoming = integers(bias), integers(threshold), raised(activation, 0)
 
     def step(t: int, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -213,7 +213,7 @@ def _sigma_delta(
         sent, left = _encoded(now, before, left, level)
         return sent >> message_bits, [total, now, left]
 
-    return stepped(activation, states, keep, step)  # type: ignore[return-value] # seven
+    return stepped(activation, states, keep, step)
 
 
 @_sigma_delta.register_fake
