@@ -71,7 +71,7 @@ template <class L>
 LB_INLINE typename L::Real current_of(typename L::Real voltage, typename L::Real held,
                                       typename L::Int kept, const Scale<L> &scale,
                                       typename L::Int &high) {
-    typename L::Int left = Fixed<L>::decayed(scale.integer(held, high), kept);
+    typename L::Int left = Fixed<L>::decayed(scale.state(held, high), kept);
     return voltage - scale.real(left);
 }
 

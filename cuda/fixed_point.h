@@ -112,11 +112,11 @@ template <class L> struct Scale {
         return integer(real(x), high);
     }
 
-    // A first state, noted too: a state beyond the limit would go wrong at the first step.
+    // A state that comes as a real, noted: beyond the limit its first decay would go wrong.
     LB_INLINE typename L::Int state(typename L::Real x, typename L::Int &high) const {
-        typename L::Int first = integer(x, high);
-        Fixed<L>::watch(first, high);
-        return first;
+        typename L::Int level = integer(x, high);
+        Fixed<L>::watch(level, high);
+        return level;
     }
 
   private:

@@ -218,6 +218,31 @@ def test_spikingjellys_gradients(run, detach, is_current, smooth):
     assert_close(mine, reference, uncancelled(run_it)[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e3, 1e4, 1e6, 1e9])  # voltages of 2^22 to 2^42 / scale
+def test_the_decays_gradients_where_voltages_leave_24_bits(size, dtype):
+    # Spikes far over their threshold, and voltages as far below it.
+    x = numbers((2, 40, 20), 1, size, dtype).requires_grad_()
+    decays = tuple(d.to(dtype) for d in decays_of("neuron", x.shape, (300, 100), dtype))
+    states, leaves = (torch.zeros(1, dtype=dtype),) * 2, [x, *(d.requires_grad_() for d in decays)]
+
+    def slayers():
+        fired = cuba.fire(x, decays, states, 4096, 1.0, (size, size), False)
+        return gradients_of([fired.spike], leaves)
+
+    def spikingjellys():
+        firing = 4096, size, surrogate.ATan(1 / size), False, False, True, True
+        fired = cuba_reset.fire_and_reset(
+            x, decays, states, *firing, kernels.current_backend(), None
+        )
+        return gradients_of([fired.spike, fired.held], leaves)
+
+    for run_it in (slayers, spikingjellys):
+        (_, reference), (_, mine) = both(run_it)
+        assert all(grad.abs().max() > 0 for grad in reference)
+        assert_close(mine, reference, uncancelled(run_it)[1])
+
+
 @given(smooth_runs, st.booleans())
 def test_the_leaky_integrators_gradients(run, own):
     x, (decay, _), (_, state), _ = case(run)

@@ -152,6 +152,17 @@ def test_states_too_large_for_32_bits(gpu, name, dtype, time_last):
     assert gpu.entries == ({"gather"} if alone else {"staged" if time_last else "rows"})
 
 
+@pytest.mark.parametrize("name", ["fire and reset", "fire and reset with a bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("time_last", [False, True])
+def test_gradients_of_decays_where_states_are_too_large_for_32_bits(gpu, name, dtype, time_last):
+    x = numbers((2, 35, 40), 0, 3.0, dtype)
+    x[:, ::3] *= -3e9
+    gpu.backwards = True
+    check(name, laid_out(x, (0, 1, 2) if time_last else (2, 0, 1)))
+    assert gpu.entries == {"staged" if time_last else "rows"}
+
+
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86's integers")
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
