@@ -61,10 +61,10 @@ class LayerReader:
         self._budget = budget
         self._claimed: set[str] = set()
 
-    def error(self, name: str, what: str) -> NetFileError:
+    def error(self, name: str, what: str, todo: str = "export the net anew") -> NetFileError:
         """The error for a dataset of this layer."""
         place = f"{self.name}/{name}" if name else self.name
-        return NetFileError(f"{self._file}: {place} {what}; export the net anew")
+        return NetFileError(f"{self._file}: {place} {what}; {todo}")
 
     def has(self, name: str) -> bool:
         """Whether the layer has such a dataset or group; a link to one elsewhere is an error."""

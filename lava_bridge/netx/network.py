@@ -112,9 +112,12 @@ class Network:
         encoder: bool = True,
     ) -> None:
         self.filename = path_text(net_config)
+        _check_shape(input_shape)
+        given = input_shape
         self.encoder = read_encoder(net_config) if encoder and not skip_layers else None
-        if self.encoder is not None and self.encoder.shape is not None:
-            input_shape = self.encoder.shape[::-1]
+        encoded = None if self.encoder is None else self.encoder.shape
+        if encoded is not None:
+            input_shape = encoded[::-1]
             if isinstance(self.encoder, GradedInput):
                 input_message_bits = input_message_bits or self.encoder.message_bits
         options = Options(
@@ -125,12 +128,15 @@ class Network:
             reset_interval,
             reset_offset,
             spike_exp,
+            encoded is not None,
         )
         _check(options)
         read = read_layers(net_config, options)
         self.layers: list[Layer] = read.layers
         self.input_shape = read.input_shape
         self.output_shape = read.output_shape
+        if encoded is None and not skip_layers:
+            self._require_given(given)
         self._require_fit()
         self.latency = sum(layer.steps for layer in self.layers)
         if aligned:
@@ -147,6 +153,17 @@ class Network:
         self._states = [LayerState() for _ in self.layers]
         self._time = 0
         self._batch: int | None = None
+
+    def _require_given(self, shape: tuple[int, ...] | None) -> None:
+        """Refuse a caller's ``(W, H, C)`` that is not what the file says of its input."""
+        if shape is None or self.input_shape is None:
+            return
+        told, found = tuple(shape)[::-1], self.input_shape
+        if math.prod(told) != math.prod(found) or (len(told) == len(found) and told != found):
+            raise BridgeError(
+                f"Network: input_shape is {tuple(shape)}, but {self.filename} takes {found[::-1]}; "
+                "leave it out"
+            )
 
     def _require_fit(self) -> None:
         """Refuse an encoder that gives what the first layer can't take."""
@@ -375,7 +392,9 @@ def _check(options: Options) -> None:
             asked = "an integer" if least is None else f"{least} or more"
             asked = asked if most is None else f"in {least} ... {most}"
             raise BridgeError(f"Network: {name} must be {asked}, found {value!r}")
-    shape = options.input_shape
+
+
+def _check_shape(shape: tuple[int, ...] | None) -> None:
     if shape is not None and not (
         isinstance(shape, tuple | list)
         and 1 <= len(shape) <= 3

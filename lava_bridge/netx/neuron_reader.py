@@ -32,6 +32,7 @@ class Options(NamedTuple):
     reset_interval: int | None = None
     reset_offset: int = 0
     spike_exp: int = 6
+    encoded: bool = False  # the shape is what the file's encoder gives
 
 
 class Reading:
@@ -39,6 +40,7 @@ class Reading:
 
     Attributes:
         shape: Of what comes in, ``(C, H, W)`` or ``(C,)``; None: not known.
+        before: What that shape is of, and what to do where it does not fit.
         message_bits: Of the spikes that come in.
         reset_offset: The step, counted from 1, of the next layer's first reset.
         shifted_input: Whether the block of the input delays it by a step.
@@ -49,6 +51,9 @@ class Reading:
         shape = options.input_shape
         # Lava's order is (W, H, C).
         self.shape = None if shape is None else tuple(shape)[::-1]
+        self.before = "input_shape", "give the net's own (W, H, C), or none"
+        if options.encoded:
+            self.before = "its encoder", "export the net anew"
         self.message_bits = options.input_message_bits
         self.shifted_input = False
         # Time starts from 1 in hardware.

@@ -82,6 +82,8 @@ def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
                     layer.delay_shift = group.flag("delay_shift", neuron_type(group) != "SDNN")
                 reading.shape = layer.shape
                 reading.message_bits = layer.message_bits
+            if reading.shape != before:
+                reading.before = "the layer before it", "export the net anew"
             if i < options.skip_layers:
                 input_shape = reading.shape
             elif layer is not None:
@@ -192,9 +194,9 @@ def _all_to_all(group: LayerReader, reading: Reading, fed_back: str | None = Non
         if fed_back is not None:
             recurrent.append(_dense_synapse(again, shift))
     if reading.shape is not None and math.prod(reading.shape) != inputs:
-        raise group.error(
-            "weight", f"takes {inputs} neurons, but the layer before it has {reading.shape}"
-        )
+        before, todo = reading.before
+        what = f"takes {inputs} neurons, but {before} has {reading.shape}"
+        raise group.error("weight", what, todo)
     neuron = neuron_of(group, shape, reading)
     if fed_back is not None and isinstance(neuron, Lif) and group.has("bias"):
         lasts = bool((neuron.current_decay != DECAY_SCALE).any())
@@ -404,10 +406,13 @@ def _plane(group: LayerReader, reading: Reading) -> tuple[int, int, int]:
     shape = reading.shape
     if shape is None:
         raise group.error(
-            "", "has a window, and the shape of its input is not known; give input_shape=(W, H, C)"
+            "",
+            "has a window, and the shape of its input is not known",
+            "give input_shape=(W, H, C)",
         )
     if len(shape) != 3:
-        raise group.error("", f"has a window, but the layer before it gives {shape}, no planes")
+        before, todo = reading.before
+        raise group.error("", f"has a window, but {before} has {shape}, no planes", todo)
     return shape[0], shape[1], shape[2]
 
 

@@ -173,6 +173,21 @@ def test_the_shape_of_the_input_is_in_lavas_order(tmp_path) -> None:
     assert net.run(torch.ones(1, 2, 5, 7, 4)).shape == (1, 3, 3, 5, 4)
 
 
+def test_a_shape_that_is_not_the_files_is_refused(tmp_path) -> None:
+    path = DATA / "digits.net"
+    shape = Network(path).input_shape[::-1]
+    assert Network(path, input_shape=shape).input_shape == shape[::-1]
+    for wrong in ((*shape[:-1], shape[-1] + 1), shape[::-1] if shape[::-1] != shape else (1, 2, 3)):
+        with pytest.raises(
+            lava_bridge.BridgeError, match=r"input_shape is .* takes .*leave it out"
+        ):
+            Network(path, input_shape=wrong)
+    dense_path = written(tmp_path, dense(3, 4), shape=(3,))
+    asked = r"takes 3 neurons, but input_shape has \(5,\); give the net's own"
+    with pytest.raises(lava_bridge.BridgeError, match=asked):
+        Network(dense_path, input_shape=(5,))
+
+
 def test_graded_spikes_count_as_one_unless_they_have_bits(tmp_path) -> None:
     path = written(tmp_path, dense(3, 4), shape=(3,))
     ones = (torch.rand(2, 3, 9) < 0.5).float()
