@@ -33,7 +33,7 @@ WITHOUT = "pass encoder=False (on the command line --no-encode) to take spikes"
 
 def encoder_file(path: str | os.PathLike[str]) -> Path:
     """Where the encoder of a ``.net`` file lies: beside it, NAME.net and NAME.encoder.h5."""
-    net = Path(path).resolve()  # beside the file itself, not beside a link to it
+    net = Path(os.path.realpath(path))  # beside the file itself, not beside a link to it
     return net.with_name(f"{net.name.removesuffix('.net')}.encoder.h5")
 
 

@@ -143,7 +143,9 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
     place = targets[-1]
     try:
         for given in targets:
-            place = given.resolve()  # a link stays a link
+            place = Path(os.path.realpath(given))  # a link stays a link
+            if place.is_symlink():
+                raise NetFileError(f"{place}: is a link to itself; choose another path")
             if place.exists() and not place.is_file():
                 raise NetFileError(
                     f"{place}: is a directory or a device, not a file; choose another path"

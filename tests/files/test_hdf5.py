@@ -288,6 +288,11 @@ def test_what_is_no_file_is_never_replaced_and_a_link_stays_a_link(tmp_path):
     export_hdf5([block], link)
     assert link.is_symlink()
     load_hdf5(real)
+    circle = tmp_path / "circle.net"
+    circle.symlink_to(circle)
+    with pytest.raises(NetFileError, match=r"circle\.net: is a link to itself; choose another"):
+        export_hdf5([block], circle)
+    assert circle.is_symlink()
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
