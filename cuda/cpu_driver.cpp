@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 #include <string.h>
-#if defined(__x86_64__)
+#if defined(LB_X86)
 #include <immintrin.h>
 #endif
 

@@ -83,7 +83,7 @@ template <class R> struct DoubleSum {
     LB_INLINE Real narrowed() const {
         return (Real)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
     }
-#elif defined(__x86_64__)
+#elif defined(LB_X86)
     LB_INLINE explicit DoubleSum(Real x)
         : low((Half)_mm_cvtps_pd((__m128)x)),
           high((Half)_mm_cvtps_pd(_mm_movehl_ps((__m128)x, (__m128)x))) {}
@@ -120,11 +120,7 @@ template <> struct DoubleSum<double> {
 template <class R, class I> struct Lanes {
     static const int count = LB_REGISTER / sizeof(R);
     static const bool narrow = sizeof(I) == 4;
-#if defined(__x86_64__)
     static const bool lowest_for_none = true;
-#else
-    static const bool lowest_for_none = false;
-#endif
     typedef R Real __attribute__((vector_size(LB_REGISTER)));
     typedef I Int __attribute__((vector_size(LB_REGISTER / sizeof(R) * sizeof(I))));
     typedef Int Mask;
@@ -135,7 +131,17 @@ template <class R, class I> struct Lanes {
     LB_INLINE static Sum widened(Real x) { return Sum(x); }
     LB_INLINE static Real narrowed(const Sum &x) { return x.narrowed(); }
     LB_INLINE static Real real(Int x) { return __builtin_convertvector(x, Real); }
-    LB_INLINE static Int integer(Real x) { return __builtin_convertvector(x, Int); }
+    LB_INLINE static Int integer(Real x) {
+#if !defined(LB_X86)
+        // What x86's instruction does with NaN and what is out of range. Elsewhere nothing says so:
+        // doubles may go by 64 bits, of which the lower half is kept.
+        if constexpr (narrow) {
+            Real lowest = all(-2147483648.0);
+            x = ((x > lowest) & (x < -lowest)) ? x : lowest;
+        }
+#endif
+        return __builtin_convertvector(x, Int);
+    }
     LB_INLINE static Mask mask(Wide x) { return __builtin_convertvector(x, Mask); }
     LB_INLINE static Int zero() { return Int{}; }
     LB_INLINE static Int pick(Mask m, Int a, Int b) { return m ? a : b; }
@@ -152,7 +158,7 @@ template <class R, class I> struct Lanes {
     // Products of a in -2^15 ... 2^15 - 1 with b in 0 ... 2^15 - 1. x86 multiplies 16 bits in half
     // the time of 32 (the upper halves give 0, as that of b is 0).
     LB_INLINE static Int small_product(Int a, Int b) {
-#if defined(__x86_64__)
+#if defined(LB_X86)
         if constexpr (narrow && sizeof(Int) == 16)
             return (Int)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #if defined(__AVX2__)

@@ -1,0 +1,145 @@
+"""The CPU's kernels as machines other than x86 get them: they give what the native ones give.
+
+Calls of the native kernels are recorded, and run again by a program (replay.cpp) that has the same
+sources without what is x86's own. It is built and run here, on any CPU, or for another one:
+
+    LAVA_BRIDGE_CROSS="aarch64-linux-gnu-g++ -O3 -static" LAVA_BRIDGE_EMULATOR=qemu-aarch64 \\
+        python -m pytest tests/kernels/test_portable.py
+
+clang's is not gcc's code there: LAVA_BRIDGE_CROSS="zig c++ -target aarch64-linux-musl -O3 -static".
+"""
+
+import ctypes
+import math
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from compared import assert_close
+from gpu_cases import OPERATORS, outcome
+from kernel_cases import laid_out, numbers, orders, same
+from torch import Tensor
+
+from lava_bridge.kernels import cupy, native
+from lava_bridge.kernels.call import Call
+
+# Without optimisation, which takes most of the time.
+HOST = f"{os.environ.get('CXX', 'g++')} -O0"
+COMPILER = shlex.split(os.environ.get("LAVA_BRIDGE_CROSS", HOST))
+EMULATOR = shlex.split(os.environ.get("LAVA_BRIDGE_EMULATOR", ""))
+
+pytestmark = [
+    pytest.mark.skipif(
+        native.missing() is not None, reason=f"no native kernels: {native.missing()}"
+    ),
+    pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason=f"no compiler {COMPILER[0]}"),
+]
+
+# As setup.py has them.
+FLAGS = ["-std=c++17", "-ffp-contract=off", "-fwrapv", "-fno-trapping-math", "-w"]
+FLAGS += ["-fno-math-errno", "-DLB_SET=baseline"]
+STORED = {0: torch.float32, 1: torch.float64, 2: torch.float16, 3: torch.bfloat16}
+NAME = 64  # bytes, as in replay.cpp
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    built = tmp_path_factory.mktemp("portable") / "replay"
+    sources = [f"-I{cupy.sources()}", str(Path(__file__).parent / "replay.cpp")]
+    done = subprocess.run(
+        [*COMPILER, *FLAGS, *sources, "-o", str(built)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return built
+
+
+class Recorded:
+    """Calls of the native kernels, what they were given and what they gave.
+
+    Attributes:
+        calls: Each call's bytes for the program.
+        given: The kernel, and the tensors that it left, of each.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[bytes] = []
+        self.given: list[tuple[str, list[Tensor]]] = []
+
+    def launch(self, kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
+        neurons = call.outer * call.inner
+        steps, words = neurons * call.steps, neurons * math.ceil(call.steps / 32)
+        fields = [(p, steps, STORED[t]) for p, t in zip(call.input, call.input_type, strict=True)]
+        parameters = zip(call.parameter, call.shared, strict=True)
+        fields += [(p, 1 if shared else neurons, real) for p, shared in parameters]
+        fields.append((call.marks, words, torch.int32))
+        kind = int(real == torch.float64)
+        told = Call.from_buffer_copy(call)
+        told.instructions = kind
+        read = b"".join(_bytes(*field) for field in fields)
+        self.calls.append(kernel.encode().ljust(NAME, b"\0") + bytes(told) + read)
+        _launch(kernel, call, device, real)
+        left = [(p, steps, STORED[t]) for p, t in zip(call.output, call.output_type, strict=True)]
+        left += [(p, neurons, real) for p in call.result]
+        left.append((call.marks, words, torch.int32))
+        self.given.append((kernel, [_tensor(_bytes(*field), field[2]) for field in left]))
+
+
+_launch = native.launch
+
+
+def _bytes(pointer: int | None, count: int, dtype: torch.dtype) -> bytes:
+    return ctypes.string_at(pointer, count * dtype.itemsize) if pointer and count else b""
+
+
+def _tensor(content: bytes, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0)
+
+
+def ordinary(name: str, dtype: torch.dtype) -> None:
+    for k, shape in enumerate([(1, 1, 1), (3, 5, 7, 2, 9), (2, 17, 33), (1, 5, 70), (0, 4, 6)]):
+        for order in orders(len(shape)):
+            x = laid_out(numbers(shape, k, 3.0, dtype), order)
+            outcome(name, "native", x, shared=k % 2 == 0)
+
+
+def extreme(name: str, dtype: torch.dtype) -> None:
+    # 2^32 and a little: what wraps around is small again.
+    for k, size in enumerate([3e3, 3e5, 2.0**26, 1e9, 1e15, 1e30]):
+        x = numbers((2, 35, 40), k, 3.0, dtype)
+        x[:, ::3] *= size
+        x[:, 1, 5], x[0, 2, 7], x[1, 4, 0] = float("inf"), float("nan"), -float("inf")
+        for order in ((0, 1, 2), (2, 0, 1)):
+            outcome(name, "native", laid_out(x, order), learned=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("some", [ordinary, extreme])
+def test_without_x86s_own_instructions_the_kernels_give_the_same(
+    program, some, dtype, monkeypatch, tmp_path
+):
+    recorded = Recorded()
+    monkeypatch.setattr(native, "launch", recorded.launch)
+    for name in OPERATORS:
+        some(name, dtype)
+    assert len(recorded.calls) > len(OPERATORS)
+    calls, found = tmp_path / "calls", tmp_path / "found"
+    calls.write_bytes(b"".join(recorded.calls))
+    command = [*EMULATOR, str(program), str(calls), str(found)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or done.returncode
+    content, at = found.read_bytes(), 0
+    for kernel, given in recorded.given:
+        for k, expected in enumerate(given):
+            size = expected.numel() * expected.element_size()
+            mine = _tensor(content[at : at + size], expected.dtype)
+            at += size
+            # An exponential is the C library's where it is of doubles.
+            if expected.dtype == torch.float64 and kernel.endswith(("_backward", "_threshold")):
+                assert_close([mine], [expected])
+            else:
+                assert same(mine, expected), (kernel, k)
+    assert at == len(content)
