@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
-from .autograd import no_gradients, per_neuron, reduced
+from .autograd import before_last, no_gradients, per_neuron, reduced
 from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
@@ -104,7 +104,8 @@ def _backward(
         if not wants_sum:
             return grad_x, found.new_empty(0)
         return grad_x, (found[..., 1:] * output[..., :-1].to(exact)).sum(-1)
-    inputs, wanted = (grad, output if wants_sum else None), ([output.dtype], [wants_sum])
+    inputs = grad, before_last(output) if wants_sum else None
+    wanted = [output.dtype], [wants_sum]
     done = kernels.run(compiled, "leaky_integrator_backward", output, inputs, [decay], [], *wanted)
     return done.sequences[0], done.neurons[0]
 

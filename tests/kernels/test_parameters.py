@@ -78,3 +78,26 @@ def test_a_persistent_neuron_goes_on_after_no_step():
         spikes = [twin(part) for twin in twins[: 2 if part.numel() else 1]]
     assert torch.equal(*spikes)
     assert spikes[0].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("operator", ["leaky integrator", "resonator"])
+def test_a_last_step_that_half_precision_cannot_hold_says_nothing_of_the_decays(operator, backend):
+    x = torch.ones(2, 20, 7, dtype=torch.float16)
+    x[..., -2:] = 6e4
+    grads = outcome(operator, backend, x).gradients
+    assert outcome(operator, backend, x).outputs[0][..., -1].isinf().all()
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize("scale", [7, 100])
+def test_decays_that_are_learned_later_have_the_same_gradient(scale):
+    x, weight = torch.randn(2, 4, 50, 60, generator=torch.Generator().manual_seed(0)) * 0.3
+
+    def gradients(at_once):
+        made = neuron.cuba.Neuron(1.0, 0.3, 0.03, scale=scale, requires_grad=at_once)
+        made.requires_grad_()
+        return torch.autograd.grad(made(x), list(made.parameters()), weight)
+
+    for one, other in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
