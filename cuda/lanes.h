@@ -196,9 +196,9 @@ template <class R, class I> struct Lanes {
             return x;
         } else {
             // exp(x) = 2^n exp(r), |r| <= ln(2) / 2, for x up to 88; the coefficients are the
-            // series' own. Right to three units in the last place; below -87, where a surrogate is
-            // as good as 0, it stays what it is there.
-            x = x < -87.0f ? all(-87.0f) : x;
+            // series' own. Right to three units in the last place; 0 below -87.7, where n is -127
+            // and the bits of its power are all 0.
+            x = x < -88.0f ? all(-88.0f) : x;
             // Numbers of this size have no fraction: the sum is rounded to a whole number.
             const float whole = 3 << 22;
             Real n = (x * 1.44269504f + whole) - whole;

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import no_gradients, reduced
+from .autograd import last_step, no_gradients, per_neuron, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
@@ -51,7 +51,7 @@ def _fire(
     keep = keep_above, keep_states, keep_states
     decays, states = (ref_decay, th_decay), (ref_state, th_state)
     steps = adaptation_steps(th_scale, th0, scale)
-    if compiled is None:
+    if compiled is None or not x.shape[-1]:
         current = integrate(x.to(exact), current_decay, current_state, scale)
         voltage = integrate(current, voltage_decay, voltage_state, scale)
         level = integers(voltage, scale)
@@ -63,7 +63,9 @@ def _fire(
             sequence if kept else voltage.new_empty(0)
             for sequence, kept in zip((voltage - holds, current, voltage), keep, strict=True)
         ]
-        last = (part[..., -1].clone() for part in (current, voltage, threshold, refractory))
+        ends = (current, voltage, threshold, refractory)
+        firsts = (current_state, voltage_state, th_state, ref_state)
+        last = map(last_step, ends, firsts)
         return spike, *sequences, *last
     parameters = current_decay, voltage_decay, current_state, voltage_state, *decays, *states
     numbers = scale, *steps, graded, delay_shift
@@ -78,7 +80,7 @@ def _(x: Tensor, *args: Any) -> Any:
     sequences = [
         torch.empty_like(x, dtype=exact) if kept else x.new_empty(0, dtype=exact) for kept in keep
     ]
-    last = (torch.empty_like(x[..., 0], dtype=exact) for _ in range(4))
+    last = (per_neuron(x) for _ in range(4))
     return torch.empty_like(x), *sequences, *last
 
 
@@ -107,7 +109,7 @@ def _backward(
         done = kernels.run(compiled, "alif_backward", above, inputs, decays, numbers, *wanted)
         return done.sequences[0], done.neurons[0], done.neurons[1]
     grad = shifted(grad, -1) if delay_shift else grad
-    left = [(1 - decay / DECAY_SCALE).to(above.dtype) for decay in decays]
+    left = [1 - decay.to(above.dtype) / DECAY_SCALE for decay in decays]
     of_spike = torch.empty_like(above).copy_(grad * slope(above, tau, height, graded))
     of_voltage = leak_adjoint(of_spike, left[1])
     of_current = leak_adjoint(of_voltage, left[0])

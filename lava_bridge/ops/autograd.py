@@ -8,13 +8,32 @@ from torch import Tensor
 from ..quantize import exact_dtype
 from .operator import Operator
 
-__all__ = ["in_order", "no_gradients", "per_neuron", "reduced"]
+__all__ = ["before_last", "in_order", "last_step", "no_gradients", "per_neuron", "reduced"]
 
 
 def per_neuron(x: Tensor) -> Tensor:
     """An empty tensor ``[N, *]`` in the order of ``[N, *, T]``, in the dtype computed in."""
     like = x[..., 0] if x.shape[-1] else x.new_empty(x.shape[:-1])
     return torch.empty_like(like, dtype=exact_dtype(x))
+
+
+def before_last(states: Tensor) -> Tensor:
+    """States ``[N, *, T]`` for a kernel that multiplies the last ones by 0.
+
+    Half precision may have overflowed there, and 0 times infinity is no 0.
+    """
+    if states.dtype == exact_dtype(states):
+        return states
+    states = states.to(exact_dtype(states))
+    states[..., -1:] = 0
+    return states
+
+
+def last_step(sequence: Tensor, before: Tensor) -> Tensor:
+    """The last step of ``[N, *, T]``, no view; where there is none, the state ``before``."""
+    if sequence.shape[-1]:
+        return sequence[..., -1].clone()
+    return per_neuron(sequence).copy_(before)
 
 
 def reduced(sums: Tensor, parameter: Tensor) -> Tensor:

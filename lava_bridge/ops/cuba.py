@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, integers, kept
-from .autograd import no_gradients, reduced
+from .autograd import last_step, no_gradients, per_neuron, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .shift import shifted
@@ -65,7 +65,7 @@ def run(
     """Forward, on whichever backend; ``keeps``: voltage, current, voltage after the reset."""
     real = x.dtype if x.dtype == torch.float64 else torch.float32
     compiled = kernels.chosen(backend, x)
-    if compiled is None:
+    if compiled is None or not x.shape[-1]:
         settings = scale, threshold, graded, is_current, keeps, delay_shift
         return _reference(x.to(real), parameters, *settings, x)
     biased = parameters[4] is not None
@@ -94,7 +94,7 @@ def _reference(
     fired = voltage >= threshold
     spike = (fired * voltage if graded else fired).to(like.dtype)
     held = voltage.masked_fill(fired, 0)
-    last = current[..., -1].clone(), held[..., -1].clone()
+    last = last_step(current, current_state), last_step(held, voltage_state)
     sequences: kernels.Tensors = [
         sequence if keep else x.new_empty(0)
         for sequence, keep in zip((voltage, current, held), keeps, strict=True)
@@ -107,7 +107,7 @@ def fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> Six:
     sequences: kernels.Tensors = [
         torch.empty_like(x, dtype=real) if keep else x.new_empty(0, dtype=real) for keep in keeps
     ]
-    last = (torch.empty_like(x[..., 0], dtype=real) for _ in range(2))
+    last = (per_neuron(x) for _ in range(2))
     return (torch.empty_like(x), *sequences, *last)
 
 
@@ -171,7 +171,7 @@ def _cuba_backward(
     above = voltage - threshold
     away = above.clamp(max=0) if graded else -above.abs()
     slope = (height if graded else height / 2 / tau) * torch.exp(away / tau)
-    left = [(1 - d / DECAY_SCALE).to(voltage.dtype) for d in (current_decay, voltage_decay)]
+    left = [1 - d.to(voltage.dtype) / DECAY_SCALE for d in (current_decay, voltage_decay)]
     of_voltage = leak_adjoint(slope * grad, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
     sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]

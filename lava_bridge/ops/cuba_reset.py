@@ -88,7 +88,7 @@ def _cuba_reset_backward(
             compiled, "cuba_reset_backward", voltage, sequences, parameters, numbers, *wanted
         )
         return (done.sequences[0], *done.neurons)
-    left = [(1 - decay / DECAY_SCALE).to(voltage.dtype) for decay in decays]
+    left = [1 - decay.to(voltage.dtype) / DECAY_SCALE for decay in decays]
     if is_current:
         left[0] = none
     if kind:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
-from .autograd import no_gradients, reduced
+from .autograd import before_last, no_gradients, per_neuron, reduced
 from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
@@ -98,12 +98,14 @@ def _backward(
     """The input's gradient, and its sum over time with the output one step before ``[N, *]``."""
     compiled = kernels.chosen(backend, output)
     if compiled is None:
-        kept = (1 - decay / DECAY_SCALE).to(grad.dtype)
-        grad_x = leak_adjoint(grad, kept)
+        exact = exact_dtype(output)
+        found = leak_adjoint(grad.to(exact), 1 - decay.to(exact) / DECAY_SCALE)
+        grad_x = torch.empty_like(output).copy_(found)
         if not wants_sum:
-            return grad_x, grad.new_empty(0)
-        return grad_x, (grad_x[..., 1:] * output[..., :-1]).sum(-1)
-    inputs, wanted = (grad, output if wants_sum else None), ([output.dtype], [wants_sum])
+            return grad_x, found.new_empty(0)
+        return grad_x, (found[..., 1:] * output[..., :-1].to(exact)).sum(-1)
+    inputs = grad, before_last(output) if wants_sum else None
+    wanted = [output.dtype], [wants_sum]
     done = kernels.run(compiled, "leaky_integrator_backward", output, inputs, [decay], [], *wanted)
     return done.sequences[0], done.neurons[0]
 
@@ -112,7 +114,8 @@ def _backward(
 def _(
     grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(output), output.new_empty(output.shape[:-1] if wants_sum else 0)
+    none = output.new_empty(0, dtype=exact_dtype(output))
+    return torch.empty_like(output), per_neuron(output) if wants_sum else none
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -125,13 +128,14 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wants_sum = ctx.needs_input_grad[1]
     grad_x, products = _backward(grad, output, decay, wants_sum, ctx.backend)
     grad_decay = grad_state = None
-    first = grad_x[..., 0]
-    if ctx.own_gradient and wants_sum:
-        products = (products + first * state) / -DECAY_SCALE
+    if ctx.own_gradient:
+        first = grad_x[..., 0].to(exact_dtype(grad_x))
+        if wants_sum:
+            products = (products + first * state) / -DECAY_SCALE
+        if ctx.needs_input_grad[2]:
+            grad_state = reduced((1 - decay.to(first.dtype) / DECAY_SCALE) * first, state)
     if wants_sum:
         grad_decay = reduced(products, decay)
-    if ctx.own_gradient and ctx.needs_input_grad[2]:
-        grad_state = reduced((1 - decay / DECAY_SCALE) * first, state)
     return grad_x, grad_decay, grad_state, None, None, None, None
 
 

@@ -18,7 +18,7 @@ from .. import kernels
 from ..quantize import exact_dtype, integers
 from .adaptive_phase_th import phase_turns
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import no_gradients, reduced
+from .autograd import last_step, no_gradients, per_neuron, reduced
 from .operator import operator
 from .resonator import reset_steps, resonate, turn_adjoint, turn_sums
 from .shift import shifted
@@ -112,7 +112,7 @@ def _fire(
     keep = keep_above, keep_real, keep_imag
     steps = adaptation_steps(th_scale, th0, scale)
     compiled = kernels.chosen(backend, real_input)
-    if compiled is None:
+    if compiled is None or not real_input.shape[-1]:
         settings = steps, scale, threshold, graded, delay_shift, phase, keep
         return _reference(inputs, turn, adaptation, *settings)
     reset = None if phase or adaptation else reset_steps(threshold, scale)
@@ -142,14 +142,15 @@ def _reference(
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
     real, imag = (part.to(exact) / scale for part in parts)
     carried, holds = (real if phase else imag), torch.tensor(threshold, dtype=exact)
-    last = [real[..., -1].clone(), imag[..., -1].clone(), real.new_empty(0), real.new_empty(0)]
+    none = real.new_empty(0), real.new_empty(0)
+    last = [*map(last_step, (real, imag), turn[1]), *none]
     if adaptation:
         turns = phase_turns(imag, turn[1][1], scale) if phase else None
         level = integers(real, scale) if phase else parts[1]
         pairs = (adaptation[0], adaptation[1]), (adaptation[2], adaptation[3])
         state = adapt(level, turns, *pairs, steps, scale, exact)
         holds = state[0] + state[1]
-        last[2:] = (part[..., -1].clone() for part in state)
+        last[2:] = map(last_step, state, (adaptation[3], adaptation[2]))
     if phase:
         spike = at_phase_zero(real, imag, holds, turn[1][1], graded)
     else:
@@ -168,10 +169,7 @@ def _(real_input: Tensor, *args: Any) -> Any:
     none = (real_input.new_empty(0, dtype=exact) for _ in range(5))
     sequences = [torch.empty_like(real_input, dtype=exact) if kept else next(none) for kept in keep]
     last = [
-        torch.empty_like(real_input[..., 0], dtype=exact)
-        if k < 2 or ref_decay is not None
-        else next(none)
-        for k in range(4)
+        per_neuron(real_input) if k < 2 or ref_decay is not None else next(none) for k in range(4)
     ]
     return torch.empty_like(real_input), *sequences, *last
 

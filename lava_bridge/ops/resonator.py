@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
-from .autograd import no_gradients, reduced
+from .autograd import before_last, no_gradients, reduced
 from .operator import operator
 
 __all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
@@ -145,7 +145,7 @@ def _backward(
             else (real.new_empty(0, dtype=exact), real.new_empty(0, dtype=exact))
         )
         return by_real, by_imag, *sums
-    inputs = *grads, *(states if wants_sums else ())
+    inputs = *grads, *(map(before_last, states) if wants_sums else ())
     wanted = [real.dtype, real.dtype], (wants_sums, wants_sums)
     done = kernels.run(compiled, "resonator_backward", real, inputs, decays, (), *wanted)
     return (*done.sequences, *done.neurons)

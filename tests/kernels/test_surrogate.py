@@ -13,7 +13,7 @@ from lava_bridge import use_backend
 from lava_bridge.exchange import CubaLIFNode
 from lava_bridge.exchange.smooth import smooth
 from lava_bridge.kernels import current_backend, native
-from lava_bridge.ops import cuba_reset
+from lava_bridge.ops import cuba_reset, delta, spike
 from lava_bridge.ops.surrogate import Smooth, derivative, of_any
 
 pytestmark = pytest.mark.skipif(
@@ -182,3 +182,36 @@ def test_a_compiled_loss_on_states_alone_goes_through_the_reset():
     compiled = torch.compile(held, fullgraph=True, backend="aot_eager")
     (found,) = torch.autograd.grad(compiled(x), x)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_from_the_threshold_the_slope_is_0_and_not_a_small_number(
+    instructions, dtype, monkeypatch
+):
+    # A leak or a reset that amplifies makes something of 1e-38, and a change of 1e38 does.
+    if instructions > len(native._native.instruction_sets()):
+        pytest.skip("this CPU has not these instructions")
+    monkeypatch.setattr(native, "instructions", instructions)
+    away = torch.cat([torch.linspace(-110, -80, 400), -torch.tensor([1e3, 1e9, 1e38, math.inf])])
+    voltage = away.to(dtype).reshape(1, 1, -1).requires_grad_()
+    with use_backend("native"):
+        fired = spike.spike(voltage, 0.0, (1.0, 1.0, True))
+    slope = torch.autograd.grad(fired.sum(), voltage)[0].flatten()
+    exact = torch.exp(away.double())
+    assert ((slope - exact).abs() <= 1e-5 * exact + 1e-38).all()
+    if dtype == torch.float32:
+        assert not slope[away < -88].any()
+    assert not slope[-4:].any()
+
+
+def test_a_large_change_makes_nothing_of_a_slope_that_is_none():
+    x = torch.tensor([1.0, 3e38, 1e37, 2.0]).expand(2, 3, 4)
+
+    def gradient():
+        threshold = torch.ones(1, requires_grad=True)
+        message, *_ = delta.dynamics(x, threshold, *[torch.zeros(1)] * 3)
+        return torch.autograd.grad((message * torch.arange(4.0)).sum(), threshold)[0]
+
+    reference, mine = both(gradient)
+    torch.testing.assert_close(mine, reference)

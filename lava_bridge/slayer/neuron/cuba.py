@@ -148,7 +148,7 @@ class Neuron(base.Neuron):
         return self.dropped(spike)
 
     def _fired(self, input: Tensor, delay_shift: bool) -> Tensor:
-        learned = self.requires_grad and self.s_scale & (self.s_scale - 1) != 0
+        learned = self.current_decay.requires_grad and self.s_scale & (self.s_scale - 1) != 0
         if self.threshold is None or learned:
             _, voltage = self.dynamics(input)
             spike = self.spike(voltage).to(input.dtype)
