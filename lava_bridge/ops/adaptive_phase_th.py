@@ -25,8 +25,8 @@ def phase_turns(imag: Tensor, imag_state: Tensor, scale: float) -> Tensor:
     """Where a sequence ``[N, *, T]`` turns from below 0, in integers, from its state before."""
     steps = integers(imag, scale)
     first = integers(imag_state.to(exact_dtype(imag)), scale)
-    first = first.expand_as(steps[..., 0]).unsqueeze(-1)
-    return (steps >= 0) & (torch.cat([first, steps[..., :-1]], dim=-1) < 0)
+    first = first.expand(steps.shape[:-1]).unsqueeze(-1)
+    return (steps >= 0) & (torch.cat([first, steps], dim=-1)[..., :-1] < 0)
 
 
 @operator("lava_bridge::adaptive_phase_threshold")

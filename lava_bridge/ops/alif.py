@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import no_gradients, reduced
+from .autograd import last_of, no_gradients, per_neuron, reduced, summed, wanted_of
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
@@ -63,7 +63,12 @@ def _fire(
             sequence if kept else voltage.new_empty(0)
             for sequence, kept in zip((voltage - holds, current, voltage), keep, strict=True)
         ]
-        last = (part[..., -1].clone() for part in (current, voltage, threshold, refractory))
+        last = (
+            last_of(current, current_state),
+            last_of(voltage, voltage_state),
+            last_of(threshold, th_state),
+            last_of(refractory, ref_state),
+        )
         return spike, *sequences, *last
     parameters = current_decay, voltage_decay, current_state, voltage_state, *decays, *states
     numbers = scale, *steps, graded, delay_shift
@@ -78,7 +83,7 @@ def _(x: Tensor, *args: Any) -> Any:
     sequences = [
         torch.empty_like(x, dtype=exact) if kept else x.new_empty(0, dtype=exact) for kept in keep
     ]
-    last = (torch.empty_like(x[..., 0], dtype=exact) for _ in range(4))
+    last = (per_neuron(x) for _ in range(4))
     return torch.empty_like(x), *sequences, *last
 
 
@@ -112,7 +117,7 @@ def _backward(
     of_voltage = leak_adjoint(of_spike, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
     sums = [
-        above.new_empty(0) if steps is None else (grads[..., 1:] * steps[..., :-1]).sum(-1)
+        above.new_empty(0) if steps is None else summed(grads[..., 1:] * steps[..., :-1], above)
         for grads, steps in ((of_current, states[0]), (of_voltage, states[1]))
     ]
     return of_current, sums[0], sums[1]
@@ -120,7 +125,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
-    sums = (above.new_empty(above.shape[:-1] if args[8] else 0) for _ in range(2))
+    sums = (wanted_of(above, args[8]) for _ in range(2))
     return torch.empty_like(above), *sums
 
 

@@ -8,13 +8,29 @@ from torch import Tensor
 from ..quantize import exact_dtype
 from .operator import Operator
 
-__all__ = ["in_order", "no_gradients", "per_neuron", "reduced"]
+__all__ = ["in_order", "last_of", "no_gradients", "per_neuron", "reduced", "summed", "wanted_of"]
 
 
 def per_neuron(x: Tensor) -> Tensor:
     """An empty tensor ``[N, *]`` in the order of ``[N, *, T]``, in the dtype computed in."""
     like = x[..., 0] if x.shape[-1] else x.new_empty(x.shape[:-1])
     return torch.empty_like(like, dtype=exact_dtype(x))
+
+
+def wanted_of(x: Tensor, wanted: bool) -> Tensor:
+    """:func:`per_neuron` if that is wanted, else nothing of its dtype."""
+    return per_neuron(x) if wanted else x.new_empty(0, dtype=exact_dtype(x))
+
+
+def summed(products: Tensor, x: Tensor) -> Tensor:
+    """Sums over time of ``[N, *, T]``, as a kernel on ``x`` leaves them."""
+    return per_neuron(x).copy_(products.sum(-1))
+
+
+def last_of(steps: Tensor, first: Tensor) -> Tensor:
+    """A copy of a sequence's last step ``[N, *]``; without a step, of the state before it."""
+    last = steps[..., -1] if steps.shape[-1] else first.to(steps.dtype).expand(steps.shape[:-1])
+    return last.clone()
 
 
 def reduced(sums: Tensor, parameter: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
-from .autograd import no_gradients, reduced
+from .autograd import no_gradients, reduced, summed, wanted_of
 from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
@@ -98,11 +98,12 @@ def _backward(
     """The input's gradient, and its sum over time with the output one step before ``[N, *]``."""
     compiled = kernels.chosen(backend, output)
     if compiled is None:
-        kept = (1 - decay / DECAY_SCALE).to(grad.dtype)
-        grad_x = leak_adjoint(grad, kept)
+        grads = torch.empty_like(output, dtype=exact_dtype(output)).copy_(grad)
+        grads = leak_adjoint(grads, (1 - decay / DECAY_SCALE).to(grads.dtype))
+        grad_x = torch.empty_like(output).copy_(grads)
         if not wants_sum:
-            return grad_x, grad.new_empty(0)
-        return grad_x, (grad_x[..., 1:] * output[..., :-1]).sum(-1)
+            return grad_x, wanted_of(output, False)
+        return grad_x, summed(grads[..., 1:] * output[..., :-1], output)
     inputs, wanted = (grad, output if wants_sum else None), ([output.dtype], [wants_sum])
     done = kernels.run(compiled, "leaky_integrator_backward", output, inputs, [decay], [], *wanted)
     return done.sequences[0], done.neurons[0]
@@ -112,7 +113,7 @@ def _backward(
 def _(
     grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(output), output.new_empty(output.shape[:-1] if wants_sum else 0)
+    return torch.empty_like(output), wanted_of(output, wants_sum)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -125,7 +126,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wants_sum = ctx.needs_input_grad[1]
     grad_x, products = _backward(grad, output, decay, wants_sum, ctx.backend)
     grad_decay = grad_state = None
-    first = grad_x[..., 0]
+    first = grad_x[..., 0] if grad_x.shape[-1] else grad_x.new_zeros(grad_x.shape[:-1])
     if ctx.own_gradient and wants_sum:
         products = (products + first * state) / -DECAY_SCALE
     if wants_sum:

@@ -59,8 +59,8 @@ def at_phase_zero(
     real: Tensor, imag: Tensor, threshold: Any, imag_last: Tensor, graded: bool, scale: float = 1
 ) -> Tensor:
     """Spikes ``[N, *, T]`` of a state ``[N, *, T]`` where its phase passes zero; no gradient."""
-    first = imag_last.to(imag).expand_as(imag[..., 0]).unsqueeze(-1)
-    before = torch.cat([first, imag[..., :-1]], dim=-1)
+    first = imag_last.to(imag).expand(imag.shape[:-1]).unsqueeze(-1)
+    before = torch.cat([first, imag], dim=-1)[..., :-1]
     fired = (real >= threshold) & (before < 0) & (imag >= 0)
     return fired * real / scale if graded else fired.to(real.dtype)
 
