@@ -32,6 +32,7 @@ template <class L> struct Cuba {
         n.voltage_kept = Fixed<L>::kept(at.parameter(1), high);
         n.current = scale.state(at.parameter(2), high);
         n.voltage = scale.state(at.parameter(3), high);
+        n.held = at.parameter(3);
         n.bias = at.parameter(4);
         n.waiting = L::all(0);
     }

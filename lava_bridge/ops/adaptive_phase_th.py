@@ -26,7 +26,7 @@ def phase_turns(imag: Tensor, imag_state: Tensor, scale: float) -> Tensor:
     steps = integers(imag, scale)
     first = integers(imag_state.to(exact_dtype(imag)), scale)
     first = first.expand(steps.shape[:-1]).unsqueeze(-1)
-    return (steps >= 0) & (torch.cat([first, steps[..., :-1]], dim=-1) < 0)
+    return (steps >= 0) & (torch.cat([first, steps], dim=-1)[..., :-1] < 0)
 
 
 @operator("lava_bridge::adaptive_phase_threshold")

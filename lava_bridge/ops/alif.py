@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import last_step, no_gradients, per_neuron, reduced
+from .autograd import last_of, no_gradients, per_neuron, reduced, summed, wanted_of
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
@@ -63,9 +63,12 @@ def _fire(
             sequence if kept else voltage.new_empty(0)
             for sequence, kept in zip((voltage - holds, current, voltage), keep, strict=True)
         ]
-        ends = (current, voltage, threshold, refractory)
-        firsts = (current_state, voltage_state, th_state, ref_state)
-        last = map(last_step, ends, firsts)
+        last = (
+            last_of(current, current_state),
+            last_of(voltage, voltage_state),
+            last_of(threshold, th_state),
+            last_of(refractory, ref_state),
+        )
         return spike, *sequences, *last
     parameters = current_decay, voltage_decay, current_state, voltage_state, *decays, *states
     numbers = scale, *steps, graded, delay_shift
@@ -114,7 +117,7 @@ def _backward(
     of_voltage = leak_adjoint(of_spike, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
     sums = [
-        above.new_empty(0) if steps is None else (grads[..., 1:] * steps[..., :-1]).sum(-1)
+        above.new_empty(0) if steps is None else summed(grads[..., 1:] * steps[..., :-1], above)
         for grads, steps in ((of_current, states[0]), (of_voltage, states[1]))
     ]
     return of_current, sums[0], sums[1]
@@ -122,7 +125,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
-    sums = (above.new_empty(above.shape[:-1] if args[8] else 0) for _ in range(2))
+    sums = (wanted_of(above, args[8]) for _ in range(2))
     return torch.empty_like(above), *sums
 
 

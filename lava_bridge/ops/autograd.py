@@ -8,13 +8,39 @@ from torch import Tensor
 from ..quantize import exact_dtype
 from .operator import Operator
 
-__all__ = ["before_last", "in_order", "last_step", "no_gradients", "per_neuron", "reduced"]
+__all__ = [
+    "before_last",
+    "in_order",
+    "last_of",
+    "no_gradients",
+    "per_neuron",
+    "reduced",
+    "summed",
+    "wanted_of",
+]
 
 
 def per_neuron(x: Tensor) -> Tensor:
     """An empty tensor ``[N, *]`` in the order of ``[N, *, T]``, in the dtype computed in."""
     like = x[..., 0] if x.shape[-1] else x.new_empty(x.shape[:-1])
     return torch.empty_like(like, dtype=exact_dtype(x))
+
+
+def wanted_of(x: Tensor, wanted: bool) -> Tensor:
+    """:func:`per_neuron` if that is wanted, else nothing of its dtype."""
+    return per_neuron(x) if wanted else x.new_empty(0, dtype=exact_dtype(x))
+
+
+def summed(products: Tensor, x: Tensor) -> Tensor:
+    """Sums over time of ``[N, *, T]``, as a kernel on ``x`` leaves them."""
+    return per_neuron(x).copy_(products.sum(-1))
+
+
+def last_of(steps: Tensor, first: Tensor) -> Tensor:
+    """A copy of a sequence's last step ``[N, *]``; without a step, of the state before it."""
+    if steps.shape[-1]:
+        return steps[..., -1].clone()
+    return per_neuron(steps).copy_(first)
 
 
 def before_last(states: Tensor) -> Tensor:
@@ -27,13 +53,6 @@ def before_last(states: Tensor) -> Tensor:
     states = states.to(exact_dtype(states))
     states[..., -1:] = 0
     return states
-
-
-def last_step(sequence: Tensor, before: Tensor) -> Tensor:
-    """The last step of ``[N, *, T]``, no view; where there is none, the state ``before``."""
-    if sequence.shape[-1]:
-        return sequence[..., -1].clone()
-    return per_neuron(sequence).copy_(before)
 
 
 def reduced(sums: Tensor, parameter: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, integers, kept
-from .autograd import last_step, no_gradients, per_neuron, reduced
+from .autograd import last_of, no_gradients, per_neuron, reduced, summed, wanted_of
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .shift import shifted
@@ -89,12 +89,14 @@ def _reference(
 ) -> Six:
     current_decay, voltage_decay, current_state, voltage_state, bias = parameters
     current = x.clone() if is_current else integrate(x, current_decay, current_state, scale)
-    drive = current if bias is None else current + bias.unsqueeze(-1).to(current.dtype)
+    drive = current
+    if bias is not None:
+        drive = torch.empty_like(x).copy_(current + bias.unsqueeze(-1).to(current.dtype))
     voltage = integrate(drive, voltage_decay, voltage_state, scale, threshold)
     fired = voltage >= threshold
     spike = (fired * voltage if graded else fired).to(like.dtype)
-    held = voltage.masked_fill(fired, 0)
-    last = last_step(current, current_state), last_step(held, voltage_state)
+    held = torch.empty_like(x).copy_(voltage.masked_fill(fired, 0))
+    last = last_of(current, current_state), last_of(held, voltage_state)
     sequences: kernels.Tensors = [
         sequence if keep else x.new_empty(0)
         for sequence, keep in zip((voltage, current, held), keeps, strict=True)
@@ -107,8 +109,7 @@ def fake(x: Tensor, keeps: tuple[bool, bool, bool]) -> Six:
     sequences: kernels.Tensors = [
         torch.empty_like(x, dtype=real) if keep else x.new_empty(0, dtype=real) for keep in keeps
     ]
-    last = (per_neuron(x) for _ in range(2))
-    return (torch.empty_like(x), *sequences, *last)
+    return (torch.empty_like(x), *sequences, per_neuron(x), per_neuron(x))
 
 
 @operator("lava_bridge::cuba")
@@ -172,16 +173,16 @@ def _cuba_backward(
     away = above.clamp(max=0) if graded else -above.abs()
     slope = (height if graded else height / 2 / tau) * torch.exp(away / tau)
     left = [1 - d.to(voltage.dtype) / DECAY_SCALE for d in (current_decay, voltage_decay)]
-    of_voltage = leak_adjoint(slope * grad, left[1])
+    of_voltage = leak_adjoint(torch.empty_like(voltage).copy_(slope * grad), left[1])
     of_current = leak_adjoint(of_voltage, left[0])
     sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]
     if wants_sums:
         current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
         sums = [
-            (grads[..., 1:] * states[..., :-1]).sum(-1)
+            summed(grads[..., 1:] * states[..., :-1], voltage)
             for grads, states in ((of_current, current), (of_voltage, voltage))
         ]
-    of_bias = of_voltage.sum(-1) if wants_bias else voltage.new_empty(0)
+    of_bias = summed(of_voltage, voltage) if wants_bias else voltage.new_empty(0)
     return (of_current.to(grad.dtype), *sums, of_bias)
 
 
@@ -204,7 +205,7 @@ def currents(
 
 @_cuba_backward.register_fake
 def _(grad: Tensor, voltage: Tensor, *args: Any) -> Any:
-    sums = (voltage.new_empty(voltage.shape[:-1] if args[k] else 0) for k in (10, 10, 11))
+    sums = (wanted_of(voltage, args[k]) for k in (10, 10, 11))
     return torch.empty_like(voltage, dtype=grad.dtype), *sums
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import kernels
 from ..errors import BridgeError
 from ..quantize import DECAY_SCALE
-from .autograd import no_gradients, reduced
+from .autograd import no_gradients, per_neuron, reduced, summed, wanted_of
 from .cuba import Fired, Six, currents, fake, run
 from .operator import operator
 from .surrogate import Smooth, derivative, of_any
@@ -117,20 +117,17 @@ def _cuba_reset_backward(
         for k, sequence in enumerate((current, held)):
             first = states[k].to(voltage.dtype).expand(shape).unsqueeze(-1)
             before = torch.cat([first, sequence[..., :-1]], dim=-1)
-            sums[k] = (grads[k] * before).sum(-1)
-    firsts = (g.expand(shape).clone() for g in through)
-    of_bias = grads[1].sum(-1) if wants_bias else voltage.new_empty(0)
+            sums[k] = summed(grads[k] * before, voltage)
+    firsts = (per_neuron(voltage).copy_(g) for g in through)
+    of_bias = summed(grads[1], voltage) if wants_bias else voltage.new_empty(0)
     return (grads[0], *sums, *firsts, of_bias)
 
 
 @_cuba_reset_backward.register_fake
 def _(*args: Any) -> Any:
     voltage, wants_sums, wants_bias = args[6], *args[16:18]
-    *sums, of_bias = (
-        voltage.new_empty(voltage.shape[:-1] if wanted else 0)
-        for wanted in (wants_sums, wants_sums, wants_bias)
-    )
-    states = (torch.empty_like(voltage[..., 0]) for _ in range(2))
+    *sums, of_bias = (wanted_of(voltage, wanted) for wanted in (wants_sums, wants_sums, wants_bias))
+    states = (per_neuron(voltage) for _ in range(2))
     return torch.empty_like(voltage), *sums, *states, of_bias
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
-from .autograd import before_last, no_gradients, per_neuron, reduced
+from .autograd import before_last, no_gradients, reduced, summed, wanted_of
 from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
@@ -99,11 +99,12 @@ def _backward(
     compiled = kernels.chosen(backend, output)
     if compiled is None:
         exact = exact_dtype(output)
-        found = leak_adjoint(grad.to(exact), 1 - decay.to(exact) / DECAY_SCALE)
-        grad_x = torch.empty_like(output).copy_(found)
+        grads = torch.empty_like(output, dtype=exact).copy_(grad)
+        grads = leak_adjoint(grads, 1 - decay.to(exact) / DECAY_SCALE)
+        grad_x = torch.empty_like(output).copy_(grads)
         if not wants_sum:
-            return grad_x, found.new_empty(0)
-        return grad_x, (found[..., 1:] * output[..., :-1].to(exact)).sum(-1)
+            return grad_x, wanted_of(output, False)
+        return grad_x, summed(grads[..., 1:] * output[..., :-1].to(exact), output)
     inputs = grad, before_last(output) if wants_sum else None
     wanted = [output.dtype], [wants_sum]
     done = kernels.run(compiled, "leaky_integrator_backward", output, inputs, [decay], [], *wanted)
@@ -114,8 +115,7 @@ def _backward(
 def _(
     grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    none = output.new_empty(0, dtype=exact_dtype(output))
-    return torch.empty_like(output), per_neuron(output) if wants_sum else none
+    return torch.empty_like(output), wanted_of(output, wants_sum)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -129,7 +129,8 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_x, products = _backward(grad, output, decay, wants_sum, ctx.backend)
     grad_decay = grad_state = None
     if ctx.own_gradient:
-        first = grad_x[..., 0].to(exact_dtype(grad_x))
+        first = grad_x[..., 0] if grad_x.shape[-1] else grad_x.new_zeros(grad_x.shape[:-1])
+        first = first.to(exact_dtype(grad_x))
         if wants_sum:
             products = (products + first * state) / -DECAY_SCALE
         if ctx.needs_input_grad[2]:

@@ -18,7 +18,7 @@ from .. import kernels
 from ..quantize import exact_dtype, integers
 from .adaptive_phase_th import phase_turns
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import last_step, no_gradients, per_neuron, reduced
+from .autograd import last_of, no_gradients, per_neuron, reduced, wanted_of
 from .operator import operator
 from .resonator import reset_steps, resonate, turn_adjoint, turn_sums
 from .shift import shifted
@@ -142,15 +142,15 @@ def _reference(
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
     real, imag = (part.to(exact) / scale for part in parts)
     carried, holds = (real if phase else imag), torch.tensor(threshold, dtype=exact)
-    none = real.new_empty(0), real.new_empty(0)
-    last = [*map(last_step, (real, imag), turn[1]), *none]
+    last = [last_of(real, turn[1][0]), last_of(imag, turn[1][1])]
+    last += [real.new_empty(0), real.new_empty(0)]
     if adaptation:
         turns = phase_turns(imag, turn[1][1], scale) if phase else None
         level = integers(real, scale) if phase else parts[1]
         pairs = (adaptation[0], adaptation[1]), (adaptation[2], adaptation[3])
         state = adapt(level, turns, *pairs, steps, scale, exact)
         holds = state[0] + state[1]
-        last[2:] = map(last_step, state, (adaptation[3], adaptation[2]))
+        last[2:] = last_of(state[0], adaptation[3]), last_of(state[1], adaptation[2])
     if phase:
         spike = at_phase_zero(real, imag, holds, turn[1][1], graded)
     else:
@@ -226,7 +226,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, compared: Tensor, *args: Any) -> Any:
-    sums = (compared.new_empty(compared.shape[:-1] if args[10] else 0) for _ in range(2))
+    sums = (wanted_of(compared, args[10]) for _ in range(2))
     return torch.empty_like(compared), torch.empty_like(compared), *sums
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
-from .autograd import before_last, no_gradients, reduced
+from .autograd import before_last, no_gradients, reduced, summed, wanted_of
 from .operator import operator
 
 __all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
@@ -65,7 +65,7 @@ def turn_adjoint(grads: Pair, decays: Pair) -> Pair:
     """
     sine, cosine = ((d / DECAY_SCALE).to(grads[0].dtype) for d in decays)
     grad_real, grad_imag = (torch.empty_like(grads[0]) for _ in grads)
-    later_real = later_imag = torch.zeros_like(grads[0][..., 0])
+    later_real = later_imag = grads[0].new_zeros(grads[0].shape[:-1])
     for t in reversed(range(grads[0].shape[-1])):
         later_real, later_imag = (
             grads[0][..., t] + cosine * later_real + sine * later_imag,
@@ -82,8 +82,8 @@ def turn_sums(grads: Pair, states: Pair) -> Pair:
     """
     of_real, of_imag = (grad[..., 1:] for grad in grads)
     real, imag = (state[..., :-1] for state in states)
-    by_sine = (of_imag * real - of_real * imag).sum(-1)
-    return by_sine, (of_real * real + of_imag * imag).sum(-1)
+    by_sine = summed(of_imag * real - of_real * imag, grads[0])
+    return by_sine, summed(of_real * real + of_imag * imag, grads[0])
 
 
 @operator("lava_bridge::resonator")
@@ -137,7 +137,8 @@ def _backward(
     compiled = kernels.chosen(backend, real)
     exact = exact_dtype(real)
     if compiled is None:
-        found = turn_adjoint((grad_real.to(exact), grad_imag.to(exact)), decays)
+        exact_grads = (torch.empty_like(real, dtype=exact).copy_(grad) for grad in grads)
+        found = turn_adjoint((next(exact_grads), next(exact_grads)), decays)
         by_real, by_imag = (torch.empty_like(real).copy_(grad) for grad in found)
         sums = (
             turn_sums(found, (real.to(exact), imag.to(exact)))
@@ -153,9 +154,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_real: Tensor, grad_imag: Tensor, real: Tensor, *args: Any) -> Any:
-    exact = exact_dtype(real)
-    shape = real.shape[:-1] if args[3] else 0
-    sums = (real.new_empty(shape, dtype=exact) for _ in range(2))
+    sums = (wanted_of(real, args[3]) for _ in range(2))
     return torch.empty_like(real), torch.empty_like(real), *sums
 
 

@@ -60,7 +60,7 @@ def at_phase_zero(
 ) -> Tensor:
     """Spikes ``[N, *, T]`` of a state ``[N, *, T]`` where its phase passes zero; no gradient."""
     first = imag_last.to(imag).expand(imag.shape[:-1]).unsqueeze(-1)
-    before = torch.cat([first, imag[..., :-1]], dim=-1)
+    before = torch.cat([first, imag], dim=-1)[..., :-1]
     fired = (real >= threshold) & (before < 0) & (imag >= 0)
     return fired * real / scale if graded else fired.to(real.dtype)
 

@@ -221,6 +221,26 @@ def test_a_voltage_that_rises_beyond_32_bits_by_small_currents():
     assert mine[0].max() == mine[2].item() == 700 * 2.0**16
 
 
+def test_a_current_beyond_24_bits_whose_voltage_is_within_them():
+    # 2^24 + 1 is no float: on its way to the voltage the current is rounded.
+    least, none = 2.0**-6, torch.zeros(1)
+    states = torch.tensor([(2**24 - 1) * least]), torch.tensor([-(2**23) * least])
+    high, x = 1.5 * 2.0**17, torch.full((1, 1, 1), 2 * least)
+    adaptation = Adaptation(none, none, none + high, none, 0.0, high)
+    firing = (none, none), states, adaptation, 64, (1.0, 1.0, True)
+    for _, _, voltage, *_ in both(lambda: fired("alif", [x], *firing)):
+        assert voltage.item() == 2**23 * least
+
+
+@pytest.mark.parametrize(("rise", "rest", "decay"), [(-(2.0**28), 1.0, 0), (0.5, -(2.0**28), 4096)])
+def test_a_threshold_that_falls_or_lies_far_below_zero(rise, rest, decay):
+    x, still = torch.full((1, 1, 3), 2.0), torch.zeros(1)
+    settings = still, still, torch.ones(1), still + decay, rise, rest, 64
+    reference, mine = both(lambda: adaptive_threshold.dynamics(x, *settings))
+    assert_same(mine, reference)
+    assert mine[0].min() <= -(2**27)
+
+
 def test_a_phase_that_turns_to_beyond_32_bits():
     state = torch.zeros(1)
     settings = state, state, state + 4096, state + 1, state, 0.5, 1.0, 64

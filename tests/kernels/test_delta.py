@@ -223,6 +223,20 @@ def test_views_and_expanded_gradients():
         assert torch.equal(leaf.grad[..., -1], torch.ones(3, 4))
 
 
+def test_the_thresholds_gradient_where_a_change_is_the_threshold():
+    # It is sent, and its slope is the one below the threshold.
+    def run():
+        threshold = torch.tensor([0.5], requires_grad=True)
+        y = delta.dynamics(
+            torch.tensor([[[0.5, 0.0]]]), threshold, *[torch.zeros(1)] * 3, scale_grad=3
+        )[0]
+        return y, torch.autograd.grad(y, threshold, torch.tensor([[[1.0, 0.25]]]))[0]
+
+    for y, grad in both(run):
+        assert y.tolist() == [[[0.5, -0.5]]]
+        assert grad.item() == -1 + 0.25
+
+
 def test_without_a_step_the_states_stay():
     states = [torch.zeros(1), torch.rand(2, 3), torch.rand(2, 3)]
     for y, residual, error in both(

@@ -21,6 +21,9 @@ KERNELS = {
     "alif_backward": (4, DECAYS, SURROGATE, 1, (0, 1)),
     "resonator_backward": (4, DECAYS, (), 2, (1,)),
     "izhikevich_backward": (4, DECAYS, SURROGATE, 2, (1,)),
+    # Without a turn, and one part of the state: the sine's products have one sign, too.
+    "resonator_backward of the sine": (4, (0, 1024.0), (), 2, (0,)),
+    "izhikevich_backward of the sine": (4, (0, 1024.0), SURROGATE, 2, (0,)),
 }
 
 
@@ -32,6 +35,9 @@ def sums(kernel, steps, dtype, order=(0, 1, 2), backend=native):
         laid_out((torch.rand(1, 48, steps, generator=generator) * 30).round().to(dtype) / 64, order)
         for _ in range(inputs)
     ]
+    kernel, _, alone = kernel.partition(" of the ")
+    if alone:
+        parts[2] = None
     wanted = [k in results for k in range(5)]
     given = [torch.tensor([float(number)]) for number in parameters]
     outs = [dtype] * outputs
@@ -46,6 +52,17 @@ def test_sums_of_one_sign_stay_right_over_30000_steps(kernel):
     ):
         assert exact.abs().min() > 100
         torch.testing.assert_close(mine.double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_the_delays_sums_stay_right_over_30000_steps(order):
+    # 0.1 at every other step, and the gradient where it falls from that to 0.
+    odd = (torch.arange(30_000) % 2).expand(1, 48, 30_000)
+    grad, output = (laid_out(part.float(), order) for part in (odd, 0.1 * (1 - odd)))
+    inputs, wanted = (grad, output), ([None], [True])
+    done = kernels.run(native, "delay_gradient", output, inputs, (), (), *wanted)
+    exact = 15_000 * torch.tensor(0.1).double().expand(1, 48)
+    torch.testing.assert_close(done.neurons[0].double(), exact, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

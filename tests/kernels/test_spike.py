@@ -8,6 +8,7 @@ from compared import EXTREMES, assert_close, assert_same, assert_same_everywhere
 from hypothesis import given, strategies as st
 from kernel_cases import (
     ALL_ORDERS,
+    INSTRUCTION_SETS,
     in_order_of,
     laid_out,
     numbers,
@@ -140,6 +141,18 @@ def test_gradients_at_the_threshold_at_phase_zero_and_far_away(dtype, graded):
             lambda: gradients_of(spikes(run, leaves, 1.0, -1.0), leaves)  # noqa: B023
         )
         assert_close(mine, reference)
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
+def test_the_exponential_is_right_to_three_units_in_the_last_place(instructions, monkeypatch):
+    if instructions > len(native._native.instruction_sets()):
+        pytest.skip("this CPU has not these instructions")
+    monkeypatch.setattr(native, "instructions", instructions)
+    x = torch.linspace(-87, 0, 100_000).reshape(1, -1, 1).requires_grad_()
+    y = spike.spike(x, 0.0, (1.0, 1.0, True))
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    exact = x.detach().double().exp()
+    assert ((slope - exact).abs() <= 3 * 2**-23 * exact).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
