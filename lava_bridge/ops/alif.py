@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import no_gradients, reduced
+from .autograd import no_gradients, per_neuron, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
@@ -111,16 +111,16 @@ def _backward(
     of_spike = torch.empty_like(above).copy_(grad * slope(above, tau, height, graded))
     of_voltage = leak_adjoint(of_spike, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
-    sums = [
-        above.new_empty(0) if steps is None else (grads[..., 1:] * steps[..., :-1]).sum(-1)
-        for grads, steps in ((of_current, states[0]), (of_voltage, states[1]))
-    ]
-    return of_current, sums[0], sums[1]
+    sums = per_neuron(above, wants_sums), per_neuron(above, wants_sums)
+    for total, grads, steps in zip(sums, (of_current, of_voltage), states, strict=True):
+        if steps is not None:
+            total.copy_((grads[..., 1:] * steps[..., :-1]).sum(-1))
+    return of_current, *sums
 
 
 @_backward.register_fake
 def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
-    sums = (above.new_empty(above.shape[:-1] if args[8] else 0) for _ in range(2))
+    sums = (per_neuron(above, args[8]) for _ in range(2))
     return torch.empty_like(above), *sums
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, integers, kept
-from .autograd import no_gradients, reduced
+from .autograd import no_gradients, per_neuron, reduced
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .shift import shifted
@@ -93,7 +93,7 @@ def _reference(
     voltage = integrate(drive, voltage_decay, voltage_state, scale, threshold)
     fired = voltage >= threshold
     spike = (fired * voltage if graded else fired).to(like.dtype)
-    held = voltage.masked_fill(fired, 0)
+    held = torch.where(fired, 0, voltage)  # (masked_fill would not keep the order in memory)
     last = current[..., -1].clone(), held[..., -1].clone()
     sequences: kernels.Tensors = [
         sequence if keep else x.new_empty(0)
@@ -174,15 +174,17 @@ def _cuba_backward(
     left = [(1 - d / DECAY_SCALE).to(voltage.dtype) for d in (current_decay, voltage_decay)]
     of_voltage = leak_adjoint(slope * grad, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
-    sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]
+    found = wants_sums, wants_sums, wants_bias
+    sums: kernels.Tensors = [per_neuron(voltage, wants) for wants in found]
     if wants_sums:
         current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
-        sums = [
-            (grads[..., 1:] * states[..., :-1]).sum(-1)
-            for grads, states in ((of_current, current), (of_voltage, voltage))
-        ]
-    of_bias = of_voltage.sum(-1) if wants_bias else voltage.new_empty(0)
-    return (of_current.to(grad.dtype), *sums, of_bias)
+        for total, grads, states in zip(
+            sums[:2], (of_current, of_voltage), (current, voltage), strict=True
+        ):
+            total.copy_((grads[..., 1:] * states[..., :-1]).sum(-1))
+    if wants_bias:
+        sums[2].copy_(of_voltage.sum(-1))
+    return (of_current.to(grad.dtype), *sums)
 
 
 def currents(
@@ -204,7 +206,7 @@ def currents(
 
 @_cuba_backward.register_fake
 def _(grad: Tensor, voltage: Tensor, *args: Any) -> Any:
-    sums = (voltage.new_empty(voltage.shape[:-1] if args[k] else 0) for k in (10, 10, 11))
+    sums = (per_neuron(voltage, args[k]) for k in (10, 10, 11))
     return torch.empty_like(voltage, dtype=grad.dtype), *sums
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
-from .autograd import no_gradients, reduced
+from .autograd import in_order, no_gradients, per_neuron, reduced
 from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
@@ -99,10 +99,11 @@ def _backward(
     compiled = kernels.chosen(backend, output)
     if compiled is None:
         kept = (1 - decay / DECAY_SCALE).to(grad.dtype)
-        grad_x = leak_adjoint(grad, kept)
-        if not wants_sum:
-            return grad_x, grad.new_empty(0)
-        return grad_x, (grad_x[..., 1:] * output[..., :-1]).sum(-1)
+        grad_x = leak_adjoint(in_order(grad, output.stride()), kept)
+        products = per_neuron(output, wants_sum)
+        if wants_sum:
+            products.copy_((grad_x[..., 1:] * output[..., :-1]).sum(-1))
+        return grad_x, products
     inputs, wanted = (grad, output if wants_sum else None), ([output.dtype], [wants_sum])
     done = kernels.run(compiled, "leaky_integrator_backward", output, inputs, [decay], [], *wanted)
     return done.sequences[0], done.neurons[0]
@@ -112,7 +113,7 @@ def _backward(
 def _(
     grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(output), output.new_empty(output.shape[:-1] if wants_sum else 0)
+    return torch.empty_like(output), per_neuron(output, wants_sum)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

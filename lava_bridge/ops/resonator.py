@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
-from .autograd import no_gradients, reduced
+from .autograd import no_gradients, per_neuron, reduced
 from .operator import operator
 
 __all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
@@ -139,11 +139,11 @@ def _backward(
     if compiled is None:
         found = turn_adjoint((grad_real.to(exact), grad_imag.to(exact)), decays)
         by_real, by_imag = (torch.empty_like(real).copy_(grad) for grad in found)
-        sums = (
-            turn_sums(found, (real.to(exact), imag.to(exact)))
-            if wants_sums
-            else (real.new_empty(0, dtype=exact), real.new_empty(0, dtype=exact))
-        )
+        sums = per_neuron(real, wants_sums), per_neuron(real, wants_sums)
+        if wants_sums:
+            products = turn_sums(found, (real.to(exact), imag.to(exact)))
+            for total, summed in zip(sums, products, strict=True):
+                total.copy_(summed)
         return by_real, by_imag, *sums
     inputs = *grads, *(states if wants_sums else ())
     wanted = [real.dtype, real.dtype], (wants_sums, wants_sums)
@@ -153,9 +153,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_real: Tensor, grad_imag: Tensor, real: Tensor, *args: Any) -> Any:
-    exact = exact_dtype(real)
-    shape = real.shape[:-1] if args[3] else 0
-    sums = (real.new_empty(shape, dtype=exact) for _ in range(2))
+    sums = (per_neuron(real, args[3]) for _ in range(2))
     return torch.empty_like(real), torch.empty_like(real), *sums
 
 
