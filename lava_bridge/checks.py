@@ -28,18 +28,25 @@ HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pr
 def require(place: str, input: object, axes: str, channels: int | None = None) -> None:
     """Require a floating tensor of such ``axes``, with these ``channels`` in dimension 1.
 
-    ``axes`` is for example "[N, C, H, W, T]"; a "*" stands for any number of dimensions.
+    ``axes`` is for example "[N, C, H, W, T]"; a "*" stands for any number of dimensions, "T > 0"
+    for one time step or more.
 
     A BridgeError is raised at ``place``, with what was found and what to do.
     """
-    expected, advice = f"a tensor {axes}", None
+    expected, advice = f"a tensor {axes.replace(' > 0', '')}", None
     dimensions = axes.count(",") + 1
     if not isinstance(input, Tensor):
         advice = "pass a tensor; a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
+    elif input.is_nested:
+        advice = "pass torch.nested.to_padded_tensor(input, 0)"
+    elif input.layout != torch.strided:
+        expected, advice = "a dense tensor", "pass input.to_dense()"
     elif input.dim() < dimensions - 1 or ("*" not in axes and input.dim() != dimensions):
         advice = "bring it to these dimensions with reshape or unsqueeze"
     elif not input.is_floating_point():
         expected, advice = "a floating dtype", "pass input.float()"
+    elif "T > 0" in axes and not input.shape[-1]:
+        expected, advice = "one time step or more", "leave empty sequences out"
     elif channels is not None and input.shape[1] != channels:
         expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
     if advice is not None:
@@ -68,8 +75,14 @@ def has_hooks(module: nn.Module) -> bool:
 
 def described(input: object) -> str:
     """What an input is, for an error."""
+    if isinstance(input, Tensor) and input.is_nested:
+        return f"a nested tensor of {input.size(0)}"
     if isinstance(input, Tensor):
-        return f"a {str(input.dtype).removeprefix('torch.')} tensor of shape {tuple(input.shape)}"
+        words = [] if input.layout == torch.strided else [input.layout]
+        kind = " ".join(
+            str(word).removeprefix("torch.").strip("_") for word in [*words, input.dtype]
+        )
+        return f"a {kind} tensor of shape {tuple(input.shape)}"
     return f"a {type(input).__name__} of {len(input) if hasattr(input, '__len__') else input}"
 
 

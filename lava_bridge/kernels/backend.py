@@ -29,6 +29,9 @@ def require_backend(place: str, name: str) -> str:
 
 
 _current = require_backend(VARIABLE, os.environ.get(VARIABLE) or "auto")
+# The setting of use_backend that is in force, and what there was before any.
+_setting: "use_backend | None" = None
+_first = _current
 _said = False
 
 
@@ -54,6 +57,9 @@ def current_backend() -> str:
 class use_backend:
     """Set the backend of all operators, from now on or for a ``with`` block.
 
+    It is one for the whole process. Where the blocks of several threads overlap, that which began
+    last holds; when all have ended, it is again what it was before them.
+
     Args:
         name: ``"auto"``, ``"torch"``, ``"native"`` or ``"cupy"``. The environment variable
             ``LAVA_BRIDGE_BACKEND`` sets the one to begin with.
@@ -67,12 +73,12 @@ class use_backend:
     """
 
     def __init__(self, name: str) -> None:
-        global _current
         require_backend("use_backend", name)
         if name in _COMPILED:
             _require_there(name)
-        self._before = _current
-        _current = name
+        self._name, self._ended = name, False
+        self._before = _setting
+        _put_in_force(self)
 
     def __enter__(self) -> None:
         return None
@@ -83,8 +89,17 @@ class use_backend:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        global _current
-        _current = self._before
+        # (No lock: torch.compile follows this, but takes none.)
+        self._ended = True
+        last = _setting
+        while last is not None and last._ended:
+            last = last._before
+        _put_in_force(last)
+
+
+def _put_in_force(setting: use_backend | None) -> None:
+    global _current, _setting
+    _setting, _current = setting, _first if setting is None else setting._name
 
 
 def chosen(backend: str, x: Tensor) -> ModuleType | None:

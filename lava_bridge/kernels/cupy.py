@@ -26,6 +26,8 @@ __all__ = ["DTYPES", "described", "launch", "missing", "stored"]
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 GATHERS = True
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 _INSTALL = "pip install lava_bridge[cuda13] (or [cuda12], as your driver is)"
 
 # Of cuda/gpu.cu: the threads of a warp, the bytes of time in a tile, and the elements that a thread
@@ -65,7 +67,7 @@ def described() -> str:
 
 def stored(dtype: torch.dtype, real: torch.dtype) -> torch.dtype:
     """How a sequence of ``dtype`` is held: half precision as it is, beside float32."""
-    return dtype if real == torch.float32 and dtype != torch.float64 else real
+    return dtype if real == torch.float32 and dtype in _HALVES else real
 
 
 def sources() -> Path:

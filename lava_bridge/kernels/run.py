@@ -91,7 +91,9 @@ def gather(
     The arguments are those of :func:`run`. Gives a sequence in the dtype and memory order of ``x``.
     """
     order = MemoryOrder(x)
-    real = torch.float64 if x.dtype == torch.float64 else torch.float32
+    # That of the parameters only. Beyond 2^24 float32 does not hold every number of steps.
+    double = x.dtype == torch.float64 or order.steps > 1 << 24
+    real = torch.float64 if double else torch.float32
     flat = [order.flat(parameter, real) for parameter in parameters]
     output = torch.empty_like(order.like)
     if x.numel():

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import DECAY_SCALE, exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import last_of, no_gradients, per_neuron, reduced, summed, wanted_of
+from .autograd import last_of, no_gradients, per_neuron, reduced, summed
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .resonate_and_fire import Adaptation, Fired
@@ -117,15 +117,17 @@ def _backward(
     of_voltage = leak_adjoint(of_spike, left[1])
     of_current = leak_adjoint(of_voltage, left[0])
     sums = [
-        above.new_empty(0) if steps is None else summed(grads[..., 1:] * steps[..., :-1], above)
-        for grads, steps in ((of_current, states[0]), (of_voltage, states[1]))
+        per_neuron(above, False)
+        if steps is None
+        else summed(grads[..., 1:] * steps[..., :-1], above)
+        for grads, steps in zip((of_current, of_voltage), states, strict=True)
     ]
     return of_current, sums[0], sums[1]
 
 
 @_backward.register_fake
 def _(grad: Tensor, above: Tensor, *args: Any) -> Any:
-    sums = (wanted_of(above, args[8]) for _ in range(2))
+    sums = (per_neuron(above, args[8]) for _ in range(2))
     return torch.empty_like(above), *sums
 
 

@@ -16,19 +16,18 @@ __all__ = [
     "per_neuron",
     "reduced",
     "summed",
-    "wanted_of",
 ]
 
 
-def per_neuron(x: Tensor) -> Tensor:
-    """An empty tensor ``[N, *]`` in the order of ``[N, *, T]``, in the dtype computed in."""
+def per_neuron(x: Tensor, wanted: bool = True) -> Tensor:
+    """An empty tensor ``[N, *]`` in the order of ``[N, *, T]``, in the dtype computed in.
+
+    It is what :func:`lava_bridge.kernels.run` gives as a result: empty if that is not wanted.
+    """
+    if not wanted:
+        return x.new_empty(0, dtype=exact_dtype(x))
     like = x[..., 0] if x.shape[-1] else x.new_empty(x.shape[:-1])
     return torch.empty_like(like, dtype=exact_dtype(x))
-
-
-def wanted_of(x: Tensor, wanted: bool) -> Tensor:
-    """:func:`per_neuron` if that is wanted, else nothing of its dtype."""
-    return per_neuron(x) if wanted else x.new_empty(0, dtype=exact_dtype(x))
 
 
 def summed(products: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, integers, kept
-from .autograd import last_of, no_gradients, per_neuron, reduced, summed, wanted_of
+from .autograd import last_of, no_gradients, per_neuron, reduced, summed
 from .leaky_integrator import integrate, leak_adjoint
 from .operator import operator
 from .shift import shifted
@@ -95,7 +95,7 @@ def _reference(
     voltage = integrate(drive, voltage_decay, voltage_state, scale, threshold)
     fired = voltage >= threshold
     spike = (fired * voltage if graded else fired).to(like.dtype)
-    held = torch.empty_like(x).copy_(voltage.masked_fill(fired, 0))
+    held = torch.where(fired, 0, voltage)  # (masked_fill would not keep the order in memory)
     last = last_of(current, current_state), last_of(held, voltage_state)
     sequences: kernels.Tensors = [
         sequence if keep else x.new_empty(0)
@@ -175,15 +175,15 @@ def _cuba_backward(
     left = [1 - d.to(voltage.dtype) / DECAY_SCALE for d in (current_decay, voltage_decay)]
     of_voltage = leak_adjoint(torch.empty_like(voltage).copy_(slope * grad), left[1])
     of_current = leak_adjoint(of_voltage, left[0])
-    sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]
+    found = wants_sums, wants_sums, wants_bias
+    sums: kernels.Tensors = [per_neuron(voltage, wants) for wants in found]
     if wants_sums:
         current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
-        sums = [
-            summed(grads[..., 1:] * states[..., :-1], voltage)
-            for grads, states in ((of_current, current), (of_voltage, voltage))
-        ]
-    of_bias = summed(of_voltage, voltage) if wants_bias else voltage.new_empty(0)
-    return (of_current.to(grad.dtype), *sums, of_bias)
+        both = (of_current, current), (of_voltage, voltage)
+        sums[:2] = (summed(grads[..., 1:] * states[..., :-1], voltage) for grads, states in both)
+    if wants_bias:
+        sums[2] = summed(of_voltage, voltage)
+    return (of_current.to(grad.dtype), *sums)
 
 
 def currents(
@@ -205,7 +205,7 @@ def currents(
 
 @_cuba_backward.register_fake
 def _(grad: Tensor, voltage: Tensor, *args: Any) -> Any:
-    sums = (wanted_of(voltage, args[k]) for k in (10, 10, 11))
+    sums = (per_neuron(voltage, args[k]) for k in (10, 10, 11))
     return torch.empty_like(voltage, dtype=grad.dtype), *sums
 
 

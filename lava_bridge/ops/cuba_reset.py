@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import kernels
 from ..errors import BridgeError
 from ..quantize import DECAY_SCALE
-from .autograd import no_gradients, per_neuron, reduced, summed, wanted_of
+from .autograd import no_gradients, per_neuron, reduced, summed
 from .cuba import Fired, Six, currents, fake, run
 from .operator import operator
 from .surrogate import Smooth, derivative, of_any
@@ -110,25 +110,26 @@ def _cuba_reset_backward(
             of_current = of_current + grad_current[..., t]
         grads[0][..., t], grads[1][..., t] = of_current, of_voltage
         through = [left[0] * of_current, left[1] * of_voltage]
-    sums: kernels.Tensors = [voltage.new_empty(0), voltage.new_empty(0)]
+    found = wants_sums, wants_sums, True, True, wants_bias
+    totals: kernels.Tensors = [per_neuron(voltage, wants) for wants in found]
     if wants_sums:
         held = voltage.masked_fill(fired, 0)
         current = currents(voltage, voltage_decay, voltage_state, bias, scale, threshold)
         for k, sequence in enumerate((current, held)):
             first = states[k].to(voltage.dtype).expand(shape).unsqueeze(-1)
             before = torch.cat([first, sequence[..., :-1]], dim=-1)
-            sums[k] = summed(grads[k] * before, voltage)
-    firsts = (per_neuron(voltage).copy_(g) for g in through)
-    of_bias = summed(grads[1], voltage) if wants_bias else voltage.new_empty(0)
-    return (grads[0], *sums, *firsts, of_bias)
+            totals[k] = summed(grads[k] * before, voltage)
+    totals[2:4] = (per_neuron(voltage).copy_(of_first) for of_first in through)
+    if wants_bias:
+        totals[4] = summed(grads[1], voltage)
+    return (grads[0], *totals)
 
 
 @_cuba_reset_backward.register_fake
 def _(*args: Any) -> Any:
     voltage, wants_sums, wants_bias = args[6], *args[16:18]
-    *sums, of_bias = (wanted_of(voltage, wanted) for wanted in (wants_sums, wants_sums, wants_bias))
-    states = (per_neuron(voltage) for _ in range(2))
-    return torch.empty_like(voltage), *sums, *states, of_bias
+    wanted = wants_sums, wants_sums, True, True, wants_bias
+    return torch.empty_like(voltage), *(per_neuron(voltage, wants) for wants in wanted)
 
 
 def _save_for_reset(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
@@ -148,8 +149,9 @@ def _through_reset(
     grad, slope, grad_current, grad_held, *grad_last = grads
     if slope is None and not ctx.detach_reset and not ctx.smooth[0]:
         raise BridgeError(
-            "fire_and_reset: expected a loss that reads the spikes, where it is compiled and the "
-            "reset is not detached, found one on states only; add the spikes, or detach the reset"
+            "fire_and_reset: expected a loss that reads the spikes, where it is compiled (or under "
+            "torch.func) and the reset is not detached, found one on states only; add the spikes, "
+            "or detach the reset"
         )
     voltage, *parameters = saved
     wanted = ctx.needs_input_grad[1:6]
@@ -211,13 +213,16 @@ def fire_and_reset(
     settings = scale, threshold, detach_reset, is_current, *keeps, *smooth, backend
     if not learns or isinstance(surrogate, Smooth):
         return Fired(*_cuba_reset(x, *decays, *states, bias, *settings))
-    if not torch.compiler.is_compiling():
+    compiled = torch.compiler.is_compiling()
+    transformed = not compiled and torch._C._are_functorch_transforms_active()
+    if not (compiled or transformed):
         return Fired(*_EagerReset.apply(x, *decays, *states, bias, *settings, surrogate))
     fired = Fired(*_cuba_reset(x, *decays, *states, bias, *settings))
     # The surrogate may be any function of torch's. What comes back through `voltage` is its
     # derivative alone, the gradient comes back through `spike`: the backward kernel wants both.
     smooth_spike = surrogate(fired.voltage - threshold)
-    return Fired(_Attached.apply(fired.spike, smooth_spike), *fired[1:])
+    attached = _TransformedAttached if transformed else _Attached
+    return Fired(attached.apply(fired.spike, smooth_spike), *fired[1:])
 
 
 class _Attached(torch.autograd.Function):
@@ -231,6 +236,22 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs):
         return grad_outputs[0], torch.ones_like(grad_outputs[0], dtype=ctx.dtype)
+
+
+class _TransformedAttached(torch.autograd.Function):
+    """:class:`_Attached` of the form that torch.func asks for."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(spike, smooth):
+        return spike.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.dtype = inputs[1].dtype
+
+    backward = _Attached.backward
 
 
 class _EagerReset(torch.autograd.Function):

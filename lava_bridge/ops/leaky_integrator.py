@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
-from .autograd import before_last, no_gradients, reduced, summed, wanted_of
+from .autograd import before_last, no_gradients, per_neuron, reduced, summed
 from .operator import operator
 
 __all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
@@ -103,7 +103,7 @@ def _backward(
         grads = leak_adjoint(grads, 1 - decay.to(exact) / DECAY_SCALE)
         grad_x = torch.empty_like(output).copy_(grads)
         if not wants_sum:
-            return grad_x, wanted_of(output, False)
+            return grad_x, per_neuron(output, False)
         return grad_x, summed(grads[..., 1:] * output[..., :-1].to(exact), output)
     inputs = grad, before_last(output) if wants_sum else None
     wanted = [output.dtype], [wants_sum]
@@ -115,7 +115,7 @@ def _backward(
 def _(
     grad: Tensor, output: Tensor, decay: Tensor, wants_sum: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(output), wanted_of(output, wants_sum)
+    return torch.empty_like(output), per_neuron(output, wants_sum)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import profiler
+from torch.autograd import forward_ad, profiler
 
 __all__ = ["Operator", "operator"]
 
@@ -69,8 +69,14 @@ class Operator:
             self.registered, gradients, setup_context=staticmethod(save), generate_vmap_rule=True
         ).apply
 
+    def _no_tangents(self, ctx: Any, *tangents: Tensor | None) -> None:
+        raise NotImplementedError(
+            f"{self.name}: there is no forward-mode gradient; take torch.func.vjp, jacrev or grad"
+        )
+
     def _function(self, forward: Any, backward: Any, **more: Any) -> Any:
-        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward), **more}
+        methods = {"forward": forward, "backward": backward, "jvp": self._no_tangents}
+        methods = {name: staticmethod(method) for name, method in methods.items()} | more
         return type(self.name.rpartition("::")[2], (torch.autograd.Function,), methods)
 
     def __call__(self, *args: Any) -> Any:
@@ -85,9 +91,12 @@ class Operator:
 
     def _called(self, args: tuple[Any, ...]) -> Any:
         tensors = [x for x in args if isinstance(x, Tensor)]
-        if not _PLAIN.issuperset(map(type, args)) or any(x.is_meta for x in tensors):
+        # (A tensor may be the negative of what lies in memory: the dispatcher makes a copy then.)
+        if not _PLAIN.issuperset(map(type, args)) or any(x.is_meta or x.is_neg() for x in tensors):
             return self.registered(*args)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            return self._apply(*args)
+        if forward_ad._current_level >= 0:  # it refuses tangents, which would be lost
             return self._apply(*args)
         return self.run(*args)
 

@@ -18,7 +18,7 @@ from .. import kernels
 from ..quantize import exact_dtype, integers
 from .adaptive_phase_th import phase_turns
 from .adaptive_threshold import adapt, adaptation_steps
-from .autograd import last_of, no_gradients, per_neuron, reduced, wanted_of
+from .autograd import last_of, no_gradients, per_neuron, reduced
 from .operator import operator
 from .resonator import reset_steps, resonate, turn_adjoint, turn_sums
 from .shift import shifted
@@ -141,7 +141,7 @@ def _reference(
     dtype, exact = inputs[0].dtype, exact_dtype(inputs[0])
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
     real, imag = (part.to(exact) / scale for part in parts)
-    carried, holds = (real if phase else imag), torch.tensor(threshold, dtype=exact)
+    carried, holds = (real if phase else imag), real.new_tensor(threshold)
     last = [last_of(real, turn[1][0]), last_of(imag, turn[1][1])]
     last += [real.new_empty(0), real.new_empty(0)]
     if adaptation:
@@ -209,8 +209,11 @@ def _backward(
             grads = torch.zeros_like(of_imag), of_imag
         real_grad, imag_grad = (torch.empty_like(compared).copy_(part) for part in grads)
         found = turn_adjoint((real_grad, imag_grad), decays)
-        none = compared.new_empty(0), compared.new_empty(0)
-        return *found, *(turn_sums(found, (real, imag)) if wants_sums else none)
+        sums = per_neuron(compared, wants_sums), per_neuron(compared, wants_sums)
+        if wants_sums:
+            for total, summed in zip(sums, turn_sums(found, (real, imag)), strict=True):
+                total.copy_(summed)
+        return *found, *sums
     inputs = (
         grad,
         compared,
@@ -226,7 +229,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, compared: Tensor, *args: Any) -> Any:
-    sums = (wanted_of(compared, args[10]) for _ in range(2))
+    sums = (per_neuron(compared, args[10]) for _ in range(2))
     return torch.empty_like(compared), torch.empty_like(compared), *sums
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
-from .autograd import before_last, no_gradients, reduced, summed, wanted_of
+from .autograd import before_last, no_gradients, per_neuron, reduced, summed
 from .operator import operator
 
 __all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
@@ -140,11 +140,9 @@ def _backward(
         exact_grads = (torch.empty_like(real, dtype=exact).copy_(grad) for grad in grads)
         found = turn_adjoint((next(exact_grads), next(exact_grads)), decays)
         by_real, by_imag = (torch.empty_like(real).copy_(grad) for grad in found)
-        sums = (
-            turn_sums(found, (real.to(exact), imag.to(exact)))
-            if wants_sums
-            else (real.new_empty(0, dtype=exact), real.new_empty(0, dtype=exact))
-        )
+        sums = per_neuron(real, False), per_neuron(real, False)
+        if wants_sums:
+            sums = turn_sums(found, (real.to(exact), imag.to(exact)))
         return by_real, by_imag, *sums
     inputs = *grads, *(map(before_last, states) if wants_sums else ())
     wanted = [real.dtype, real.dtype], (wants_sums, wants_sums)
@@ -154,7 +152,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_real: Tensor, grad_imag: Tensor, real: Tensor, *args: Any) -> Any:
-    sums = (wanted_of(real, args[3]) for _ in range(2))
+    sums = (per_neuron(real, args[3]) for _ in range(2))
     return torch.empty_like(real), torch.empty_like(real), *sums
 
 

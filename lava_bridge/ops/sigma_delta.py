@@ -55,13 +55,22 @@ class Sent(NamedTuple):
     states: States
 
 
+def _words_for(steps: int) -> int:
+    """As many words as the marks of so many steps take, and one more.
+
+    Never one: torch.export makes of a size of 1 that it has seen a condition, here on the steps.
+    """
+    return -(-steps // _MARKS) + 1
+
+
 def _words(x: Tensor) -> Tensor:
-    return x.new_empty((*x.shape[:-1], -(-x.shape[-1] // _MARKS)), dtype=torch.int32)
+    return x.new_empty((*x.shape[:-1], _words_for(x.shape[-1])), dtype=torch.int32)
 
 
 def _packed(marks: Tensor) -> Tensor:
     """Booleans ``[N, *, T]`` as bits of words ``[N, *, words]``."""
-    bits = F.pad(marks.to(torch.int32), (0, -marks.shape[-1] % _MARKS))
+    room = _words_for(marks.shape[-1]) * _MARKS
+    bits = F.pad(marks.to(torch.int32), (0, room - marks.shape[-1]))
     place = torch.arange(_MARKS, dtype=torch.int32, device=marks.device)
     words = (bits.unflatten(-1, (-1, _MARKS)) << place).sum(-1, dtype=torch.int32)
     return words.contiguous()
@@ -102,7 +111,7 @@ def _sigma_delta(
     compiled = kernels.chosen(backend, x)
     keeps_marks = keep_marks and rectifies
     if compiled is not None:
-        marks = _words(x) if keeps_marks else None
+        marks = _words(x).zero_() if keeps_marks else None  # (no kernel writes the one more)
         parameters = threshold, before, residual, error, total, bias
         numbers, wanted = (cum_error, scale, rectifies), ([x.dtype], [keep_states] * 4)
         done = kernels.run(

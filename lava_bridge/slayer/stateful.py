@@ -77,7 +77,7 @@ class Stateful(LazyChannels):
         A BridgeError is raised if a dimension is missing, or the shape is not that of the first
         forward.
         """
-        require(self.place, input, "[N, C, *, T]")
+        require(self.place, input, "[N, C, *, T > 0]")
         found = input.shape[1:-1]
         if self._shape is None or self._is_same_row(found):
             self.shape = found

@@ -95,6 +95,29 @@ def test_a_backend_is_set_for_a_block_or_from_now_on():
     assert kernels.current_backend() == "auto"
 
 
+def test_blocks_of_threads_that_overlap_leave_what_was_before_them():
+    first, second = lava_bridge.use_backend("torch"), lava_bridge.use_backend("native")
+    with first:
+        pass  # ends while the second, of another thread, goes on
+    assert kernels.current_backend() == "native"
+    with second:
+        pass
+    assert kernels.current_backend() == "auto"
+
+
+def test_a_compiled_function_may_set_the_backend():
+    neuron, x = slayer.neuron.cuba.Neuron(**PARAMS), torch.rand(2, 3, 8)
+    neuron(x)
+
+    def run(x):
+        with lava_bridge.use_backend("torch"):
+            return neuron(x)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), neuron(x))
+    assert kernels.current_backend() == "auto"
+
+
 def test_the_backend_of_another_device_is_an_error():
     neuron, x = slayer.neuron.cuba.Neuron(**PARAMS), torch.rand(2, 3, 8)
     assert kernels.chosen("auto", x.to("meta")) is None

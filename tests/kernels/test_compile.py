@@ -1,6 +1,8 @@
 """torch.compile, torch.export and autocast on nets of these modules."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -150,6 +152,25 @@ def test_a_net_of_slayer_blocks_is_exported_for_any_batch_and_time():
     for batch in (x, torch.rand(5, 2, 6, 6, 9)):
         assert net(batch).any()
         assert torch.equal(program.module()(batch), net(batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_program_of_any_family_takes_any_time_in_another_process(family, tmp_path):
+    net = getattr(slayer.block, family).Dense(FAMILIES[family], 4, 5, weight_scale=4).eval()
+    # Gradients are on, and the sample is short: neither may become a condition.
+    sizes = ({0: torch.export.Dim("batch"), 2: torch.export.Dim("time", min=2)},)
+    program = torch.export.export(net, (torch.rand(2, 4, 9),), dynamic_shapes=sizes)
+    x = torch.rand(3, 4, 70)
+    torch.export.save(program.run_decompositions(), tmp_path / "net.pt2")
+    torch.save([x, net(x).detach()], tmp_path / "run.pt")
+    code = """
+import sys, torch, lava_bridge.ops
+x, expected = torch.load(sys.argv[2])
+assert expected.any() and torch.equal(torch.export.load(sys.argv[1]).module()(x), expected)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "net.pt2"), str(tmp_path / "run.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_net_of_spikingjellys_is_exported():

@@ -117,6 +117,17 @@ def test_tiles_fit_into_the_shared_memory_that_every_block_may_have(real):
     assert cupy.planned("cuba", less, real).shared == cupy.planned("cuba", call, real).shared // 3
 
 
+def test_sequences_are_held_as_what_the_kernels_read():
+    half, bfloat = torch.float16, torch.bfloat16
+    for dtype in (half, bfloat, torch.float32):
+        assert cupy.stored(dtype, torch.float32) == dtype
+    for dtype in (half, torch.int64, torch.bool, torch.float32):
+        assert cupy.stored(dtype, torch.float64) == torch.float64
+    # Beside a sequence of float32 there may come one of integers.
+    for dtype in (torch.float64, torch.int32, torch.bool):
+        assert cupy.stored(dtype, torch.float32) == torch.float32
+
+
 class Recorder:
     """Stands for CuPy's module, device, stream and kernel."""
 

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import lava_bridge
+from lava_bridge.ops import shift
 from lava_bridge.ops.operator import operator
 from lava_bridge.ops.spike import spike as lava_spike
 
@@ -135,3 +138,30 @@ def test_the_gradient_of_a_gradient_is_refused_under_torch_func_too():
     assert torch.isfinite(bent(x))
     with pytest.raises(NotImplementedError, match="no gradient of a gradient"):
         torch.func.grad(bent)(x)
+
+
+def test_a_tensor_that_is_the_negative_of_its_memory_is_read_as_what_it_is():
+    x = torch.randn(2, 3, 5)
+    negative = torch._neg_view(-x)
+    assert negative.is_neg()
+    leaf = x.clone().requires_grad_()
+    for name in ("torch", "native"):
+        with lava_bridge.use_backend(name):
+            assert torch.equal(shift(negative, 1), shift(x, 1))
+            y = shift(leaf, 1)
+            (grad,) = torch.autograd.grad(y, leaf, torch._neg_view(-x))
+            assert torch.equal(grad[..., :-1], x[..., 1:])
+
+
+def test_forward_mode_is_refused_in_one_line_and_loses_no_tangent():
+    x, refused = (
+        torch.randn(3),
+        "^lava_bridge_tests::scaled: there is no forward-mode gradient; take",
+    )
+    with pytest.raises(NotImplementedError, match=refused):
+        torch.func.jvp(lambda x: scaled(x, 2.0), (x,), (x,))
+    with forward_ad.dual_level():
+        assert torch.equal(scaled(x, 2.0), 2 * x)  # without a tangent there is nothing to lose
+        for primal in (x, x.clone().requires_grad_()):
+            with pytest.raises(NotImplementedError, match=refused):
+                scaled(forward_ad.make_dual(primal, torch.ones_like(x)), 2.0)

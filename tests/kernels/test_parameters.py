@@ -71,15 +71,6 @@ def test_without_a_step_the_last_states_are_the_first(name, dtype):
         assert found.numel() == 0 or found.abs().max() < 3e6
 
 
-def test_a_persistent_neuron_goes_on_after_no_step():
-    twins = [neuron.cuba.Neuron(1.0, 0.1, 0.1, persistent_state=True) for _ in range(2)]
-    x = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(0))
-    for part in (x[..., :9], x[..., 9:9], x[..., 9:]):
-        spikes = [twin(part) for twin in twins[: 2 if part.numel() else 1]]
-    assert torch.equal(*spikes)
-    assert spikes[0].any()
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("operator", ["leaky integrator", "resonator"])
 def test_a_last_step_that_half_precision_cannot_hold_says_nothing_of_the_decays(operator, backend):

@@ -14,6 +14,7 @@ from kernel_cases import (
     spread,
 )
 
+from lava_bridge import use_backend
 from lava_bridge.kernels import native
 from lava_bridge.ops import shift, shift_channels
 
@@ -218,3 +219,14 @@ def test_the_operators_are_registered_as_torch_wants():
             (OPERATORS.delay_gradient, (x, x)),
         ):
             torch.library.opcheck(op.default, (*args, backend))
+
+
+def test_steps_that_float32_does_not_hold():
+    steps = (1 << 24) + 1
+    x = torch.arange(1.0, 5.0).repeat(1, 1, steps // 4 + 2)
+    rest = x[..., : x.shape[-1] - steps]
+    delay = torch.full((1,), steps, dtype=torch.float64)
+    with use_backend("native"):
+        for y in (shift(x, steps), shift_channels(x, delay)):
+            assert torch.equal(y[..., steps:], rest)
+            assert not y[..., :steps].any()

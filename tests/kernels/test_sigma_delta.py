@@ -295,7 +295,7 @@ def test_backward_keeps_a_bit_for_each_step_and_x_where_the_threshold_is_learned
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         neuron(x)
     words = [t for t in kept if t.dtype == torch.int32]
-    assert [t.shape for t in words] == [(2, 3, 2)]
+    assert [t.shape for t in words] == [(2, 3, 2 + 1)]  # of 32 bits, and one more
     assert any(t is x for t in kept) == learned
     assert learned or len(kept) == 1
 
@@ -314,7 +314,7 @@ OPERATORS = torch.ops.lava_bridge
 def test_the_operators_are_registered_as_torch_wants():
     x, threshold = numbers((2, 3, 40), 1, 1.0, torch.float32), torch.full((3,), 0.3)
     bias, states = torch.rand(3), (torch.rand(2, 3), *[torch.zeros(1)] * 3)
-    words = torch.zeros(2, 3, 2, dtype=torch.int32)
+    words = torch.zeros(2, 3, 2 + 1, dtype=torch.int32)
     for backend in ("native", "torch"):
         leaves = [part.clone().requires_grad_() for part in (x, threshold, bias)]
         encoding = True, 1.0, 1.0, 64.0

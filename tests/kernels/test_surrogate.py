@@ -215,3 +215,24 @@ def test_a_large_change_makes_nothing_of_a_slope_that_is_none():
 
     reference, mine = both(gradient)
     torch.testing.assert_close(mine, reference)
+
+
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_a_surrogate_of_the_users_own_has_gradients_under_torch_func(detach_reset):
+    decays = torch.tensor([1000.0]), torch.tensor([500.0])
+    states = torch.zeros(1), torch.zeros(1)
+
+    def own(above):
+        return torch.sigmoid(3 * above)
+
+    def loss(x):
+        run = cuba_reset.fire_and_reset(x, decays, states, 64, 0.5, own, detach_reset)
+        return (run.spike * torch.arange(9)).sum()
+
+    x = numbers((3, 4, 9), 1, 1.0, torch.float32)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    assert expected.any()
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    each = torch.vmap(torch.func.grad(lambda x: loss(x.unsqueeze(0))))(x)
+    torch.testing.assert_close(each, expected)

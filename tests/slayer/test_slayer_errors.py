@@ -1,9 +1,11 @@
 """What can't be done is one BridgeError of one line: what was expected, and what was found."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from lava_bridge import slayer
+from lava_bridge import slayer, use_backend
 from lava_bridge.errors import BridgeError
 from lava_bridge.quantize import right_shift_to_zero
 
@@ -31,6 +33,11 @@ def loaded_norm(name):
     made = getattr(norm, name)()
     made.load_state_dict(after(getattr(norm, name)(), torch.rand(2, 3, 4)).state_dict())
     return made.eval()
+
+
+def no_steps(backend):
+    with use_backend(backend):
+        slayer.neuron.cuba.Neuron(1.0, 0.1, 0.1)(torch.rand(2, 3, 0))
 
 
 def params():
@@ -191,6 +198,24 @@ CASES_OF_ERROR = {
         lambda: slayer.utils.quantize(torch.zeros(1), mode=7),
         ["MODE.ROUND", "7"],
     ),
+    "a sparse input": (
+        lambda: slayer.neuron.cuba.Neuron(1.0, 0.1, 0.1)(torch.rand(2, 3, 4).to_sparse()),
+        ["cuba.Neuron", "a dense tensor", "a sparse_coo float32 tensor", "input.to_dense()"],
+    ),
+    "a sparse input of a synapse": (
+        lambda: slayer.synapse.Dense(3, 2)(torch.rand(2, 3, 4).to_sparse()),
+        ["synapse.Dense", "a dense tensor", "input.to_dense()"],
+    ),
+    "sequences of several lengths": (
+        lambda: slayer.neuron.cuba.Neuron(1.0, 0.1, 0.1)(
+            torch.nested.nested_tensor([torch.rand(3, 4), torch.rand(3, 5)])
+        ),
+        ["cuba.Neuron", "a nested tensor of 2", "to_padded_tensor"],
+    ),
+    **{
+        f"no time step, {backend}": (partial(no_steps, backend), ["cuba.Neuron", "(2, 3, 0)"])
+        for backend in ("torch", "native")
+    },
     "a shift of floats": (
         lambda: right_shift_to_zero(torch.zeros(1), 2),
         ["int64", "float32"],
