@@ -312,3 +312,15 @@ def test_a_spikingjelly_net_in_slayers_goes_on_from_its_state_when_compiled():
         found.sum().backward()
         expected.sum().backward()
         torch.testing.assert_close(other.module[0].weight.grad, one.module[0].weight.grad)
+
+
+def test_an_exported_program_keeps_no_state():
+    # docs/slayer.md says so: torch.export leaves out what buffers are set to.
+    net = slayer.block.rf.Dense({**TURNING, "persistent_state": True}, 4, 5, weight_scale=4)
+    x = torch.rand(2, 4, 12)
+    program = torch.export.export(copy.deepcopy(net), (x,)).module()
+    first = net(x)
+    assert first.any()
+    assert not torch.equal(net(x), first)
+    for _ in range(2):
+        assert torch.equal(program(x), first)
