@@ -19,6 +19,7 @@ __all__ = [
     "made_in_inference_mode",
     "path_text",
     "require",
+    "set_data",
 ]
 
 # The attributes in which a module keeps what was hooked on to its call.
@@ -90,6 +91,21 @@ def made_in_inference_mode(tensor: Tensor) -> bool:
     """Whether autograd takes a tensor nowhere, since inference mode made it."""
     # torch.compile can't follow the question, and runs in no inference mode.
     return not torch.compiler.is_compiling() and tensor.is_inference()
+
+
+def set_data(parameter: nn.Parameter, data: Tensor) -> None:
+    """Give a parameter data of a shape that is known only where a module runs first.
+
+    A BridgeError is raised where that is traced: a graph takes its parameters in the shape from
+    before it runs (so would their gradients be), and an exported one draws them in every run.
+    """
+    if torch.compiler.is_compiling():
+        raise BridgeError(
+            "decays, delays and biases of each channel are made in a first run, which can't be "
+            "compiled or exported; run the net once before, or give its blocks their shape with "
+            "infer_shape"
+        )
+    parameter.data = data
 
 
 def checked_shape(shape: Any, error: type[BridgeError]) -> tuple[int, ...] | None:

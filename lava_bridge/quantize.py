@@ -61,7 +61,12 @@ _Quantiser = TypeVar("_Quantiser", bound=Callable[..., Tensor])
 THRESHOLD_EPS = 0.01
 
 
-@torch.compiler.assume_constant_result
+def _float32(x: float) -> float:
+    """A number as float32 holds it (Veltkamp's splitting): torch.compile can trace this."""
+    shifted = x * ((1 << 29) + 1)
+    return shifted - (shifted - x)
+
+
 def threshold_eps(threshold: float | None, s_scale: int) -> float:
     """What is added to a CUBA threshold so that ``>=`` here is ``>`` on the chip.
 
@@ -70,7 +75,7 @@ def threshold_eps(threshold: float | None, s_scale: int) -> float:
     chip: there it is half a step, which float32 holds up to the chip's 17 bits.
     """
     eps = THRESHOLD_EPS / s_scale
-    if threshold is not None and np.float32(threshold + eps) == np.float32(threshold):
+    if threshold is not None and _float32(threshold + eps) == _float32(threshold):
         return 0.5 / s_scale
     return eps
 
@@ -130,11 +135,12 @@ def straight_through(function: type[torch.autograd.Function], x: Tensor, step: f
     return function.apply(x, step)
 
 
-def step_quantize(x: Tensor, step: float = 1.0) -> Tensor:
+def step_quantize(x: Tensor, step: float = 1) -> Tensor:
     """Round ``x`` to the nearest multiple of ``step``; the gradient passes straight through.
 
     Halves round to the even multiple, as :func:`torch.round` does.
     """
+    # (torch.compile(dynamic=True) takes a default of 1.0 for a variable: its 2nd call would fail.)
     return straight_through(step_quantize_atgf, x, step)
 
 

@@ -10,7 +10,7 @@ import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor
 
-from ..checks import require
+from ..checks import made_in_inference_mode, require
 from ..errors import BridgeError
 from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
@@ -319,7 +319,8 @@ class CubaLIFNode(neuron.BaseNode):
             )
         given: Any = self.v_threshold
         # They may be set. (The first look is the cheap one: single steps come here one by one.)
-        if self.v_reset != 0 or type(given) is not float or not 0 < given < math.inf:
+        known = type(given) is float or torch.compiler.is_compiling()  # there it may be a symbol
+        if self.v_reset != 0 or not known or not 0 < given < math.inf:
             _check_reset_and_threshold(self.v_reset, given)
         if self.requires_grad:
             self.clamp_decay_parameters()
@@ -423,7 +424,7 @@ def _check_reset_and_threshold(v_reset: Any, v_threshold: Any) -> None:
         raise BridgeError(
             f"CubaLIFNode: v_reset must be 0, found {v_reset}; the chip resets to 0 only"
         )
-    if not (is_number(v_threshold) and math.isfinite(v_threshold) and v_threshold > 0):
+    if not (is_number(v_threshold) and 0 < v_threshold < math.inf):
         raise BridgeError(
             f"CubaLIFNode: v_threshold must be a number above 0, found {v_threshold!r}"
         )
@@ -461,7 +462,7 @@ def _held(name: str, decay: Any) -> Tensor:
 def _taken_up(state: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     state = state.to(device, dtype)
     # What a run under torch.inference_mode left can't be kept for a gradient.
-    return state.clone() if torch.is_grad_enabled() and state.is_inference() else state
+    return state.clone() if torch.is_grad_enabled() and made_in_inference_mode(state) else state
 
 
 def _last(sequence: Tensor) -> Tensor:

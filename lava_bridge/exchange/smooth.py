@@ -28,7 +28,7 @@ def smooth(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] |
     kind = _KINDS.get(type(function))
     module: Any = function
     alpha: Any = getattr(function, "alpha", None)
-    if kind is None or type(alpha) not in (int, float) or not math.isfinite(alpha):
+    if kind is None or type(alpha) not in (int, float) or not -math.inf < alpha < math.inf:
         return function
     if (kind in _ABOVE_ZERO and alpha <= 0) or has_hooks(module):
         return function

@@ -1,10 +1,12 @@
 """The quantisers, the shift toward zero and the single integrator step."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
 from lava_bridge import BridgeError, exchange
+from lava_bridge.quantize import threshold_eps
 
 from .strategies import EXACT_SCALES, SCALES, assert_close, decays, seeds, sequence
 
@@ -216,3 +218,10 @@ def test_spikingjellys_integrator_step_forgets_to_save_where_only_the_decay_is_l
         else:
             y.backward()
             assert_close(decay.grad, state.detach().sum() / -4096)
+
+
+@given(st.integers(0, 1 << 25), st.sampled_from([1, 8, 48, 64, 100, 512, 4096]))
+def test_a_threshold_is_raised_by_what_float32_can_hold(steps, scale):
+    threshold, s_scale = steps / scale, 64 * scale
+    lost = np.float32(threshold + 0.01 / s_scale) == np.float32(threshold)
+    assert threshold_eps(threshold, s_scale) == (0.5 if lost else 0.01) / s_scale

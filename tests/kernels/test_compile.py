@@ -10,7 +10,7 @@ from spikingjelly.activation_based import functional, layer, surrogate
 
 import lava_bridge
 from lava_bridge import slayer
-from lava_bridge.exchange import BatchNorm2d, CubaLIFNode
+from lava_bridge.exchange import AsSlayer, BatchNorm2d, CubaLIFNode
 from tests.conftest import traced_since
 
 pytestmark = traced_since("2.8")
@@ -221,3 +221,106 @@ def test_the_backend_is_part_of_what_is_compiled():
     for name in ("auto", "torch", "native"):
         with lava_bridge.use_backend(name):
             assert torch.equal(compiled(x), expected)
+
+
+PER_CHANNEL = {
+    "decays": lambda: slayer.neuron.cuba.Neuron(**CUBA, requires_grad=True, shared_param=False),
+    "thresholds": lambda: slayer.neuron.sigma_delta.Neuron(
+        **FAMILIES["sigma_delta"], requires_grad=True, shared_param=False
+    ),
+    "delays": lambda: slayer.axon.Delay(max_delay=5),
+    "biases": lambda: slayer.neuron.cuba.Neuron(**CUBA, norm=slayer.neuron.norm.ChannelBias),
+}
+
+
+@pytest.mark.parametrize("part", PER_CHANNEL)
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_parameters_that_a_compiled_net_draws_get_their_gradients(part, backend):
+    module, x = PER_CHANNEL[part](), torch.rand(2, 3, 9)
+    compiled = torch.compile(module, backend=backend)
+    compiled(x).sum().backward()  # the first run: the channels are drawn
+    other = copy.deepcopy(module)
+    other.zero_grad()
+    other(x).sum().backward()
+    compared = 0
+    for mine, reference in zip(module.parameters(), other.parameters(), strict=True):
+        if reference.grad is not None:
+            compared += 1
+            torch.testing.assert_close(mine.grad, reference.grad, rtol=1e-5, atol=1e-6)
+    assert compared > 0
+
+
+@pytest.mark.parametrize("part", PER_CHANNEL)
+def test_what_channels_draw_is_not_compiled_whole_nor_exported(part):
+    x = torch.rand(2, 3, 9)
+    compiled = torch.compile(PER_CHANNEL[part](), fullgraph=True, backend="aot_eager")
+    with pytest.raises(Exception, match="run the net once before"):
+        compiled(x)
+    with pytest.raises(lava_bridge.BridgeError, match="run the net once before"):
+        torch.export.export(PER_CHANNEL[part](), (x,), strict=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_compiles_whole_with_sizes_left_open(family):
+    net = getattr(slayer.block, family).Dense(FAMILIES[family], 4, 5, weight_scale=4)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager", dynamic=True)
+    assert_same_net(net, compiled, torch.rand(2, 4, 9), torch.rand(3, 4, 12))
+
+
+def test_a_bias_in_both_parts_of_a_resonator_compiles_with_sizes_left_open():
+    neuron = slayer.neuron.rf.Neuron(**TURNING, norm=slayer.neuron.norm.ChannelBias)
+    x = torch.rand(2, 3, 12)
+    neuron((x, x))
+    compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager", dynamic=True)
+    for part in (neuron.real_norm, neuron.imag_norm):
+        part.value.data.uniform_(0, 0.2)
+    for y in (x, torch.rand(4, 3, 40)):
+        assert neuron((y, y)).any()
+        assert torch.equal(compiled((y, y)), neuron((y, y)))
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("smooth", [surrogate.Sigmoid, surrogate.Erf])
+def test_a_compiled_node_goes_on_from_its_state(smooth, dynamic):
+    one = CubaLIFNode(0.3, 0.1, 0.8, requires_grad=True, surrogate_function=smooth(), step_mode="m")
+    other = copy.deepcopy(one)
+    compiled = torch.compile(other, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for steps in (6, 6, 7):  # without a reset between them
+        x = torch.rand(steps, 2, 3)
+        found, expected = compiled(x), one(x)
+        assert expected.any()
+        assert torch.equal(found, expected)
+        assert torch.equal(other.v, one.v)
+        found.sum().backward()
+        expected.sum().backward()
+        torch.testing.assert_close(other.current_decay.grad, one.current_decay.grad)
+        functional.detach_net(other)
+        functional.detach_net(one)
+
+
+def test_a_spikingjelly_net_in_slayers_goes_on_from_its_state_when_compiled():
+    node = CubaLIFNode(0.3, 0.1, v_threshold=0.2, step_mode="m")
+    one = AsSlayer([layer.Linear(3, 4, step_mode="m"), node], persistent_state=True)
+    one.module[0].weight.data.abs_()  # so that it spikes
+    other = copy.deepcopy(one)
+    compiled = torch.compile(other, backend="aot_eager")
+    for _ in range(2):
+        x = torch.rand(2, 3, 6)
+        found, expected = compiled(x), one(x)
+        assert expected.any()
+        assert torch.equal(found, expected)
+        found.sum().backward()
+        expected.sum().backward()
+        torch.testing.assert_close(other.module[0].weight.grad, one.module[0].weight.grad)
+
+
+def test_an_exported_program_keeps_no_state():
+    # docs/slayer.md says so: torch.export leaves out what buffers are set to.
+    net = slayer.block.rf.Dense({**TURNING, "persistent_state": True}, 4, 5, weight_scale=4)
+    x = torch.rand(2, 4, 12)
+    program = torch.export.export(copy.deepcopy(net), (x,)).module()
+    first = net(x)
+    assert first.any()
+    assert not torch.equal(net(x), first)
+    for _ in range(2):
+        assert torch.equal(program(x), first)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...checks import require
+from ...checks import require, set_data
 from ...ops import shift, shift_channels, shift_on
 from ..lazy import LazyChannels
 
@@ -55,7 +55,7 @@ class Delay(LazyChannels):
         return self.delay.shape if self.init else None
 
     def _draw(self, channels: int) -> None:
-        self.delay.data = torch.rand(channels, dtype=self.delay.dtype, device=self.delay.device)
+        set_data(self.delay, torch.rand(channels, dtype=self.delay.dtype, device=self.delay.device))
 
     def forward(self, input: Tensor) -> Tensor:
         """Delay ``[N, C, *, T]``, each channel by its own time.

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from ...checks import set_data
 from ...errors import BridgeError
 from ...ops import delta
 from ...quantize import exact_dtype
@@ -71,8 +72,7 @@ class Delta(Stateful):
     def _draw(self, channels: int) -> None:
         assert self.shape is not None
         shape = (channels, *[1] * (len(self.shape) - 1))
-        self.threshold.data = self.threshold.data.flatten()[:1].expand(channels).reshape(shape)
-        self.threshold.data = self.threshold.data.clone()
+        set_data(self.threshold, self.threshold.data.flatten()[:1].repeat(channels).reshape(shape))
 
     def forward(self, input: Tensor) -> Tensor:
         """Messages ``[N, C, *, T]`` of a signal ``[N, C, *, T]``."""

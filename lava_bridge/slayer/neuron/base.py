@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checks import has_hooks
+from ...checks import has_hooks, set_data
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
 from ...ops import shift
@@ -163,7 +163,7 @@ class Neuron(Stateful):
 
     def _set_channels(self, name: str, value: Tensor) -> None:
         parameter = getattr(self, name)
-        parameter.data = value.to(parameter.device, parameter.dtype)
+        set_data(parameter, value.to(parameter.device, parameter.dtype))
 
     def per_neuron(self, parameter: Tensor, input: Tensor) -> Tensor:
         """A parameter ``[1]`` or ``[C]`` as integers that broadcast with ``[N, C, *]``."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...checks import has_hooks, require
+from ...checks import has_hooks, require, set_data
 from ...quantize import quantize_bias
 from ..lazy import LazyChannels
 
@@ -48,7 +48,7 @@ class ChannelBias(LazyChannels):
 
     def _draw(self, channels: int) -> None:
         if self.value.numel() == 1:
-            self.value.data = self.value.data.expand(channels).clone()
+            set_data(self.value, self.value.data.expand(channels).clone())
 
     @property
     def bias(self) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checks import described, has_hooks, require
+from ...checks import described, has_hooks, require, set_data
 from ...errors import BridgeError
 from ...ops import sigma_delta
 from ...quantize import exact_dtype, from_steps
@@ -92,7 +92,7 @@ class Neuron(base.Neuron):
 
     @shape.setter
     def shape(self, shape: tuple[int, ...] | None) -> None:
-        base.Neuron.shape.fset(self, shape)  # type: ignore[attr-defined] # a property has it
+        self._shape = None if shape is None else torch.Size(shape)
         self.sigma.shape = self.delta.shape = shape
 
     @property
@@ -126,7 +126,7 @@ class Neuron(base.Neuron):
             expected = f"a bias for neurons of shape {tuple(self.shape)}"
             raise BridgeError(f"{self.place}: expected {expected}, found {described(bias)}")
         bias = bias.detach().clone().to(self.bias.device)
-        self.bias.data = bias if self.shape is None else bias.reshape(self.shape)
+        set_data(self.bias, bias if self.shape is None else bias.reshape(self.shape))
         self.bias_is_set = True
 
     def forward(self, input: Tensor) -> Tensor:
