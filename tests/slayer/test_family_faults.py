@@ -349,3 +349,16 @@ def test_a_threshold_of_zero_has_no_surrogate_gradient_and_says_so(name):
         part.requires_grad_()
     with pytest.raises(BridgeError, match="surrogate gradient of some width"):
         made(x).sum().backward()
+
+
+@pytest.mark.parametrize("scale", [7, 22, 64])
+def test_a_forwards_current_decay_learns_as_that_of_dynamics_and_spike_at_any_scale(scale):
+    # At a scale that is no power of two no current follows from a voltage as float32 holds it.
+    made = neuron("cuba", threshold=1000, voltage_decay=0.001, scale=scale, requires_grad=True)
+    x = drive("cuba", (2, 3, 400), 1, 0.3).abs()
+    found = [
+        torch.autograd.grad(run(made, x).sum(), made.current_decay)[0]
+        for run in (lambda made, x: made(x), lambda made, x: response(made, x)[-1])
+    ]
+    assert found[1].any()
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
