@@ -315,3 +315,32 @@ def test_a_bias_in_one_operator_with_the_neuron_does_what_it_does_by_itself(
     assert all(torch.equal(a, b) for a, b in zip(mine, reference, strict=True))
     for gradient, expected in zip(my_gradients, gradients, strict=True):
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
+
+
+@BOTH_MODES
+def test_what_hooks_on_to_a_bias_is_called_and_what_it_gives_is_taken(step_mode):
+    class Twice(ChannelBias):
+        def forward(self, inp):
+            return 2 * inp
+
+    x = sequence((5, 2, 3), 1, 1.0)
+    nodes = [CubaLIFNode(0.3, 0.1, norm=made(3)) for made in (ChannelBias, Twice)]
+    nodes[0].norm.register_forward_hook(lambda module, inputs, output: 2 * inputs[0])
+    twice = CubaLIFNode(0.3, 0.1, step_mode="m")
+    voltages = []
+    for node, given_x in (*((node, x) for node in nodes), (twice, 2 * x)):
+        node.step_mode = step_mode
+        for part in [given_x] if step_mode == "m" else given_x:
+            node(part)
+        voltages.append(node.v)
+    assert voltages[0].any()
+    assert torch.equal(voltages[0], voltages[1])
+    torch.testing.assert_close(voltages[0], voltages[2], rtol=0, atol=0.01)
+
+
+def test_a_bias_takes_the_scale_of_its_node():
+    node = CubaLIFNode(0.3, 0.1, scale=7, norm=ChannelBias(3), step_mode="m")
+    node.norm.value.data.fill_(0.3)
+    assert node.norm.bias.tolist() == [2, 2, 2]
+    node(torch.zeros(1, 1, 3))
+    assert (node.v * node.s_scale).round().tolist() == [[2 * 64] * 3]

@@ -123,6 +123,19 @@ def test_gradients_in_float32_are_spikingjellys(sj, params, shape, seed, detach)
     assert_same_gradients(doubles, (expected, reference))
 
 
+@pytest.mark.parametrize("scale", [7, 22, 64])
+def test_the_currents_decay_learns_as_well_beside_a_large_voltage_at_any_scale(scale):
+    # At a scale that is no power of two float32 holds no voltage from which the current follows.
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        node = CubaLIFNode(0.3, 0.001, 1000.0, scale=scale, requires_grad=True, step_mode="m")
+        node(sequence((400, 2, 3), 1, 0.3).abs().to(dtype))
+        node.v.sum().backward()
+        found.append(node.current_decay.grad)
+    assert node.v.max() > 100
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_gradient_of_a_half_precision_input_has_its_dtype(dtype):
     x_seq = sequence((9, 2, 3), 1, 1.0).to(dtype)

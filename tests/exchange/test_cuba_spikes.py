@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from lava_bridge import slayer
+from lava_bridge.exchange import BatchNorm2d
 from lava_bridge.exchange.cuba_lif import THRESHOLD_MAX
 
 from .strategies import (
@@ -224,6 +225,22 @@ def test_at_thresholds_on_the_grid_spikes_and_states_are_spikingjellys(
     assert torch.equal(mine(x_seq), theirs(x_seq))
     for name in ("voltage_state", "current_state", "v_seq", "i_seq"):
         assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_spikes_are_of_the_inputs_dtype_with_a_norm_too(dtype):
+    node = CubaLIFNode(0.3, 0.1, norm=BatchNorm2d(3), step_mode="m")
+    assert node(sequence((4, 2, 3, 2, 2), 1, 3.0).to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(("value", "held"), [(5000, 4096), (-7, 0)])
+def test_each_learned_decay_that_left_its_range_is_brought_back(value, held):
+    for name in ("current_decay", "voltage_decay"):
+        node = CubaLIFNode(0.3, 0.1, requires_grad=True, step_mode="m")
+        getattr(node, name).data.fill_(value)
+        assert node.lava_cuba_neuron_params[name] == held / 4096
+        node(torch.ones(2, 1, 1))
+        assert getattr(node, name).item() == held
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])

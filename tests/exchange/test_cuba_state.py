@@ -205,6 +205,15 @@ def test_detach_net_cuts_the_state_and_what_was_kept_from_its_past(step_mode):
     assert x_seq.grad is None
 
 
+def test_detach_net_cuts_the_state_of_a_node_with_a_norm():
+    # SpikingJelly detaches in place, which torch refuses for a view of the run.
+    node = CubaLIFNode(**PARAMS, step_mode="m", norm=BatchNorm2d(3))
+    node(sequence((4, 2, 3, 2, 2), 1, 0.3).requires_grad_())
+    assert all(state.requires_grad for state in states(node))
+    functional.detach_net(node)
+    assert not any(state.requires_grad for state in states(node))
+
+
 def test_without_detach_net_a_gradient_goes_through_the_state():
     node = CubaLIFNode(**PARAMS, step_mode="m")
     x_seq = sequence((4, 2, 3), 1, 0.3).requires_grad_()
@@ -309,6 +318,14 @@ def test_a_deep_copy_in_the_middle_of_training_goes_on_as_the_node_without_its_p
     first.sum().backward()  # the node's own graph is whole
     assert node.current_decay.grad is not None
     assert twin.current_decay.grad is None
+
+
+@BOTH_MODES
+def test_a_deep_copy_in_the_middle_of_training_shares_no_memory(step_mode):
+    node = CubaLIFNode(**PARAMS, step_mode=step_mode)
+    run(node, sequence((4, 2, 3), 1, 0.3).requires_grad_())
+    for mine, theirs in zip(states(copy.deepcopy(node)), states(node), strict=True):
+        assert mine.data_ptr() != theirs.data_ptr()
 
 
 @BOTH_MODES

@@ -1,11 +1,14 @@
 """Each fault of lava-dl's other neuron families that is known: here the right thing happens."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
-from lava_bridge import slayer
+from lava_bridge import BridgeError, slayer
+from lava_bridge.slayer.stateful import Stateful
 
 from .cases import FAMILY_CASES
 from .files import exported
@@ -274,3 +277,88 @@ def test_an_affine_block_gives_half_precision_for_half_precision(name):
     made = getattr(slayer.block, name).Affine(FIRING.get(name, leak), 4, 3)
     x = (torch.rand(2, 4, 9) < 0.5).half()
     assert made.half()(x).dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_the_states_that_go_on_are_cut_from_their_past(name):
+    # Else every forward would hold the graph of the one before, and nobody could copy the neuron.
+    made = neuron(name, persistent_state=True, requires_grad=True)
+    x = drive(name, (2, 3, 5), 1, 1)
+    for part in x if isinstance(x, tuple) else [x]:
+        part.requires_grad_()
+    assert made(x).requires_grad
+    for key, state in made.named_buffers():
+        assert not state.requires_grad, key
+    copy.deepcopy(made)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", FIRING)
+def test_a_neuron_that_forgets_is_as_at_its_first_forward(name, batch):
+    made = neuron(name, persistent_state=True)
+    x = drive(name, (batch, 3, 9), 1, 1)
+    first = made(x)
+    assert not torch.equal(made(x), first)
+    for part in made.modules():
+        if isinstance(part, Stateful):
+            part.forget()
+    assert torch.equal(made(x), first)
+
+
+def test_a_row_that_has_run_is_no_picture_of_one_pixel():
+    made = neuron("cuba")
+    made(torch.ones(2, 3, 5))
+    with pytest.raises(BridgeError, match="use one a layer"):
+        made(torch.ones(2, 3, 1, 1, 5))
+
+
+@pytest.mark.parametrize("name", [name for name in FIRING if name != "sigma_delta"])
+def test_dynamics_and_spike_by_themselves_go_on_in_pieces_as_the_forward(name):
+    x = drive(name, (2, 3, 12), 1, 1)
+    whole = neuron(name)(x)
+    made = neuron(name, persistent_state=True)
+    if isinstance(x, tuple):
+        pieces = zip(*[part.split(4, -1) for part in x], strict=True)
+    else:
+        pieces = x.split(4, -1)
+    assert torch.equal(torch.cat([response(made, piece)[-1] for piece in pieces], -1), whole)
+
+
+@pytest.mark.parametrize("in_parts", [True, False])
+@pytest.mark.parametrize("norm", ["MeanOnlyBatchNorm", "WgtScaleBatchNorm", "ChannelBias"])
+def test_what_goes_on_of_a_normed_current_is_the_normed_one_but_no_bias(lava, norm, in_parts):
+    made = neuron("cuba", persistent_state=True, norm=getattr(slayer.neuron.norm, norm))
+    x = drive("cuba", (2, 3, 6), 1, 1) + 1
+    if norm == "ChannelBias":
+        made.norm.value.data.fill_(0.5)
+        reference = neuron("cuba", persistent_state=True)
+    else:
+        made_by = getattr(lava.neuron.norm, norm)
+        reference = lava.neuron.cuba.Neuron(**FIRING["cuba"], persistent_state=True, norm=made_by)
+    for run in (made, reference):
+        response(run, x) if in_parts else run(x)
+    assert made.current_state.any()
+    assert torch.equal(made.current_state, reference.current_state)
+
+
+@pytest.mark.parametrize("name", [name for name in FIRING if name != "sigma_delta"])
+def test_a_threshold_of_zero_has_no_surrogate_gradient_and_says_so(name):
+    made = neuron(name, threshold=0)
+    x = drive(name, (2, 3, 9), 1, 1)
+    for part in x if isinstance(x, tuple) else [x]:
+        part.requires_grad_()
+    with pytest.raises(BridgeError, match="surrogate gradient of some width"):
+        made(x).sum().backward()
+
+
+@pytest.mark.parametrize("scale", [7, 22, 64])
+def test_a_forwards_current_decay_learns_as_that_of_dynamics_and_spike_at_any_scale(scale):
+    # At a scale that is no power of two no current follows from a voltage as float32 holds it.
+    made = neuron("cuba", threshold=1000, voltage_decay=0.001, scale=scale, requires_grad=True)
+    x = drive("cuba", (2, 3, 400), 1, 0.3).abs()
+    found = [
+        torch.autograd.grad(run(made, x).sum(), made.current_decay)[0]
+        for run in (lambda made, x: made(x), lambda made, x: response(made, x)[-1])
+    ]
+    assert found[1].any()
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)

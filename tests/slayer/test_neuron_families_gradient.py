@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
-from lava_bridge import slayer
+from lava_bridge import slayer, use_backend
 
 from .strategies import (
     ADAPTIVE,
@@ -115,6 +115,37 @@ def test_gradients_of_inputs_and_shared_parameters_are_lavas(
         assert grad.shape == (1,)
     if of_states:
         assert all(part.abs().max() > 0 for part in mine)
+
+
+@pytest.mark.parametrize("name", FIRING)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_a_forward_in_one_operator_has_the_gradients_of_its_parts(name, shared, backend):
+    params = {**FIRING[name], "shared_param": shared, "requires_grad": True}
+    torch.manual_seed(1)
+    made = getattr(slayer.neuron, name).Neuron(**params)
+    x = drive(name, (2, 3, 2, 20), 1, 0.3, torch.float64)
+    weight = analog((2, 3, 2, 20), 3, 1, torch.float64)
+    apart = response if name != "sigma_delta" else heard
+    found = []
+    for run in (lambda neuron, x: [neuron(x)], apart):
+        parts = on_each_part(lambda part: part.clone().requires_grad_(), x)
+        with use_backend(backend):
+            spike = run(made, parts)[-1]
+            learned = [made.get_parameter(key) for key in LEARNED if hasattr(made, key)]
+            inputs = [*(parts if isinstance(parts, tuple) else (parts,)), *learned]
+            found.append([spike, *torch.autograd.grad((spike * weight).sum(), inputs)])
+    for one, other in zip(*found, strict=True):
+        assert one.any()
+        assert_close(one, other)
+
+
+def heard(neuron, x):
+    """The messages of a neuron whose parts run one by one, since somebody listens to one."""
+    handle = neuron.delta.register_forward_hook(lambda *_: None)
+    y = neuron(x)
+    handle.remove()
+    return [y]
 
 
 def ranges_of(name, params, log_init=None):
