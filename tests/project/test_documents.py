@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CODE = [
-    pytest.param(code, id=f"{path.name}-{i}")
+    pytest.param(textwrap.dedent(code), id=f"{path.name}-{i}")
     for path in DOCUMENTS
     for i, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
