@@ -184,6 +184,25 @@ def test_a_compiled_loss_on_states_alone_goes_through_the_reset():
     assert torch.equal(found, expected)
 
 
+def test_a_compiled_loss_on_states_alone_is_refused_with_a_surrogate_of_the_users_own():
+    decays = torch.tensor([1000.0]), torch.tensor([500.0])
+    states = torch.zeros(1), torch.zeros(1)
+
+    def held(x):
+        run = cuba_reset.fire_and_reset(
+            x, decays, states, 64, 0.5, torch.sigmoid, False, keep_held=True
+        )
+        return run.held.sum()
+
+    torch._dynamo.reset()
+    x = numbers((2, 3, 9), 1, 1.0, torch.float32).requires_grad_()
+    # (Dynamo puts its own words around it.)
+    with pytest.raises(RuntimeError, match="on states only; add the spikes, or detach the reset"):
+        torch.compile(held, fullgraph=True, backend="aot_eager")(x).backward()
+    held(x).backward()
+    assert x.grad.any()
+
+
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_far_from_the_threshold_the_slope_is_0_and_not_a_small_number(
