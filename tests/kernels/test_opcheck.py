@@ -8,7 +8,12 @@ import torch
 from gpu_cases import OPERATORS, outcome
 from kernel_cases import laid_out, numbers, orders
 
+from lava_bridge.kernels import native
 from lava_bridge.ops import operator as operator_module
+
+pytestmark = pytest.mark.skipif(
+    native.missing() is not None, reason=f"no native kernels: {native.missing()}"
+)
 
 # For each operator and backend so many calls that differ in more than numbers.
 MOST = 8

@@ -8,6 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lava_bridge
+from lava_bridge.kernels import native
 from lava_bridge.ops import shift
 from lava_bridge.ops.operator import operator
 from lava_bridge.ops.spike import spike as lava_spike
@@ -140,6 +141,7 @@ def test_the_gradient_of_a_gradient_is_refused_under_torch_func_too():
         torch.func.grad(bent)(x)
 
 
+@pytest.mark.skipif(native.missing() is not None, reason=f"no native kernels: {native.missing()}")
 def test_a_tensor_that_is_the_negative_of_its_memory_is_read_as_what_it_is():
     x = torch.randn(2, 3, 5)
     negative = torch._neg_view(-x)

@@ -214,7 +214,7 @@ CASES_OF_ERROR = {
     ),
     **{
         f"no time step, {backend}": (partial(no_steps, backend), ["cuba.Neuron", "(2, 3, 0)"])
-        for backend in ("torch", "native")
+        for backend in ("torch", "auto")
     },
     "a shift of floats": (
         lambda: right_shift_to_zero(torch.zeros(1), 2),
