@@ -19,7 +19,7 @@ template <class L> struct Fixed {
     LB_INLINE static Int truncated(Real x, Int &high) {
         if constexpr (L::narrow) {
             if constexpr (!L::lowest_for_none)
-                high = high | L::pick(L::mask(x == x), L::zero(), L::zero() + NARROW_LIMIT);
+                high = L::pick(L::mask(x == x), high, L::zero() + NARROW_LIMIT);
             return L::integer(x);
         } else {
             const double limit = 9223372036854775808.0;

@@ -1,5 +1,6 @@
 // Runs a program on the GPU, one neuron a thread. lava_bridge/kernels/cupy.py compiles this for
-// each program (LB_PROGRAM, or LB_GATHER) and dtype (LB_REAL), and picks one of the kernels:
+// each program (LB_PROGRAM, or LB_GATHER), dtype (LB_REAL) and what calls have in common (`known`),
+// and picks one of the kernels:
 //
 //   rows    The threads of a warp have neurons side by side in memory: what they read together is
 //           one piece. Each keeps the words of the next steps on their way while it computes.
@@ -21,10 +22,36 @@
 // A GPU multiplies 32 bits into 64 at once. (Signs as in Fixed<L>::decayed in 64 bits: k is no less
 // than 0.)
 template <> LB_INLINE int Fixed<Lanes<float, int>>::decayed(int x, int k) {
-    return (int)(((long long)x * k + (x >> 31 & (DECAY_SCALE - 1))) >> DECAY_BITS);
+    return (int)(wide_sum(x, k, x >> 31 & (DECAY_SCALE - 1)) >> DECAY_BITS);
 }
 template <> LB_INLINE int Fixed<Lanes<double, int>>::decayed(int x, int k) {
-    return (int)(((long long)x * k + (x >> 31 & (DECAY_SCALE - 1))) >> DECAY_BITS);
+    return (int)(wide_sum(x, k, x >> 31 & (DECAY_SCALE - 1)) >> DECAY_BITS);
+}
+
+// A call of which the compiler knows what the caller has told it (cupy.py: `told`): which sequences
+// there are and how they are stored, which results are wanted, and the numbers that select
+// something. Otherwise all of that would be asked for in every step.
+LB_INLINE Call known(const Call &given) {
+    Call call = given;
+#if defined(LB_TYPES)
+    const int types[] = {LB_TYPES};
+    const double numbers[] = {LB_KNOWN_NUMBERS};
+#pragma unroll
+    for (int k = 0; k < LB_SEQUENCES; ++k) {
+        call.in_type[k] = types[k];
+        call.out_type[k] = types[LB_SEQUENCES + k];
+        call.in[k] = known_pointer(call.in[k], types[k] >= 0);
+        call.out[k] = known_pointer(call.out[k], types[LB_SEQUENCES + k] >= 0);
+    }
+#pragma unroll
+    for (int k = 0; k < LB_RESULTS; ++k)
+        call.result[k] = known_pointer(call.result[k], LB_WANTED >> k & 1);
+    call.marks = known_pointer(call.marks, LB_WANTED >> LB_RESULTS & 1);
+#pragma unroll
+    for (int k = 0; k < LB_NUMBERS; ++k)
+        call.number[k] = numbers[k];
+#endif
+    return call;
 }
 
 static const int WARP = 32;
@@ -119,17 +146,21 @@ LB_INLINE bool run_rows(const Call &call, long long neuron) {
         for (int u = 0; u < batch; ++u) {
             if (u >= left) break;
             R x[inputs], y[outputs];
+#pragma unroll
             for (int k = 0; k < inputs; ++k)
                 x[k] = call.in[k] ? M::real(words[0][u][k], call.in_type[k]) : (R)0;
             long long t = Program::reversed ? left - 1 - u : call.steps - left + u;
             step_marked<L>(program, state, call, place, t, x, y, high);
+#pragma unroll
             for (int k = 0; k < outputs; ++k)
                 if (call.out[k]) M::write(call.out[k], at, call.out_type[k], y[k]);
             at += stride;
         }
 #pragma unroll
         for (int i = 0; i < ahead; ++i)
+#pragma unroll
             for (int u = 0; u < batch; ++u)
+#pragma unroll
                 for (int k = 0; k < inputs; ++k) words[i][u][k] = words[i + 1][u][k];
     }
     program.finish(state, place, high);
@@ -138,9 +169,9 @@ LB_INLINE bool run_rows(const Call &call, long long neuron) {
 
 // A neuron whose integers were too narrow, again.
 template <template <class> class P, class R>
-static __device__ __noinline__ void run_wide(const Call &call, long long neuron) {
+static __device__ __noinline__ void run_wide(const Call &given, long long neuron) {
     typedef Lanes<R, long long> Wide;
-    run_rows<Wide, P<Wide>, 1, 0>(call, neuron);
+    run_rows<Wide, P<Wide>, 1, 0>(known(given), neuron);
 }
 
 // A tile of a sequence: 32 neurons and 128 bytes of their time, in words. Lane n steps neuron n; in
@@ -172,8 +203,12 @@ template <class R> struct Tile {
     LB_INLINE long long place(int n, int t) const { return first + n * sequence + t; }
 
     LB_INLINE static bool in_packs(const void *memory, int type, long long steps) {
+#if defined(LB_PACKS)
+        return LB_PACKS;
+#else
         unsigned long long bytes = M::pack * M::size(type);
         return steps % M::pack == 0 && (unsigned long long)memory % bytes == 0;
+#endif
     }
 
     // Words from memory, 0 where there are none. All reads begin before the first arrives.
@@ -246,6 +281,7 @@ template <class R> struct Tile {
 template <class L, class Program, class Word>
 LB_INLINE void read_step(Word *words, const Call &call, const Word *from, int left) {
     int used = 0;
+#pragma unroll
     for (int k = 0; k < Program::inputs; ++k)
         if (call.in[k] && left > 0) words[k] = from[used++ * Tile<typename L::Real>::words];
 }
@@ -305,7 +341,7 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
         }
         if (i == 0) continue;
         move_to(i - 1);
-#pragma unroll 1
+#pragma unroll
         for (int k = ahead; k < inputs; ++k) {
             if (!call.in[k]) continue;
             typename M::Word here[T::each];
@@ -320,6 +356,7 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
 #pragma unroll 1
         for (int left = count; left > 0; --left) {
             R x[inputs], y[outputs];
+#pragma unroll
             for (int k = 0; k < inputs; ++k)
                 x[k] = call.in[k] ? M::real(next[k], call.in_type[k]) : (R)0;
             int now = t;
@@ -328,12 +365,13 @@ LB_INLINE bool run_staged(const Call &call, long long first, int lane,
             long long start = tile.first - first * call.steps;
             step_marked<L>(program, state, call, place, start + now, x, y, high);
             int to = 0;
+#pragma unroll
             for (int k = 0; k < outputs; ++k)
                 if (call.out[k]) own[to++ * T::words + now] = M::word(y[k], call.out_type[k]);
         }
         __syncwarp();
         used = 0;
-#pragma unroll 1
+#pragma unroll
         for (int k = 0; k < outputs; ++k) {
             if (!call.out[k]) continue;
             bool packs = T::in_packs(call.out[k], call.out_type[k], call.steps);
@@ -351,17 +389,21 @@ typedef Lanes<LB_REAL, int> Narrow;
 typedef LB_PROGRAM<Narrow> Program;
 static const int INPUTS = Program::inputs;
 
+#if !defined(LB_ONLY_STAGED)
 // A block has as many threads as the launch says.
-extern "C" __global__ void __launch_bounds__(128) rows(const __grid_constant__ Call call) {
+extern "C" __global__ void __launch_bounds__(128) rows(const __grid_constant__ Call given) {
+    const Call call = known(given);
     long long neuron = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (neuron >= call.outer * call.inner) return;
     // Two batches where their words do not need all registers.
     const int ahead = INPUTS <= 2 ? 2 : 1;
     bool done = run_rows<Narrow, Program, 4, ahead>(call, neuron);
     if constexpr (Program::integers)
-        if (!done) run_wide<LB_PROGRAM, LB_REAL>(call, neuron);
+        if (!done) run_wide<LB_PROGRAM, LB_REAL>(given, neuron);
 }
+#endif
 
+#if !defined(LB_ONLY_ROWS)
 // How many blocks of `staged` a multiprocessor is to hold, which bounds their registers: as many as
 // shared memory allows with two tiles each, fewer where a neuron's own numbers would be spilled.
 // (Some multiprocessors hold 16 whatever they are.)
@@ -372,16 +414,18 @@ static const int BLOCKS = INPUTS == 1 ? 24 : 16;
 #endif
 
 // A block is a warp; its shared memory, given at the launch, holds the tiles.
-extern "C" __global__ void __launch_bounds__(32, BLOCKS) staged(const __grid_constant__ Call call) {
+extern "C" __global__ void __launch_bounds__(32, BLOCKS) staged(const __grid_constant__ Call given) {
     extern __shared__ unsigned char lb_shared[];
+    const Call call = known(given);
     Memory<LB_REAL>::Word *tiles = (Memory<LB_REAL>::Word *)lb_shared;
     long long first = (long long)blockIdx.x * WARP;
     // With more inputs the words of two would be spilled.
     const int ahead = INPUTS == 1 || INPUTS > 3 ? 1 : 2;
     bool done = run_staged<Narrow, Program, ahead>(call, first, threadIdx.x, tiles);
     if constexpr (Program::integers)
-        if (!done) run_wide<LB_PROGRAM, LB_REAL>(call, first + threadIdx.x);
+        if (!done) run_wide<LB_PROGRAM, LB_REAL>(given, first + threadIdx.x);
 }
+#endif
 
 #else
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Call", "MemoryOrder", "filled"]
+__all__ = ["Call", "Fixed", "MemoryOrder", "filled", "fixed"]
 
 SEQUENCES, PARAMETERS, RESULTS, NUMBERS = 6, 8, 5, 12
 
@@ -152,3 +152,29 @@ def filled(
         values += [0 if tensor is None else _STORED[tensor.dtype] for tensor in sequences]
         values += [0] * (SEQUENCES - len(sequences))
     return Call.from_buffer(bytearray(_FIELDS.pack(*values, 1, 0)))
+
+
+class Fixed(NamedTuple):
+    """What calls have in common of which a kernel may be compiled for one.
+
+    Attributes:
+        places: How many bytes each input, each output, each result and the marks are beyond a
+            multiple of 32; -1: there is none.
+        types: How each input and each output is stored, a ``StorageType`` of ``cuda/call.h``.
+    """
+
+    places: tuple[int, ...]
+    types: tuple[int, ...]
+    numbers: tuple[float, ...]
+
+
+_TYPES = 2 * SEQUENCES + PARAMETERS + RESULTS + 1 + NUMBERS + 3 + PARAMETERS
+
+
+def fixed(call: Call) -> Fixed:
+    """This of a call. (All fields in one go, as above.)"""
+    values = _FIELDS.unpack_from(call)
+    sequences, rest = 2 * SEQUENCES, 2 * SEQUENCES + PARAMETERS
+    end = rest + RESULTS + 1
+    places = tuple(x % 32 if x else -1 for x in (*values[:sequences], *values[rest:end]))
+    return Fixed(places, values[_TYPES : _TYPES + sequences], values[end : end + NUMBERS])

@@ -1,5 +1,8 @@
 """The GPU's kernels: ``cuda/gpu.cu``, compiled by CuPy when a kernel is first used.
 
+It is compiled for what a call says once and for all (:class:`Told`): asked for in every step, that
+would take longer than the step.
+
 A kernel runs on torch's current stream of the tensor's device. Nothing waits for it: the stream
 orders its results, as those of torch's own operators. Run what a CUDA graph is to capture once
 before: a module can't be loaded during capture. (:func:`torch.cuda.make_graphed_callables` does so
@@ -12,6 +15,7 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .call import Call
+from .call import Call, Fixed, fixed
 
 __all__ = ["DTYPES", "described", "launch", "missing", "stored"]
 
@@ -27,6 +31,8 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 GATHERS = True
 
 _HALVES = (torch.float16, torch.bfloat16)
+# Of a StorageType of cuda/call.h.
+_BYTES = (4, 8, 2, 2)
 
 _INSTALL = "pip install lava_bridge[cuda13] (or [cuda12], as your driver is)"
 
@@ -93,6 +99,61 @@ def _digest() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
+class Told(NamedTuple):
+    """What a kernel is compiled for.
+
+    Attributes:
+        entry: That of the launch; the others are left out.
+        types: How each input and each output is stored, a ``StorageType`` of ``cuda/call.h``; -1:
+            there is none.
+        wanted: A bit for each result that is wanted, the highest one for the marks.
+        numbers: Those that select something, or that spare a multiplication: 0 and the powers of
+            two; None: any. So a threshold that is changed again and again is not compiled again.
+        packs: Whether all sequences are aligned to be moved in packs.
+    """
+
+    entry: str
+    types: tuple[int, ...]
+    wanted: int
+    numbers: tuple[float | None, ...]
+    packs: bool
+
+    def options(self) -> tuple[str, ...]:
+        """Those of NVRTC."""
+        numbers = [
+            f"given.number[{k}]" if x is None else str(x) for k, x in enumerate(self.numbers)
+        ]
+        return (
+            f"-DLB_ONLY_{self.entry.upper()}",
+            f"-DLB_TYPES={','.join(map(str, self.types))}",
+            f"-DLB_WANTED={self.wanted}",
+            f"-DLB_KNOWN_NUMBERS={','.join(numbers)}",
+            f"-DLB_PACKS={int(self.packs)}",
+        )
+
+
+def told(entry: str, call: Call, real: torch.dtype) -> Told | None:
+    """What the kernel of a call is compiled for; None: any call, as what moves elements only."""
+    if entry == "gather":
+        return None
+    numbers_in_pack = 16 // real.itemsize
+    in_packs = entry == "staged" and call.steps % numbers_in_pack == 0
+    return _told(entry, fixed(call), numbers_in_pack if in_packs else 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _told(entry: str, of_call: Fixed, pack: int) -> Told:
+    count = len(of_call.types)
+    there = list(zip(of_call.places[:count], of_call.types, strict=True))
+    types = tuple(stored if place >= 0 else -1 for place, stored in there)
+    wanted = sum(1 << k for k, place in enumerate(of_call.places[count:]) if place >= 0)
+    numbers = tuple(x if x == 0 or math.frexp(x)[0] == 0.5 else None for x in of_call.numbers)
+    packs = pack > 0 and not any(
+        place % (pack * _BYTES[stored]) for place, stored in there if place > 0
+    )
+    return Told(entry, types, wanted, numbers, packs)
+
+
 def options(kernel: str, real: torch.dtype) -> tuple[str, ...]:
     """What NVRTC is told to compile ``gpu.cu`` to a kernel that computes in ``real``."""
     return (
@@ -106,17 +167,13 @@ def options(kernel: str, real: torch.dtype) -> tuple[str, ...]:
 
 
 @functools.cache
-def _module(kernel: str, real: torch.dtype) -> Any:
+def _function(kernel: str, real: torch.dtype, entry: str, what: Told | None) -> Any:
+    """It is loaded to each device by itself."""
     import cupy
 
     code = (sources() / "gpu.cu").read_text()
-    return cupy.RawModule(code=code, options=options(kernel, real))
-
-
-@functools.cache
-def _function(kernel: str, real: torch.dtype, entry: str) -> Any:
-    """It is loaded to each device by itself."""
-    return _module(kernel, real).get_function(entry)
+    more = what.options() if what else ()
+    return cupy.RawModule(code=code, options=(*options(kernel, real), *more)).get_function(entry)
 
 
 class Launch(NamedTuple):
@@ -167,5 +224,5 @@ def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> 
     argument = np.frombuffer(memoryview(call), np.dtype([("call", np.uint8, ctypes.sizeof(Call))]))
     index = torch.cuda.current_device() if device.index is None else device.index
     with cupy.cuda.Device(index), _stream(index):
-        function = _function(kernel, real, plan.entry)
+        function = _function(kernel, real, plan.entry, told(plan.entry, call, real))
         function((plan.blocks,), (plan.threads,), (argument,), shared_mem=plan.shared)

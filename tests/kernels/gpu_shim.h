@@ -18,6 +18,7 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__
+#define __builtin_assume(condition)
 
 struct Index {
     int x;
@@ -58,6 +59,7 @@ static unsigned short half_of_float(float x) {
     memcpy(&bits, &half, 2);
     return bits;
 }
+static long long wide_sum(int a, int b, int c) { return (long long)a * b + c; }
 
 const int MOST_THREADS = 256, STACK = 1 << 16;
 static char stacks[MOST_THREADS][STACK];

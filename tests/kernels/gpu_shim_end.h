@@ -5,6 +5,10 @@ static bool emulated_staged;
 static void emulated_thread() {
 #if defined(LB_GATHER)
     gather(emulated_call);
+#elif defined(LB_ONLY_ROWS)
+    rows(emulated_call);
+#elif defined(LB_ONLY_STAGED)
+    staged(emulated_call);
 #else
     if (emulated_staged) {
         staged(emulated_call);

@@ -17,7 +17,7 @@ from kernel_cases import numbers
 from lava_bridge import kernels
 from lava_bridge.errors import BridgeError
 from lava_bridge.kernels import cupy
-from lava_bridge.kernels.call import Call, MemoryOrder
+from lava_bridge.kernels.call import Call, MemoryOrder, filled
 from tests.conftest import missing_reference
 
 # Turing, Ampere, Hopper and Blackwell.
@@ -37,11 +37,17 @@ def nvrtc():
     return nvrtc
 
 
-def compiled(nvrtc, kernel: str, real: torch.dtype, architecture: str) -> bytes:
+# With every sequence, result and number that a kernel may have.
+ALL_OF_IT = {"wanted": 0b111111, "numbers": (None,) * 12, "packs": True}
+
+
+def compiled(nvrtc, kernel: str, entry: str, real: torch.dtype, architecture: str) -> bytes:
     """The kernel for an architecture that need not be there, as NVRTC gives it."""
     code = (cupy.sources() / "gpu.cu").read_text()
     program = nvrtc.createProgram(code, "gpu.cu", (), ())
-    options = (*cupy.options(kernel, real), *OF_CUPY, f"-arch={architecture}")
+    types = (1 if real == torch.float64 else 0,) * 12
+    told = () if entry == "gather" else cupy.Told(entry, types, **ALL_OF_IT).options()
+    options = (*cupy.options(kernel, real), *told, *OF_CUPY, f"-arch={architecture}")
     try:
         nvrtc.compileProgram(program, options)
         return nvrtc.getCUBIN(program)
@@ -58,13 +64,19 @@ def test_every_kernel_compiles(nvrtc, kernel):
         code = compiled(nvrtc, kernel, *wanted)
         return {name for name in ENTRIES if f".text.{name}\0".encode() in code}
 
-    expected = {"gather"} if kernel == "shift" else {"rows", "staged"}
-    wanted = [(torch.float32, architecture) for architecture in ARCHITECTURES]
-    wanted.append((torch.float64, "sm_90"))
+    entries_there = ("gather",) if kernel == "shift" else ("rows", "staged")
+    wanted = [
+        (entry, real, architecture)
+        for entry in entries_there
+        for real, architecture in (
+            *((torch.float32, architecture) for architecture in ARCHITECTURES),
+            (torch.float64, "sm_90"),
+        )
+    ]
     # NVRTC runs without Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(entries, wanted):
-            assert found == expected
+        for found, (entry, *_) in zip(pool.map(entries, wanted), wanted, strict=True):
+            assert found == {entry}
 
 
 def test_the_list_of_kernels_is_the_headers():
@@ -117,6 +129,53 @@ def test_tiles_fit_into_the_shared_memory_that_every_block_may_have(real):
     assert cupy.planned("cuba", less, real).shared == cupy.planned("cuba", call, real).shared // 3
 
 
+def told_of(call: Call, entry: str = "staged") -> cupy.Told:
+    found = cupy.told(entry, call, torch.float32)
+    assert found is not None
+    return found
+
+
+def test_a_kernel_is_compiled_for_what_calls_have_in_common():
+    x, parameters = numbers((2, 5, 8), 0, 1.0, torch.float32), [torch.ones(1)] * 2
+    half = x.half()
+    sides = [x, None, half], [None, x]
+    results, settings = [None, torch.ones(2, 5)], [64, 0.3, 0, 1, -1, 0.5]
+    call = filled(MemoryOrder(x), *sides, parameters, results, settings)
+    told = told_of(call)
+    assert told.types == (0, -1, 2, *[-1] * 4, 0, *[-1] * 4)
+    assert told.wanted == 0b10
+    assert told.numbers == (64, None, 0, 1, None, 0.5, *[0] * 6)
+    # Another threshold, other parameters and other tensors change nothing, another flag does.
+    others = [y if y is None else y.clone() for y in sides[0]], [None, x.clone()]
+    again = [torch.zeros(2, 5)] * 2
+    another = filled(MemoryOrder(x), *others, again, results, [64, 0.7, 0, 1, -3, 0.5])
+    assert told_of(another) == told
+    delayed = filled(MemoryOrder(x), *sides, parameters, results, [64, 0.3, 1, 1, -1, 0.5])
+    assert told_of(delayed) != told
+    marks = torch.zeros(10, dtype=torch.int32)
+    assert (
+        told_of(filled(MemoryOrder(x), *sides, parameters, results, [], marks)).wanted == 0b100010
+    )
+    assert cupy.told("gather", call, torch.float32) is None
+    assert "-DLB_ONLY_STAGED" in told.options()
+
+
+def test_sequences_are_moved_in_packs_where_all_are_aligned():
+    def packs(steps: int, first: int, dtype: torch.dtype, entry: str = "staged") -> bool:
+        x = numbers((2, 5, steps), 0, 1.0, torch.float32)
+        y = torch.empty(x.numel() + 16, dtype=dtype)
+        y = y[-(y.data_ptr() // y.itemsize) % 16 + first :][: x.numel()].view(x.shape)
+        return told_of(filled(MemoryOrder(x), [y], [x], [], [], []), entry).packs
+
+    assert packs(8, 0, torch.float32)
+    assert packs(8, 4, torch.float32)
+    assert packs(8, 4, torch.float16)
+    assert not packs(8, 2, torch.float32)
+    assert not packs(8, 2, torch.float16)
+    assert not packs(7, 0, torch.float32)
+    assert not packs(8, 0, torch.float32, "rows")
+
+
 def test_sequences_are_held_as_what_the_kernels_read():
     half, bfloat = torch.float16, torch.bfloat16
     for dtype in (half, bfloat, torch.float32):
@@ -156,7 +215,8 @@ def test_a_call_is_launched_as_one_argument_by_value(monkeypatch):
     assert device.said == [((1,), {})]
     assert stream.said == [((1,), {})]
     named, ((grid, block, (argument,)), more) = function.said
-    assert named == (("cuba", torch.float32, "staged"), {})
+    told = cupy.told("staged", call, torch.float32)
+    assert named == (("cuba", torch.float32, "staged", told), {})
     assert (grid, block, more) == ((4,), (32,), {"shared_mem": 32 * 33 * 4})
     # CuPy passes an array of one structure by value, from where it lies.
     assert argument.shape == (1,)

@@ -39,13 +39,13 @@ def folder() -> tempfile.TemporaryDirectory:
 
 
 @functools.cache
-def library(kernel: str, real: torch.dtype) -> ctypes.CDLL:
-    """gpu.cu compiled for one program, as lava_bridge.kernels.cupy would have it."""
-    name = f"{kernel}_{'double' if real == torch.float64 else 'float'}"
-    source = Path(folder().name, f"{name}.cpp")
+def library(kernel: str, real: torch.dtype, told: cupy.Told | None) -> ctypes.CDLL:
+    """gpu.cu compiled for one program; for one call only as lava_bridge.kernels.cupy has it."""
+    source = Path(tempfile.mkdtemp(dir=folder().name), f"{kernel}.cpp")
     included = (HERE / "gpu_shim.h", cupy.sources() / "gpu.cu", HERE / "gpu_shim_end.h")
     source.write_text("".join(f'#include "{file}"\n' for file in included))
-    defines = [option for option in cupy.options(kernel, real) if option.startswith("-D")]
+    options = cupy.options(kernel, real) + (told.options() if told else ())
+    defines = [option for option in options if option.startswith("-D")]
     more = os.environ.get("LAVA_BRIDGE_CFLAGS", "").split()
     command = [COMPILER, *FLAGS, *defines, *more, str(source), "-o", f"{source}.so"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -60,6 +60,7 @@ class Emulated(types.ModuleType):
         entries: Those of gpu.cu that ran.
         backwards: Whether the last thread of a block goes first.
         only: The entry to take for all calls, in blocks of so many threads; None: as planned.
+        told: Whether kernels are compiled for each call. (It takes long.)
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class Emulated(types.ModuleType):
         self.entries: set[str] = set()
         self.backwards = False
         self.only: int | None = None
+        self.told = False
 
     def missing(self) -> None:
         return None
@@ -78,7 +80,8 @@ class Emulated(types.ModuleType):
             blocks = -(-call.outer * call.inner // self.only)
             plan = cupy.Launch("rows", blocks, self.only, 0)
         self.entries.add(plan.entry)
-        failed = library(kernel, real).emulated_launch(
+        told = cupy.told(plan.entry, call, real) if self.told else None
+        failed = library(kernel, real, told).emulated_launch(
             ctypes.byref(call),
             plan.entry == "staged",
             plan.blocks,
@@ -101,7 +104,7 @@ def gpu():
 @pytest.fixture(autouse=True)
 def _planned(gpu):
     yield
-    gpu.backwards, gpu.only = False, None
+    gpu.backwards, gpu.only, gpu.told = False, None, False
     gpu.entries.clear()
 
 
@@ -124,6 +127,21 @@ def test_all_shapes_and_orders_in_memory(gpu, name, backwards):
     for k, (shape, order) in enumerate(ALL_ORDERS):
         check(name, laid_out(numbers(shape, k, 3.0, torch.float32), order), shared=k % 2 == 0)
     assert gpu.entries == entries(name, "rows", "staged")
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_kernels_that_are_compiled_for_the_call(gpu, name, order):
+    gpu.told = True
+    check(name, laid_out(numbers((3, 13, 36), 0, 3.0, torch.float32), order))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("steps", [36, 37])  # moved in packs, and not
+def test_stored_numbers_that_are_compiled_for_the_call(gpu, dtype, steps):
+    gpu.told = True
+    for name in ("fire", "delayed adrf", "sigma-delta"):
+        check(name, numbers((3, 13, steps), 0, 3.0, dtype))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
