@@ -1,5 +1,7 @@
-"""The fused neuron on a GPU, against a copy of as many bytes, lava-dl's CUDA and SpikingJelly's."""
+"""Neurons and training steps on a GPU, against a copy of as many bytes and both frameworks."""
 
+import gc
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import signature
@@ -14,22 +16,25 @@ import lava_bridge
 from lava_bridge import NXT_to_TNX, slayer
 from lava_bridge.exchange import CubaLIFNode
 
-from .measure import COPY, LAVA, LIF, Case, Run, Sizes, measure, one_line
+from .measure import COPY, LAVA, LIF, THEIRS, Case, Run, Sizes, measure, one_line
 from .operators import (
     BOTH_MOVE,
     DECAYS,
     EXCHANGE,
+    FAMILIES,
     FORWARD_MOVES,
     NXT,
     PARAMS,
     TNX,
+    both_ways,
     copies,
     forward,
     forward_and_backward,
     in_time,
 )
+from .training import DIGITS, FACTOR, SIDES, VGG, training_step
 
-__all__ = ["cases", "gpu", "missing"]
+__all__ = ["cases", "gpu", "missing", "other_neurons", "training"]
 
 # The backward kernel reads the gradient and the voltage and writes one sequence.
 BACKWARD_MOVES = BOTH_MOVE - FORWARD_MOVES - 1
@@ -52,8 +57,10 @@ def gpu(lava: ModuleType, sizes: Sizes) -> dict[str, Any]:
     reason = missing()
     if reason is not None:
         return {"skipped": reason}
+    measured = []
     try:
-        measured = [measure(case, sizes.rounds) for case in cases(lava, sizes)]
+        for of_part in (cases, other_neurons, training):
+            measured += [measure(case, sizes.rounds) for case in of_part(lava, sizes)]
     except torch.cuda.OutOfMemoryError as error:
         return {"skipped": one_line(error)}
     return {
@@ -62,6 +69,7 @@ def gpu(lava: ModuleType, sizes: Sizes) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "lif": "cupy" if "backend" in signature(neuron.LIFNode).parameters else "its own choice",
         "cases": measured,
+        "memory_of_step": memory(lava, sizes),
     }
 
 
@@ -75,6 +83,15 @@ def device_clock(run: Run) -> float:
     end.record()
     torch.cuda.synchronize()
     return start.elapsed_time(end) / 1e3
+
+
+def wall_clock(run: Run) -> float:
+    """Seconds until the device has done a run: what a user waits for."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def cases(lava: ModuleType, sizes: Sizes, device: str = "cuda") -> Iterator[Case]:
@@ -98,18 +115,66 @@ def cases(lava: ModuleType, sizes: Sizes, device: str = "cuda") -> Iterator[Case
     )
     targets = {LAVA: 1.0, LIF: 1.0, COPY: 1 / SHARE}
     for name, moves, make in makers:
-        sides: dict[str, Run] = {side: _when_first_run(make, *how) for side, how in made.items()}
+        sides: dict[str, Run] = {
+            side: _when_first_run(partial(_made, make, *how)) for side, how in made.items()
+        }
         sides[COPY] = copies(x, moves)
         yield Case("GPU", f"CUBA {name}, {million}", sides, targets, device_clock)
 
 
-def _when_first_run(make: Callable[[Any, Tensor], Run], build: Callable[[], Any], x: Tensor) -> Run:
+def other_neurons(lava: ModuleType, sizes: Sizes, device: str = "cuda") -> Iterator[Case]:
+    """Each other family, forward and backward."""
+    shape = (sizes.gpu_batch, *sizes.shape, sizes.steps)
+    for family in FAMILIES:
+        sides = both_ways(lava, family, shape, device)
+        name = f"{family} forward + backward, {torch.Size(shape).numel() / 1e6:.0f} million"
+        yield Case("GPU", f"{name} neuron-steps", sides, {LAVA: 1.0}, device_clock)
+
+
+def training(lava: ModuleType, sizes: Sizes, device: str = "cuda") -> Iterator[Case]:
+    """The training steps of all sides, by the clock on the wall."""
+    for plan, (steps, batch) in ((DIGITS, sizes.digits), (VGG, sizes.gpu_vgg)):
+        sides = {
+            side: _when_first_run(partial(training_step, side, plan, steps, batch, lava, device))
+            for side in SIDES
+        }
+        name = f"training step, {plan.name}, T={steps}, N={batch}"
+        yield Case("GPU", name, sides, {"frameworks": FACTOR}, wall_clock)
+
+
+def memory(lava: ModuleType, sizes: Sizes) -> dict[str, object]:
+    """Peak bytes of the device in a training step of each side, over its net and data."""
+    steps, batch = sizes.gpu_vgg
+    peaks: dict[str, int] = {}
+    for side in SIDES:
+        step = _when_first_run(partial(training_step, side, VGG, steps, batch, lava, "cuda"))
+        try:
+            step()
+        except Exception:  # the rows of its times say why
+            if side not in THEIRS:
+                raise
+            continue
+        gc.collect()
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        torch.cuda.synchronize()
+        peaks[side] = torch.cuda.max_memory_allocated() - before
+    return {"name": f"{VGG.name}, T={steps}, N={batch}", "bytes": peaks}
+
+
+def _made(make: Callable[[Any, Tensor], Run], build: Callable[[], Any], x: Tensor) -> Run:
+    return make(build(), x)
+
+
+def _when_first_run(make: Callable[[], Run]) -> Run:
     """What can't be built is found when it is first run, and noted there."""
     held: list[Run] = []
 
     def run() -> None:
         if not held:
-            held.append(make(build(), x))
+            held.append(make())
         held[0]()
 
     return run

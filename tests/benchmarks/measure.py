@@ -15,7 +15,7 @@ import torch
 
 import lava_bridge
 
-__all__ = ["COPY", "FRAMEWORKS", "LAVA", "LAVA_NC", "LIF", "SPIKINGJELLY"]
+__all__ = ["COPY", "FRAMEWORKS", "LAVA", "LAVA_NC", "LIF", "SPIKINGJELLY", "THEIRS"]
 __all__ += ["Case", "Run", "Sizes", "compared", "machine", "measure", "one_line", "timed"]
 
 Run = Callable[[], Any]
@@ -60,6 +60,7 @@ class Sizes:
     netx_batch: int = 64
     lava_steps: int = 24
     gpu_batch: int = 1000  # 32 steps of 1000 x 3136 neurons: 100 million neuron-steps
+    gpu_vgg: tuple[int, int] = (8, 128)
 
 
 @dataclass

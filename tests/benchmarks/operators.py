@@ -15,7 +15,7 @@ from lava_bridge.exchange import BlockContainer, CubaLIFNode
 
 from .measure import COPY, LAVA, LIF, SPIKINGJELLY, Case, Run, Sizes, timed
 
-__all__ = ["FAMILIES", "PARAMS", "copies", "forward", "forward_and_backward", "growth"]
+__all__ = ["FAMILIES", "PARAMS", "both_ways", "copies", "forward", "forward_and_backward", "growth"]
 __all__ += ["in_time", "operators", "other_neurons"]
 
 NXT, TNX, EXCHANGE = "slayer, NXT", "slayer, TNX", "exchange, TNX"
@@ -149,21 +149,31 @@ def _block(block: Any, x: Tensor) -> Run:
 
 def other_neurons(lava: ModuleType, sizes: Sizes) -> Iterator[Case]:
     """Each other family, forward and backward."""
-    for family, params in FAMILIES.items():
-        parts = 2 if "rf" in family else 1
-        xs = [torch.randn(sizes.batch, *sizes.shape, sizes.steps) for _ in range(parts)]
-        sides = {
-            NXT: forward_and_backward(getattr(slayer.neuron, family).Neuron(**params), xs),
-            TNX: forward_and_backward(
-                getattr(slayer.neuron, family).Neuron(**params), [in_time(x) for x in xs]
-            ),
-            LAVA: forward_and_backward(_lava_neuron(lava, family, params), xs),
-        }
+    for family in FAMILIES:
+        sides = both_ways(lava, family, (sizes.batch, *sizes.shape, sizes.steps))
         yield Case("Other neurons", f"{family}, forward + backward", sides, {LAVA: 30})
 
 
-def _lava_neuron(lava: ModuleType, family: str, params: dict[str, Any]) -> Any:
-    made = getattr(lava.neuron, family).Neuron(**params)
+def both_ways(
+    lava: ModuleType, family: str, shape: tuple[int, ...], device: str = "cpu"
+) -> dict[str, Run]:
+    """Forward and backward of a family's neurons."""
+    params = FAMILIES[family]
+    xs = [torch.randn(shape, device=device) for _ in range(2 if "rf" in family else 1)]
+    views = [in_time(x) for x in xs]
+
+    def ours() -> Any:
+        return getattr(slayer.neuron, family).Neuron(**params).to(device)
+
+    return {
+        NXT: forward_and_backward(ours(), xs),
+        TNX: forward_and_backward(ours(), views),
+        LAVA: forward_and_backward(_lava_neuron(lava, family, params, device), xs),
+    }
+
+
+def _lava_neuron(lava: ModuleType, family: str, params: dict[str, Any], device: str) -> Any:
+    made = getattr(lava.neuron, family).Neuron(**params).to(device)
     if family == "adrf_iz":  # its own forward passes one argument too few
         return lambda xs: made.spike(*made.dynamics(xs))
     return made

@@ -64,7 +64,8 @@ def gpu_title(results: Results) -> str:
         return f"No rows of a GPU: {found['skipped']}"
     memory = f"{found['memory'] / 2**30:.0f} GiB"
     return (
-        f"{found['device']}, {memory}, CUDA {found['cuda']}; times on the device; "
+        f"{found['device']}, {memory}, CUDA {found['cuda']}; times on the device, of training "
+        f"steps on the wall; torch {results['machine']['torch']}; "
         f"LIFNode's backend: {found['lif']}"
     )
 
@@ -111,9 +112,8 @@ def growth_rows(results: Results) -> Iterator[tuple[str, ...]]:
             yield what, f"{entry['size']}", f"{entry['neuron_steps']:,}", *each
 
 
-def memory_rows(results: Results) -> Iterator[tuple[str, ...]]:
+def memory_rows(found: Results) -> Iterator[tuple[str, ...]]:
     """A row of each side."""
-    found = results["memory"]
     for side, peak in found["bytes"].items():
         yield found["name"], side if side in THEIRS else f"**{side}**", f"{peak / 1e6:.0f}"
 
@@ -148,12 +148,14 @@ def sections(results: Results) -> Iterator[tuple[str, tuple[str, ...], list[tupl
     if results.get("growth"):
         yield "CUBA forward + backward as it grows", GROWTH_HEADER, list(growth_rows(results))
     if results.get("memory"):
-        yield "Peak memory, over net and data", MEMORY_HEADER, list(memory_rows(results))
+        yield "Peak memory, over net and data", MEMORY_HEADER, list(memory_rows(results["memory"]))
     if results.get("netx"):
         heading = f"Integer runs of .net files: {title(results)}; Lava: {results['netx']['lava']}"
         yield heading, NETX_HEADER, list(netx_rows(results))
     if results.get("gpu", {}).get("cases"):
         yield f"GPU: {gpu_title(results)}", HEADER, list(rows(results["gpu"]["cases"]))
+        found = results["gpu"]["memory_of_step"]
+        yield "GPU: peak memory, over net and data", MEMORY_HEADER, list(memory_rows(found))
 
 
 def tables(results: Results) -> Iterator[Table]:

@@ -30,6 +30,7 @@ TINY = Sizes(
     rounds=1,
     digits=(2, 2),
     vgg=(2, 1),
+    gpu_vgg=(2, 1),
     blocks=(2, 1),
     layer=(4, 2, 3),
     growth=((2, 4), (1, 2), (3, 5)),
@@ -92,10 +93,12 @@ def test_the_cases_of_the_gpu_run_where_they_can_be_tried(lava):
         "CUBA backward",
         "CUBA forward + backward",
     ]
+    cases += [*gpu.other_neurons(lava, TINY, "cpu"), *gpu.training(lava, TINY, "cpu")]
+    assert len(cases) == 3 + 6 + 2
     for case in cases:
         found = measure(replace(case, clock=None), 1)
         assert found["skipped"] == {}
-        assert len(found["seconds"]) == 6
+        assert len(found["seconds"]) == (6 if "CUBA" in case.name or "step," in case.name else 3)
 
 
 def test_tables_file_and_picture_are_written(results, tmp_path, capsys):

@@ -87,12 +87,17 @@ def spikingjelly_net(plan: Plan, make_neuron: Callable[[], nn.Module]) -> nn.Mod
 
 
 def training_step(
-    side: str, plan: Plan, steps: int, batch: int, lava: ModuleType | None = None
+    side: str,
+    plan: Plan,
+    steps: int,
+    batch: int,
+    lava: ModuleType | None = None,
+    device: str = "cpu",
 ) -> Run:
     """One step of a side, on random spikes; each call goes on with the same net."""
     torch.manual_seed(0)
-    spikes = (torch.rand(steps, batch, *plan.input) < 0.3).float()
-    labels = torch.randint(plan.classes, (batch,))
+    spikes = (torch.rand(steps, batch, *plan.input) < 0.3).float().to(device)
+    labels = torch.randint(plan.classes, (batch,)).to(device)
     options = {"v_threshold": THRESHOLD, "surrogate_function": surrogate.ATan(), **SURROGATE}
     time = -1
     if side in (NXT, TNX, LAVA):
@@ -111,6 +116,7 @@ def training_step(
         make = neuron.LIFNode
         net = spikingjelly_net(plan, lambda: make(tau=4.0, decay_input=False, **options))
         x, time = spikes, 0
+    net.to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
 
     def run() -> Tensor:
