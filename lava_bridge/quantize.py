@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .errors import BridgeError
 
@@ -103,6 +104,9 @@ class step_quantize_atgf(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: float = 1.0) -> Tensor:
+        # Decays are rounded in every forward, to whole numbers: nothing need be divided.
+        if isinstance(step, (int, float)) and step == 1 and x.is_floating_point():
+            return torch.round(x)
         return torch.round(x / step) * step
 
     @staticmethod
@@ -130,8 +134,12 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(function: type[torch.autograd.Function], x: Tensor, step: float) -> Tensor:
     """``function.apply(x, step)`` of a rounding whose gradient is the identity; torch.func too."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
+        return function.apply(x, step)
+    if torch._C._are_functorch_transforms_active():
         return _StraightThrough.apply(x, function.forward(None, x.detach(), step))
+    if not x.requires_grad and forward_ad._current_level < 0:
+        return function.forward(None, x, step)  # nobody asks for its gradient
     return function.apply(x, step)
 
 
