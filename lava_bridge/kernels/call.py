@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Call", "Fixed", "MemoryOrder", "filled", "fixed"]
+__all__ = ["Call", "Form", "MemoryOrder", "filled", "form"]
 
 SEQUENCES, PARAMETERS, RESULTS, NUMBERS = 6, 8, 5, 12
 
@@ -154,27 +154,41 @@ def filled(
     return Call.from_buffer(bytearray(_FIELDS.pack(*values, 1, 0)))
 
 
-class Fixed(NamedTuple):
-    """What calls have in common of which a kernel may be compiled for one.
+class Form(NamedTuple):
+    """All of a call but where its tensors lie: what one training step and the next have in common.
 
     Attributes:
-        places: How many bytes each input, each output, each result and the marks are beyond a
-            multiple of 32; -1: there is none.
+        inputs, outputs, rest: How many bytes each input, each output, and each result and the marks
+            are beyond a multiple of 32; -1: there is none.
         types: How each input and each output is stored, a ``StorageType`` of ``cuda/call.h``.
     """
 
-    places: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    rest: tuple[int, ...]
     types: tuple[int, ...]
     numbers: tuple[float, ...]
+    outer: int
+    steps: int
+    inner: int
 
 
-_TYPES = 2 * SEQUENCES + PARAMETERS + RESULTS + 1 + NUMBERS + 3 + PARAMETERS
+# Where they begin among all fields of a Call.
+_RESULTS = 2 * SEQUENCES + PARAMETERS
+_NUMBERS = _RESULTS + RESULTS + 1
+_SIZES = _NUMBERS + NUMBERS
+_TYPES = _SIZES + 3 + PARAMETERS
 
 
-def fixed(call: Call) -> Fixed:
-    """This of a call. (All fields in one go, as above.)"""
+def form(call: Call) -> Form:
+    """That of a call. (All fields in one go, as above.)"""
     values = _FIELDS.unpack_from(call)
-    sequences, rest = 2 * SEQUENCES, 2 * SEQUENCES + PARAMETERS
-    end = rest + RESULTS + 1
-    places = tuple(x % 32 if x else -1 for x in (*values[:sequences], *values[rest:end]))
-    return Fixed(places, values[_TYPES : _TYPES + sequences], values[end : end + NUMBERS])
+    places = [x % 32 if x else -1 for x in values[:_NUMBERS]]
+    return Form(
+        tuple(places[:SEQUENCES]),
+        tuple(places[SEQUENCES : 2 * SEQUENCES]),
+        tuple(places[_RESULTS:]),
+        values[_TYPES : _TYPES + 2 * SEQUENCES],
+        values[_NUMBERS:_SIZES],
+        *values[_SIZES : _SIZES + 3],
+    )

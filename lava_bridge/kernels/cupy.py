@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .call import Call, Fixed, fixed
+from .call import Call, Form, form
 
 __all__ = ["DTYPES", "described", "launch", "missing", "stored"]
 
@@ -131,25 +131,17 @@ class Told(NamedTuple):
         )
 
 
-def told(entry: str, call: Call, real: torch.dtype) -> Told | None:
+def told(entry: str, form: Form, real: torch.dtype) -> Told | None:
     """What the kernel of a call is compiled for; None: any call, as what moves elements only."""
     if entry == "gather":
         return None
-    numbers_in_pack = 16 // real.itemsize
-    in_packs = entry == "staged" and call.steps % numbers_in_pack == 0
-    return _told(entry, fixed(call), numbers_in_pack if in_packs else 0)
-
-
-@functools.lru_cache(maxsize=1024)
-def _told(entry: str, of_call: Fixed, pack: int) -> Told:
-    count = len(of_call.types)
-    there = list(zip(of_call.places[:count], of_call.types, strict=True))
+    there = list(zip((*form.inputs, *form.outputs), form.types, strict=True))
     types = tuple(stored if place >= 0 else -1 for place, stored in there)
-    wanted = sum(1 << k for k, place in enumerate(of_call.places[count:]) if place >= 0)
-    numbers = tuple(x if x == 0 or math.frexp(x)[0] == 0.5 else None for x in of_call.numbers)
-    packs = pack > 0 and not any(
-        place % (pack * _BYTES[stored]) for place, stored in there if place > 0
-    )
+    wanted = sum(1 << k for k, place in enumerate(form.rest) if place >= 0)
+    numbers = tuple(x if x == 0 or math.frexp(x)[0] == 0.5 else None for x in form.numbers)
+    pack = 16 // real.itemsize
+    aligned = all(place % (pack * _BYTES[stored]) == 0 for place, stored in there if place >= 0)
+    packs = entry == "staged" and form.steps % pack == 0 and aligned
     return Told(entry, types, wanted, numbers, packs)
 
 
@@ -163,18 +155,6 @@ def options(kernel: str, real: torch.dtype) -> tuple[str, ...]:
         f"-DLB_REAL={'double' if real == torch.float64 else 'float'}",
         f"-DLB_SOURCES=0x{_digest()}",
     )
-
-
-@functools.cache
-def _function(kernel: str, real: torch.dtype, entry: str, what: Told | None, device: int) -> Any:
-    """CuPy's function, loaded to a device."""
-    import cupy
-
-    code = (sources() / "gpu.cu").read_text()
-    more = what.options() if what else ()
-    module = cupy.RawModule(code=code, options=(*options(kernel, real), *more))
-    with cupy.cuda.Device(device):
-        return module.get_function(entry).kernel
 
 
 class Launch(NamedTuple):
@@ -192,27 +172,45 @@ class Launch(NamedTuple):
     shared: int
 
 
-def planned(kernel: str, call: Call, real: torch.dtype) -> Launch:
+def planned(kernel: str, form: Form, real: torch.dtype) -> Launch:
     """How a call is run."""
-    neurons = call.outer * call.inner
+    neurons = form.outer * form.inner
     if programs()[kernel].startswith("LB_GATHER"):
-        return Launch("gather", -(-neurons * call.steps // (256 * _MOVED)), 256, 0)
-    if call.inner == 1:
+        return Launch("gather", -(-neurons * form.steps // (256 * _MOVED)), 256, 0)
+    if form.inner == 1:
         word = real.itemsize
         tile = _WARP * (_TILE_BYTES // word + 1) * word
-        tiles = max(sum(1 for place in places if place) for places in (call.input, call.output))
+        tiles = max(sum(place >= 0 for place in places) for places in (form.inputs, form.outputs))
         return Launch("staged", -(-neurons // _WARP), _WARP, tiles * tile)
     threads = 128 if neurons >= _MANY_NEURONS else _WARP
     return Launch("rows", -(-neurons // threads), threads, 0)
+
+
+@functools.cache
+def _function(kernel: str, real: torch.dtype, entry: str, what: Told | None, device: int) -> Any:
+    """CuPy's function, loaded to a device."""
+    import cupy
+
+    code = (sources() / "gpu.cu").read_text()
+    more = what.options() if what else ()
+    module = cupy.RawModule(code=code, options=(*options(kernel, real), *more))
+    with cupy.cuda.Device(device):
+        return module.get_function(entry).kernel
+
+
+@functools.lru_cache(maxsize=4096)
+def _ready(kernel: str, form: Form, real: torch.dtype, device: int) -> tuple[Any, Launch]:
+    """The function and the launch of all calls of a form."""
+    plan = planned(kernel, form, real)
+    return _function(kernel, real, plan.entry, told(plan.entry, form, real), device), plan
 
 
 def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
     """Run a call on torch's current stream of the device."""
     import cupy
 
-    plan = planned(kernel, call, real)
     index = torch.cuda.current_device() if device.index is None else device.index
-    function = _function(kernel, real, plan.entry, told(plan.entry, call, real), index)
+    function, plan = _ready(kernel, form(call), real, index)
     # By the driver's own call: CuPy's, with its arrays and streams, takes several times as long.
     # The device is set even if it is the current one: a new thread has no context before.
     arguments = (ctypes.c_void_p * 1)(ctypes.addressof(call))

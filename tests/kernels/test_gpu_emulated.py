@@ -21,6 +21,7 @@ from kernel_cases import ALL_ORDERS, laid_out, numbers, orders, shapes_and_order
 from test_long_sums import KERNELS, sums
 
 from lava_bridge.kernels import backend, cupy
+from lava_bridge.kernels.call import form
 
 COMPILER = os.environ.get("CXX", "g++")
 
@@ -75,12 +76,13 @@ class Emulated(types.ModuleType):
         return None
 
     def launch(self, kernel, call, device, real) -> None:
-        plan = cupy.planned(kernel, call, real)
+        of_call = form(call)
+        plan = cupy.planned(kernel, of_call, real)
         if self.only and plan.entry != "gather":
             blocks = -(-call.outer * call.inner // self.only)
             plan = cupy.Launch("rows", blocks, self.only, 0)
         self.entries.add(plan.entry)
-        told = cupy.told(plan.entry, call, real) if self.told else None
+        told = cupy.told(plan.entry, of_call, real) if self.told else None
         failed = library(kernel, real, told).emulated_launch(
             ctypes.byref(call),
             plan.entry == "staged",
