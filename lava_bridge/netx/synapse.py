@@ -23,6 +23,8 @@ __all__ = ["PORT_BITS", "Synapse", "conv", "conv_transpose", "dense", "pool", "u
 
 # Below these every whole number is a float's.
 EXACT_FLOAT32 = 1 << 24
+# The whole numbers up to here are bfloat16's.
+BFLOAT16 = 1 << 8
 # Below this an activation shifted left by six bits, added to a current of 24 bits, is exact in
 # float32 too: what the neurons need to run in float32.
 NEURON_FLOAT32 = 1 << 17
@@ -55,6 +57,7 @@ class Synapse:
         self._copies = Copies()
         self._apply = apply
         self._fan_in = fan_in
+        self._largest = max(-int(weight.min(initial=0)), int(weight.max(initial=0)))
         self._bits = bits
         self._exponent = exponent
 
@@ -70,9 +73,12 @@ class Synapse:
     def __call__(self, spikes: Tensor, largest: int) -> Tensor:
         """Activations ``[M, *]`` of spikes ``[M, *]`` whose magnitude is at most ``largest``."""
         bound, device = max(self._fan_in, 1) * max(largest, 1), spikes.device
-        fits = bound < EXACT_FLOAT32 and _float32_is_plain(device)
-        dtype = torch.float32 if fits else torch.float64
-        value = self._apply(spikes.to(dtype), self._copies.on(device, self._weight, dtype))
+        narrow = largest <= BFLOAT16 and self._largest <= BFLOAT16
+        if bound < EXACT_FLOAT32 and _float32_is_plain(device, narrow):
+            spikes, dtype = spikes.float(), torch.float32
+        else:
+            spikes, dtype = spikes.double(), torch.float64
+        value = self._apply(spikes, self._copies.on(device, self._weight, dtype))
         if device.type != "cpu":
             # cuDNN has an FFT for doubles too, for windows of one row: next to whole numbers.
             value = value.round_()
@@ -81,11 +87,13 @@ class Synapse:
         if bound >= 1 << (self._bits - 1):
             # In float64: half of the range is added, which may leave what float32 holds.
             value, bound = wrapped(value.double(), self._bits), 1 << (self._bits - 1)
-        return value.to(torch.float32 if bound < NEURON_FLOAT32 else torch.float64)
+        return value.float() if bound < NEURON_FLOAT32 else value.double()
 
 
-def _float32_is_plain(device: torch.device) -> bool:
+def _float32_is_plain(device: torch.device, narrow: bool) -> bool:
     """Whether float32 products and convolutions only multiply and add float32 numbers there.
+
+    ``narrow``: bfloat16 holds the numbers themselves.
 
     On a GPU they do not: torch rounds what comes in to TF32's 11 bits, in convolutions by default
     and in products if the user allows it, and cuDNN may take Winograd's or Fourier's way, which
@@ -95,6 +103,8 @@ def _float32_is_plain(device: torch.device) -> bool:
     """
     if device.type != "cpu" or not torch._C._get_mkldnn_enabled():
         return False
+    if narrow:  # most are, and to ask takes as long as a small product
+        return True
     onednn: Any = torch.backends.mkldnn
     if not hasattr(onednn, "matmul"):  # before torch 2.9
         return torch.get_float32_matmul_precision() != "medium"

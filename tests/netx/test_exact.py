@@ -72,20 +72,22 @@ def test_sums_are_of_doubles_where_float32_may_be_rounded(kind: str) -> None:
 
     part._apply = spied
     before = torch.get_float32_matmul_precision()
-    plain = part(x, 1)
+    largest = (1 << BITS) - 1
+    plain = part(x, largest)
     try:
         torch.set_float32_matmul_precision("medium")
-        rounded = part(x, 1)
+        rounded = part(x, largest)
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen == [torch.float32, torch.float64]
     assert torch.equal(plain, rounded)
-    assert plain.dtype == rounded.dtype == torch.float32  # what the neurons run in
+    assert plain.dtype == rounded.dtype
 
 
 def test_a_gpu_never_sums_float32() -> None:
-    assert not synapse._float32_is_plain(torch.device("cuda"))
-    assert synapse._float32_is_plain(torch.device("cpu"))
+    for narrow in (False, True):
+        assert not synapse._float32_is_plain(torch.device("cuda"), narrow)
+        assert synapse._float32_is_plain(torch.device("cpu"), narrow)
 
 
 def test_autocast_changes_no_integer(tmp_path: Any) -> None:
