@@ -185,9 +185,11 @@ class Encoder(InputEncoder):
         spikes = self._spike.new_empty(steps, *sums.shape[1:])
         if v is None or v.shape != sums.shape[1:]:
             v = sums.new_zeros(batch, *sums.shape[2:])
+        # A GPU multiplies by the reciprocal of a number, which rounds twice; not of a tensor.
+        tau = sums.new_full((), self.tau)
         for t in range(steps):
             if not math.isinf(self.tau):
-                v = v - v / self.tau
+                v = v - v / tau
             v = v + sums[0 if static else t]
             fired = v >= self.threshold
             spikes[t] = fired
@@ -312,7 +314,7 @@ class GradedInput(InputEncoder):
             )
         # In float32 whatever comes: the same image is the same integers.
         x32 = x.to(torch.float32)
-        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds twice.
+        # By a tensor, as the Encoder's voltage by tau.
         levels = torch.round(x32 / x32.new_full((), self.amplitude) * self.levels)
         if bool((levels > self.levels).any()):
             warnings.warn(
