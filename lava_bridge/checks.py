@@ -12,6 +12,7 @@ from .errors import BridgeError, NetFileError
 
 __all__ = [
     "HOOKS",
+    "as_array",
     "checked_shape",
     "described",
     "has_hooks",
@@ -52,6 +53,11 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
         expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
     if advice is not None:
         raise BridgeError(f"{place}: expected {expected}, found {described(input)}; {advice}")
+
+
+def as_array(value: Any) -> np.ndarray:
+    """An array of a value; of a tensor on a GPU, of its copy on the CPU."""
+    return np.asarray(value.cpu() if isinstance(value, Tensor) else value)
 
 
 def integer(place: str, value: Any) -> int:

@@ -6,6 +6,7 @@ Blocks take spikes, but most nets are fed with images. Two ways lead from one to
 - *graded*: numbers of 8 bits in place of spikes, :class:`GradedInput`.
 """
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ __all__ = [
     "Encoder",
     "GradedInput",
     "InputEncoder",
+    "encoder_on",
     "in_order",
     "is_block",
     "plain_synapse",
@@ -183,9 +185,11 @@ class Encoder(InputEncoder):
         spikes = self._spike.new_empty(steps, *sums.shape[1:])
         if v is None or v.shape != sums.shape[1:]:
             v = sums.new_zeros(batch, *sums.shape[2:])
+        # A GPU multiplies by the reciprocal of a number, which rounds twice; not of a tensor.
+        tau = sums.new_full((), self.tau)
         for t in range(steps):
             if not math.isinf(self.tau):
-                v = v - v / self.tau
+                v = v - v / tau
             v = v + sums[0 if static else t]
             fired = v >= self.threshold
             spikes[t] = fired
@@ -200,12 +204,17 @@ class Encoder(InputEncoder):
         weight, shape = self.synapse.weight, self.shape
         assert shape is not None
         sums = weight.new_empty(len(frames), *shape)
+        synapse = self.synapse
+        if weight.device.type != "cpu":
+            # There torch would round float32 to TF32's 11 bits, in convolutions by default.
+            synapse = copy.deepcopy(synapse).double()
         # The one memory order, whatever the input's strides are.
-        call = weight.new_zeros(FRAMES, *frames.shape[1:])
-        for start in range(0, len(frames), FRAMES):
-            part = frames[start : start + FRAMES]
-            call[: len(part)] = part
-            sums[start : start + FRAMES] = self.synapse(call)[: len(part)]
+        call = synapse.weight.new_zeros(FRAMES, *frames.shape[1:])
+        with torch.autocast(weight.device.type, enabled=False):
+            for start in range(0, len(frames), FRAMES):
+                part = frames[start : start + FRAMES]
+                call[: len(part)] = part
+                sums[start : start + FRAMES] = synapse(call)[: len(part)]
         return sums.unflatten(0, x_seq.shape[:2])
 
     def _output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -304,7 +313,9 @@ class GradedInput(InputEncoder):
                 'graded spikes have not; shift the images, or use encoding="direct"'
             )
         # In float32 whatever comes: the same image is the same integers.
-        levels = torch.round(x.to(torch.float32) / self.amplitude * self.levels)
+        x32 = x.to(torch.float32)
+        # By a tensor, as the Encoder's voltage by tau.
+        levels = torch.round(x32 / x32.new_full((), self.amplitude) * self.levels)
         if bool((levels > self.levels).any()):
             warnings.warn(
                 f"GradedInput: the input has values up to {float(x.max()):g}; what is above the "
@@ -318,6 +329,13 @@ class GradedInput(InputEncoder):
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, amplitude={self.amplitude:g}, shape={self.shape}"
+
+
+def encoder_on(encoder: InputEncoder, device: torch.device) -> InputEncoder:
+    """The encoder, or a copy of it where it is on another device."""
+    if encoder._spike.device == device:
+        return encoder
+    return copy.deepcopy(encoder).to(device)
 
 
 def plain_synapse(kind: str, weight: Tensor, bias: Tensor | None, **settings: Any) -> nn.Module:
@@ -341,8 +359,8 @@ def plain_synapse(kind: str, weight: Tensor, bias: Tensor | None, **settings: An
             made = SYNAPSES[kind](*channels, window, bias=bias is not None, **settings)
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
-            copy = value.detach().clone(memory_format=torch.contiguous_format)
-            setattr(made, name, nn.Parameter(copy, requires_grad=False))
+            held = value.detach().clone(memory_format=torch.contiguous_format)
+            setattr(made, name, nn.Parameter(held, requires_grad=False))
     return made.eval()
 
 

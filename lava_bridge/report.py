@@ -48,7 +48,7 @@ class LayerComparison:
         largest: The largest absolute difference.
         beyond: Where a current or a voltage first left the chip's 24 bits, in an integer run; in
             the steps of ``first``, so that no difference before it comes from there.
-        raster_a, raster_b: The spikes of the first sample, ``[neurons, T]``.
+        raster_a, raster_b: The spikes of the first sample, ``[neurons, T]``, on the CPU.
     """
 
     name_a: str
@@ -78,10 +78,11 @@ class LayerComparison:
         return self.mismatches / self.spikes if self.spikes else 0.0
 
     def add(self, spikes_a: Tensor, spikes_b: Tensor, first_sample: int) -> None:
-        """Take a batch ``[N, *, T]`` of either net into account."""
+        """Take a batch ``[N, *, T]`` of either net into account, on whatever devices."""
+        spikes_b = spikes_b.to(spikes_a.device)
         if first_sample == 0 and spikes_a.shape[0]:
-            self.raster_a = spikes_a[0].reshape(-1, spikes_a.shape[-1]).clone()
-            self.raster_b = spikes_b[0].reshape(-1, spikes_b.shape[-1]).clone()
+            rasters = (x[0].reshape(-1, x.shape[-1]) for x in (spikes_a, spikes_b))
+            self.raster_a, self.raster_b = (raster.to("cpu", copy=True) for raster in rasters)
         self.spikes += spikes_a.numel()
         self.fired_a += int(torch.count_nonzero(spikes_a))
         self.fired_b += int(torch.count_nonzero(spikes_b))

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from spikingjelly.activation_based import base
 from torch import Tensor
 
 from .convert.tracer import opens_steps
-from .encoder import Encoder, is_block, split_encoder
+from .encoder import Encoder, InputEncoder, encoder_on, in_order, is_block, split_encoder
 from .errors import BridgeError
 from .exchange import AsSlayer, AsSpikingJelly, BlockContainer, CubaLIFNode
 from .exchange.encoder import EncoderNode
@@ -53,7 +53,7 @@ class LayerOutput(NamedTuple):
 
 
 class Side:
-    """One of the two nets."""
+    """One of the two nets; it runs where it is, whatever device its input is on."""
 
     def __init__(self, name: str, quantised: bool, run: Callable[[Tensor], Any]) -> None:
         self.name = name
@@ -72,14 +72,14 @@ class Side:
             ) from error
 
 
-def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Side:
+def side_of(net: Any, letter: str, integers: bool, x: Tensor) -> Side:
     """A net as a side of a comparison.
 
     Args:
         net: A SpikingJelly net, slayer blocks, a file, or a Network.
         letter: How errors call it, ``"a"`` or ``"b"``.
         integers: Whether a file is run with integers.
-        shape: Shape ``[C, *]`` of the input.
+        x: The input ``[N, *, T]``. A file is run on its device.
 
     Raises:
         BridgeError: If it is none of these.
@@ -87,9 +87,10 @@ def side_of(net: Any, letter: str, integers: bool, shape: tuple[int, ...]) -> Si
     if isinstance(net, str | os.PathLike):
         if integers:
             # A file that does not have the input's shape takes that of this input, as blocks do.
+            shape = tuple(x.shape[1:-1])
             chw = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
             return _integer_side(Network(net, aligned=True, input_shape=chw[::-1]))
-        return _slayer_side(os.fspath(net), load_hdf5(net))
+        return _slayer_side(os.fspath(net), load_hdf5(net).to(x.device))
     if isinstance(net, Network):
         return _integer_side(net)
     for part in net if isinstance(net, list | tuple) else [net]:
@@ -126,10 +127,22 @@ def has_neurons(net: nn.Module) -> bool:
     return any(isinstance(m, SPIKING) or getattr(m, "gives_sums", False) for m in net.modules())
 
 
-def _dtype(parts: Any, x: Tensor) -> torch.dtype:
-    """The floating dtype that a net computes in; that of ``x`` if it has no parameters."""
-    found = (p.dtype for part in parts for p in part.parameters() if p.is_floating_point())
-    return next(found, x.dtype)
+def _fitting(parts: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The input where a net is, in the floating dtype that it computes in; without one as it is."""
+    floats = (p for part in parts for p in part.parameters() if p.is_floating_point())
+    dtype = next(floats, x).dtype
+    return _where(parts, x).to(dtype)
+
+
+def _where(parts: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The input on the device of a net; where it is, if the net has no tensors."""
+    return x.to(next(_tensors(parts), x).device)
+
+
+def _tensors(parts: Iterable[nn.Module]) -> Iterator[Tensor]:
+    for part in parts:
+        yield from part.parameters()
+        yield from part.buffers()
 
 
 def as_module(net: Any) -> Any:
@@ -147,9 +160,9 @@ def _slayer_side(name: str, net: Any) -> Side:
 
     def run(x: Tensor) -> list[LayerOutput]:
         delay = 0
-        with _untouched(net):
+        with _untouched(in_order(net), x):
             x, outputs = _encoded(encoder, _as_planes(x))
-            x = x.to(_dtype(blocks, x))
+            x = _fitting(blocks, x)
             block: Any
             for i, block in enumerate(blocks):
                 x = block(x)
@@ -186,20 +199,20 @@ def _as_planes(x: Tensor) -> Tensor:
     return x.unsqueeze(2) if x.dim() == 4 else x
 
 
-def _encoded(encoder: nn.Module | None, x: Tensor) -> tuple[Tensor, list[LayerOutput]]:
+def _encoded(encoder: InputEncoder | None, x: Tensor) -> tuple[Tensor, list[LayerOutput]]:
     """What the blocks take, and the spikes of an encoder with neurons as a layer."""
-    x = x if encoder is None else encoder(x)
+    x = x if encoder is None else encoder(_where([encoder], x))
     return x, [LayerOutput(ENCODER, 0, x)] if isinstance(encoder, Encoder) else []
 
 
 @contextmanager
-def _untouched(blocks: Any) -> Iterator[None]:
+def _untouched(blocks: list[Any], x: Tensor) -> Iterator[None]:
     """Run blocks in evaluation mode from a fresh state, then put everything back."""
+    gpus = {tensor.device for tensor in (x, *_tensors(blocks)) if tensor.is_cuda}
     modules = list(dict.fromkeys(m for block in blocks for m in block.modules()))
     saved = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in modules]
     # Delays and decays per channel are drawn at a first forward: that would be the user's to do.
     values = [(p, p.data) for m in modules for p in m.parameters(recurse=False)]
-    random = torch.get_rng_state()
     try:
         for module in modules:
             module.__dict__["training"] = False
@@ -211,7 +224,8 @@ def _untouched(blocks: Any) -> Iterator[None]:
                 for state in ("current_state", "voltage_state", "spike_state"):
                     if state in module._buffers:
                         module._buffers[state] = torch.zeros_like(module._buffers[state])
-        yield
+        with torch.random.fork_rng(list(gpus)):
+            yield
     finally:
         for module, attributes, buffers, parameters in saved:
             module.__dict__.clear()
@@ -222,7 +236,6 @@ def _untouched(blocks: Any) -> Iterator[None]:
             module._parameters.update(parameters)
         for parameter, value in values:
             parameter.data = value
-        torch.set_rng_state(random)
 
 
 # Integers ---------------------------------------------------------------------------------------
@@ -234,7 +247,8 @@ def _integer_side(net: Network) -> Side:
 
     def run(x: Tensor) -> list[LayerOutput]:
         delay = 0
-        x, outputs = _encoded(encoder, _as_planes(x))
+        here = None if encoder is None else encoder_on(encoder, x.device)
+        x, outputs = _encoded(here, _as_planes(x))
         given = net.encoded(x)
         if not net.graded_input and not torch.equal(given, (given != 0).to(given.dtype)):
             # The input is at fault: a difference would be called the net's.
@@ -296,7 +310,7 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
         try:
             with _from_reset(net):
                 given = _as_planes(x) if quantised else x
-                x_seq = NXT_to_TNX(given.to(_dtype([net], x)))
+                x_seq = NXT_to_TNX(_fitting([net], given))
                 if multi_step:
                     net(x_seq)
                 else:

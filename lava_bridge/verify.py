@@ -42,8 +42,8 @@ def check_equivalence(
     net has no such layer, nor such as stand for its MaxPool2d or Upsample: they are left out there.
 
     The nets run from a fresh state, in evaluation mode and without gradients, and are left as they
-    were. Where a side delays its spikes by a step a layer, as the chip does, its spikes are
-    compared that much later.
+    were. Each runs where it is, a file on the device of ``x``. Where a side delays its spikes by a
+    step a layer, as the chip does, its spikes are compared that much later.
 
     Args:
         a, b: A SpikingJelly net (float, or of BlockContainers), slayer blocks, a ``.net`` file, or
@@ -71,13 +71,12 @@ def check_equivalence(
     x_nxt = _as_nxt(x, layout)
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
-    shape = tuple(x_nxt.shape[1:-1])
     if integers and not any(isinstance(net, str | os.PathLike | Network) for net in (a, b)):
         raise BridgeError(
             "check_equivalence: integers=True runs a .net file with integers, and neither net is "
             "one; give the path of the exported file"
         )
-    side_a, side_b = (side_of(net, letter, integers, shape) for net, letter in ((a, "a"), (b, "b")))
+    side_a, side_b = (side_of(net, letter, integers, x_nxt) for net, letter in ((a, "a"), (b, "b")))
     comparisons: list[LayerComparison] = []
     starts = range(0, x_nxt.shape[0], batch_size)
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:

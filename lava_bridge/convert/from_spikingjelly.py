@@ -94,6 +94,8 @@ def to_slayer(
         front.append(_encoder(chain.encoder, shape))
     elif chain.front is not None:
         front.append(chain.front)
+    made = torch.empty(0).device  # where the blocks will be, whatever the net's
+    front = [part.to(made) for part in front]
     chosen = _calibration(chain, calibrate, front)
     factors = None if chosen is None else chosen.factors
     blocks = build_blocks(chain.layers, chain.input_shape, delay_shift, slayer, factors)
@@ -226,7 +228,9 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     if encoding is not None and encoding not in ENCODINGS:
         raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
     chain = Chain(checked_shape(input_shape, ConversionError), encoding)
-    with torch.inference_mode(False):  # layers are merged with gradients
+    device = next((p.device for p in _parameters(net)), torch.device("cpu"))
+    # Layers are merged with gradients, and those that the rules make join the net's where it is.
+    with torch.inference_mode(False), device:
         for place, module in leaves(net):
             chain.place = f"{place or 'net'} ({type(module).__name__})"
             try:
@@ -244,7 +248,7 @@ def _parameters(net: Any) -> Iterator[torch.Tensor]:
     if isinstance(net, list | tuple):
         for part in net:
             yield from _parameters(part)
-    else:
+    elif isinstance(net, nn.Module):
         yield from net.parameters()
 
 

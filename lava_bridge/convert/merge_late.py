@@ -99,7 +99,9 @@ def _pool_after_transpose(conv: nn.ConvTranspose2d, pool: SumPool2d, shape: Shap
         )
     (rows, above), (columns, left) = (_side(conv, pool, axis, transposed) for axis in (0, 1))
     weight = conv.weight.detach()
-    kernel = torch.einsum("mk,iokl,nl->iomn", rows.to(weight), weight, columns.to(weight))
+    exact = weight.double()  # of float32 a GPU may keep TF32's 11 bits
+    kernel = torch.einsum("mk,iokl,nl->iomn", rows.to(exact), exact, columns.to(exact))
+    kernel = kernel.to(weight.dtype)
     bias = None if conv.bias is None else conv.bias.detach() * math.prod(pool.kernel_size)
     options: Any = {"groups": conv.groups, "bias": bias is not None, "device": "meta"}
     if not transposed:  # [in, out / groups, *] to [out, in / groups, *]

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import BridgeError
 from ..ops import shift_channels
 from ..quantize import quantize_8bit
+from .copies import Copies
 from .neuron import BIAS_BITS, Fired, Lif, Neuron, State
 from .synapse import Synapse, wrapped
 
@@ -33,6 +34,14 @@ class LayerState(NamedTuple):
     lines: tuple[Tensor, ...] = ()
     spike: Tensor | None = None
 
+    def to(self, device: torch.device) -> "LayerState":
+        """The same on a device."""
+        return LayerState(
+            tuple(part.to(device) for part in self.neuron),
+            tuple(line.to(device) for line in self.lines),
+            None if self.spike is None else self.spike.to(device),
+        )
+
 
 class Ran(NamedTuple):
     """What a run of a layer gives: spikes, and traces by name, ``[T, N, *]``, and its state."""
@@ -54,6 +63,7 @@ class Delays:
         self.longest = int(steps.max())
         uniform = self.longest == int(steps.min())
         self._steps = None if uniform else steps.float()
+        self._copies = Copies()
 
     def __call__(self, x: Tensor, waiting: Tensor | None) -> tuple[Tensor, Tensor]:
         """Pass ``[T, N, *]`` through; gives what arrives in these steps, and what still waits."""
@@ -62,7 +72,7 @@ class Delays:
         line = torch.cat([waiting, x])
         arrived = line[: len(x)]
         if self._steps is not None:
-            steps = self._steps.to(x.device).unsqueeze(0)
+            steps = self._copies.on(x.device, self._steps).unsqueeze(0)
             arrived = shift_channels(line.movedim(0, -1), steps).movedim(-1, 0)[self.longest :]
         return arrived, line[len(x) :].clone()  # not a view of all of the line
 
@@ -175,8 +185,10 @@ class Average(Layer):
                 f"run: {self.name} averages groups for {self.shape[0]} outputs, which does not "
                 f"divide {neurons} neurons"
             )
-        groups = spikes.reshape(*spikes.shape[:2], *self.shape, neurons // self.shape[0])
-        return Ran(groups.mean(dim=-1), {}, state)
+        size = neurons // self.shape[0]
+        sums = spikes.reshape(*spikes.shape[:2], *self.shape, size).sum(dim=-1)
+        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds twice.
+        return Ran(sums / sums.new_full((), size), {}, state)
 
 
 class SynapticLayer(Layer):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import path_text
-from ..encoder import GradedInput
+from ..encoder import GradedInput, encoder_on
 from ..errors import BridgeError, NetFileError
 from ..hdf5.encoder import read_encoder
 from ..layout import NXT_to_TNX, TNX_to_NXT
@@ -195,7 +195,8 @@ class Network:
         if self.encoder is not None:
             if x.dim() == 4 and len(self.encoder.input_shape or ()) == 3:  # signals [C, L]
                 x = x.unsqueeze(3 if layout == "TNX" else 2)
-            x = NXT_to_TNX(self.encoder(TNX_to_NXT(x))) if layout == "TNX" else self.encoder(x)
+            encoder = encoder_on(self.encoder, x.device)
+            x = NXT_to_TNX(encoder(TNX_to_NXT(x))) if layout == "TNX" else encoder(x)
         return first.encoded(x) if isinstance(first, InputLayer) else x
 
     def __len__(self) -> int:
@@ -246,8 +247,9 @@ class Network:
                 dense or sparse. An input layer of Loihi's neurons takes real numbers too.
             layout: ``"NXT"``, slayer's, or ``"TNX"``, SpikingJelly's.
             traces: Give each layer's spikes and states as well.
-            resume: Go on from where the last run ended, with as many samples: chunks of a sequence
-                then give what the whole sequence gives. Otherwise a run begins from zeros.
+            resume: Go on from where the last run ended, with as many samples, on whatever device:
+                chunks of a sequence then give what the whole sequence gives. Otherwise a run begins
+                from zeros.
 
         Returns:
             The output spikes in the same layout, a step for each step of the input, at the times at
@@ -258,7 +260,7 @@ class Network:
         """
         x = self._prepared(x, layout)
         # Only at the end is the state replaced: a run that fails leaves it as it was.
-        before, time = list(self._states), self._time
+        before, time = [state.to(x.device) for state in self._states], self._time
         if not resume:
             before, time = [LayerState() for _ in self.layers], 0
         elif self._batch is not None and x.shape[1] != self._batch:
@@ -273,7 +275,8 @@ class Network:
         steps = max(1, CHUNK // max(1, widest * x.shape[1]))
         chunks = x.split(steps)
         shown = len(chunks) if len(chunks) >= LONG_RUN else 1
-        with torch.no_grad(), progress_bar("running", shown) as advance:
+        exact = torch.autocast(x.device.type, enabled=False)
+        with torch.no_grad(), exact, progress_bar("running", shown) as advance:
             for chunk in chunks:
                 spikes = self._taken(chunk)
                 for i, layer in enumerate(self.layers):

@@ -15,6 +15,7 @@ from ..kernels import current_backend
 from ..net_writer import NEVER_FIRES
 from ..ops import loihi
 from ..quantize import DECAY_SCALE
+from .copies import Copies
 from .synapse import wrapped
 
 __all__ = [
@@ -70,6 +71,13 @@ class Neuron(ABC):
     # How many states there are.
     states: int
 
+    def __init__(self) -> None:
+        self._copies = Copies()
+
+    def _on(self, x: Tensor, *parameters: Tensor) -> list[Tensor]:
+        """The parameters on the device of an activation."""
+        return [self._copies.on(x.device, parameter) for parameter in parameters]
+
     def fresh(self, like: Tensor) -> State:
         """The state before the first step."""
         return (torch.zeros(1, dtype=like.dtype, device=like.device),) * self.states
@@ -106,6 +114,7 @@ class Lif(Neuron):
         reset_interval: int = 0,
         reset_offset: int = 0,
     ) -> None:
+        super().__init__()
         self.current_decay = current_decay
         self.voltage_decay = voltage_decay
         self.threshold = threshold
@@ -130,12 +139,14 @@ class Lif(Neuron):
             # The first step of this run is step `time + 1`.
             phase = (self.reset_offset - time - 1) % self.reset_interval
         current, voltage = _like(state, activation.dtype)
+        parameters = self.current_decay, self.voltage_decay, self.bias, self.threshold
+        current_decay, voltage_decay, bias, threshold = self._on(activation, *parameters)
         done = loihi.lif(
             activation,
-            self.current_decay,
-            self.voltage_decay,
-            wrapped(self.bias, BIAS_BITS) * (1 << ACTIVATION_BITS),
-            self.threshold * (1 << ACTIVATION_BITS),
+            current_decay,
+            voltage_decay,
+            wrapped(bias, BIAS_BITS) * (1 << ACTIVATION_BITS),
+            threshold * (1 << ACTIVATION_BITS),
             current,
             voltage,
             reset_interval=self.reset_interval,
@@ -158,7 +169,8 @@ class Lif(Neuron):
         before[..., 0] = first
         if self.reset_interval:
             before[..., phase :: self.reset_interval] = 0
-        kept = (DECAY_SCALE - self.current_decay.to(current.device)).unsqueeze(-1)
+        (current_decay,) = self._on(current, self.current_decay)
+        kept = (DECAY_SCALE - current_decay).unsqueeze(-1)
         sums = torch.trunc(before.double() * kept / DECAY_SCALE)
         sums += activation.double() * (1 << ACTIVATION_BITS)
         outside = (sums > STATE_BOUND) | (sums <= -STATE_BOUND)
@@ -180,6 +192,7 @@ class Resonator(Neuron):
     def __init__(
         self, sin_decay: Tensor, cos_decay: Tensor, threshold: Tensor, izhikevich: bool
     ) -> None:
+        super().__init__()
         self.sin_decay = sin_decay
         self.cos_decay = cos_decay
         self.threshold = threshold
@@ -190,12 +203,14 @@ class Resonator(Neuron):
         real, imag = (x.to(wide) for x in inputs)
         fire = loihi.rf_iz if self.izhikevich else loihi.rf
         real_state, imag_state = _like(state, wide)
+        parameters = self.sin_decay, self.cos_decay, self.threshold
+        sin_decay, cos_decay, threshold = self._on(real, *parameters)
         done = fire(
             real,
             imag,
-            self.sin_decay,
-            self.cos_decay,
-            self.threshold * (1 << ACTIVATION_BITS),
+            sin_decay,
+            cos_decay,
+            threshold * (1 << ACTIVATION_BITS),
             real_state,
             imag_state,
             keep=keep,
@@ -217,6 +232,7 @@ class Sigma(Neuron):
     states = 1
 
     def __init__(self, spike_exp: int, message_bits: int) -> None:
+        super().__init__()
         self.message_bits = message_bits
         self.spike_scale = 1 << (2 * ACTIVATION_BITS + spike_exp)
 
@@ -241,6 +257,7 @@ class Delta(Neuron):
     states = 2
 
     def __init__(self, threshold: Tensor, spike_exp: int, message_bits: int) -> None:
+        super().__init__()
         self.threshold = threshold
         self.spike_exp = spike_exp
         self.message_bits = message_bits
@@ -248,9 +265,10 @@ class Delta(Neuron):
 
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
         act, residue = _like(state, torch.float64)
+        (threshold,) = self._on(inputs[0], self.threshold)
         done = loihi.delta(
             inputs[0].double(),
-            self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS)),
+            threshold * (1 << (self.spike_exp + ACTIVATION_BITS)),
             act,
             residue,
             spike_exp=self.spike_exp,
@@ -276,6 +294,7 @@ class SigmaDelta(Neuron):
     states = 3
 
     def __init__(self, threshold: Tensor, bias: Tensor, spike_exp: int, message_bits: int) -> None:
+        super().__init__()
         self.threshold = threshold
         self.never_fires = bool((threshold == NEVER_FIRES).all())
         self.bias = bias
@@ -284,12 +303,12 @@ class SigmaDelta(Neuron):
         self.spike_scale = 1 << (ACTIVATION_BITS + spike_exp)
 
     def run(self, inputs: tuple[Tensor, ...], state: State, time: int, keep: bool) -> Fired:
-        threshold = self.threshold * (1 << (self.spike_exp + ACTIVATION_BITS))
+        bias, threshold = self._on(inputs[0], self.bias, self.threshold)
         sigma, act, residue = _like(state, torch.float64)
         done = loihi.sigma_delta(
             inputs[0].double(),
-            self.bias,
-            threshold,
+            bias,
+            threshold * (1 << (self.spike_exp + ACTIVATION_BITS)),
             sigma,
             act,
             residue,

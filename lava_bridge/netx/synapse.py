@@ -1,12 +1,14 @@
 """The synapses of an integer run: what the spikes of single steps add to the currents.
 
 Everything is a whole number held in a float: sums are computed by torch's matrix products and
-convolutions, in float32 where no partial sum can reach 2^24, else in float64. That is exact.
+convolutions, in float32 where no partial sum can reach 2^24 and torch only multiplies and adds
+(:func:`_float32_is_plain`), else in float64. That is exact.
 """
 
 import math
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import plain_channel
+from .copies import Copies
 from .weights import slices
 
 __all__ = ["PORT_BITS", "Synapse", "conv", "conv_transpose", "dense", "pool", "unpool", "wrapped"]
 
 # Below these every whole number is a float's.
 EXACT_FLOAT32 = 1 << 24
+# The whole numbers up to here are bfloat16's.
+BFLOAT16 = 1 << 8
 # Below this an activation shifted left by six bits, added to a current of 24 bits, is exact in
 # float32 too: what the neurons need to run in float32.
 NEURON_FLOAT32 = 1 << 17
@@ -49,8 +54,10 @@ class Synapse:
         # Doubles are made when they are needed: of large nets they seldom are.
         dtype = np.float32 if fan_in < EXACT_FLOAT32 else np.float64
         self._weight = torch.from_numpy(np.ascontiguousarray(weight, dtype=dtype))
+        self._copies = Copies()
         self._apply = apply
         self._fan_in = fan_in
+        self._largest = max(-int(weight.min(initial=0)), int(weight.max(initial=0)))
         self._bits = bits
         self._exponent = exponent
 
@@ -63,22 +70,46 @@ class Synapse:
         spikes = torch.empty(1, *input_shape, dtype=weight.dtype, device="meta")
         return tuple(self._apply(spikes, weight).shape[1:])
 
-    @cached_property
-    def _double(self) -> Tensor:
-        return self._weight.double()
-
     def __call__(self, spikes: Tensor, largest: int) -> Tensor:
         """Activations ``[M, *]`` of spikes ``[M, *]`` whose magnitude is at most ``largest``."""
-        bound = max(self._fan_in, 1) * max(largest, 1)
-        if bound < EXACT_FLOAT32:
-            value = self._apply(spikes.float(), self._weight.to(spikes.device))
+        bound, device = max(self._fan_in, 1) * max(largest, 1), spikes.device
+        narrow = largest <= BFLOAT16 and self._largest <= BFLOAT16
+        if bound < EXACT_FLOAT32 and _float32_is_plain(device, narrow):
+            spikes, dtype = spikes.float(), torch.float32
         else:
-            value = self._apply(spikes.double(), self._double.to(spikes.device))
+            spikes, dtype = spikes.double(), torch.float64
+        value = self._apply(spikes, self._copies.on(device, self._weight, dtype))
+        if device.type != "cpu":
+            # cuDNN has an FFT for doubles too, for windows of one row: next to whole numbers.
+            value = value.round_()
         if self._exponent:
             value = torch.floor(value / (1 << self._exponent))
         if bound >= 1 << (self._bits - 1):
-            value, bound = wrapped(value, self._bits), 1 << (self._bits - 1)
-        return value if bound < NEURON_FLOAT32 else value.double()
+            # In float64: half of the range is added, which may leave what float32 holds.
+            value, bound = wrapped(value.double(), self._bits), 1 << (self._bits - 1)
+        return value.float() if bound < NEURON_FLOAT32 else value.double()
+
+
+def _float32_is_plain(device: torch.device, narrow: bool) -> bool:
+    """Whether float32 products and convolutions only multiply and add float32 numbers there.
+
+    ``narrow``: bfloat16 holds the numbers themselves.
+
+    On a GPU they do not: torch rounds what comes in to TF32's 11 bits, in convolutions by default
+    and in products if the user allows it, and cuDNN may take Winograd's or Fourier's way, which
+    has fractions. Of float64 nothing is rounded, and there is no Winograd. (The user's settings
+    could be changed for a while instead, but they are those of all threads.) On a CPU oneDNN may be
+    told to round to bfloat16, and where it is off, NNPACK takes Winograd's way.
+    """
+    if device.type != "cpu" or not torch._C._get_mkldnn_enabled():
+        return False
+    if narrow:  # most are, and to ask takes as long as a small product
+        return True
+    onednn: Any = torch.backends.mkldnn
+    if not hasattr(onednn, "matmul"):  # before torch 2.9
+        return torch.get_float32_matmul_precision() != "medium"
+    plain = "none", "ieee"
+    return onednn.matmul.fp32_precision in plain and onednn.conv.fp32_precision in plain
 
 
 def wrapped(x: Tensor, bits: int) -> Tensor:

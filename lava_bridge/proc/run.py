@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import integer
+from ..checks import as_array, integer
 from ..errors import BridgeError
 from .model import LavaPyType, PyLoihiProcessModel
 from .ports import Channel, PyInPort, PyOutPort
@@ -237,7 +237,7 @@ def _build(process: "AbstractProcess", run_cfg: RunConfig) -> PyLoihiProcessMode
 def _numbers(place: str, value: Any) -> np.ndarray:
     """A variable's value as an array; nothing that a cast would drop a part of, or fail at."""
     try:
-        found = np.asarray(value)
+        found = as_array(value)
     except (TypeError, ValueError, RuntimeError) as error:  # a list of lists of many lengths, say
         raise BridgeError(f"{place}: is no array ({error}); give an array of numbers") from error
     if found.dtype.kind not in "biuf":
@@ -248,7 +248,7 @@ def _numbers(place: str, value: Any) -> np.ndarray:
 def _scalar(place: str, kind: Any, value: Any) -> Any:
     """A variable's value where a model has a number, or a string."""
     try:
-        return kind(np.asarray(value).item())
+        return kind(as_array(value).item())
     except (TypeError, ValueError, RuntimeError) as error:
         raise BridgeError(
             f"{place}: {value!r} is no {kind.__name__} ({error}); give one"

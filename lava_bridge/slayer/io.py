@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import as_array
 from ..errors import BridgeError
 from .utils.utils import pyplot
 
@@ -29,9 +30,9 @@ class Event:
     ) -> None:
         self.dim = 1 if y_event is None else 2
         self.graded = payload is not None
-        self.x, self.c, self.t = _integers(x_event), _integers(c_event), np.asarray(t_event)
+        self.x, self.c, self.t = _integers(x_event), _integers(c_event), as_array(t_event)
         self.y: Any = None if y_event is None else _integers(y_event)
-        self.p: Any = None if payload is None else np.asarray(payload)
+        self.p: Any = None if payload is None else as_array(payload)
         shapes = [a.shape for a in (self.x, self.y, self.c, self.t, self.p) if a is not None]
         if len(set(shapes)) > 1 or len(shapes[0]) != 1:
             raise BridgeError(f"Event: expected arrays of one length, found shapes {shapes}")
@@ -152,7 +153,7 @@ class Event:
 
 
 def _integers(values: Any) -> np.ndarray:
-    array = np.asarray(values)
+    array = as_array(values)
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(int)
 
 
@@ -163,8 +164,7 @@ def tensor_to_event(spike_tensor: Any, sampling_time: float = 1) -> Event:
     Source: ``lava.lib.dl.slayer.io.tensor_to_event``. (There the channels are shifted to begin
     with 0, and the payloads multiplied by ``sampling_time``.)
     """
-    spikes = spike_tensor.detach().cpu() if isinstance(spike_tensor, Tensor) else spike_tensor
-    spikes = np.asarray(spikes)
+    spikes = as_array(spike_tensor.detach() if isinstance(spike_tensor, Tensor) else spike_tensor)
     if spikes.ndim not in (3, 4):
         found = spikes.shape
         raise BridgeError(f"tensor_to_event: expected [C, X, T] or [C, Y, X, T], found {found}")

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from spikingjelly.activation_based import layer, neuron
 
 from lava_bridge import BridgeError, Encoder, to_slayer
-from lava_bridge.encoder import GradedInput, split_encoder
+from lava_bridge.encoder import GradedInput, encoder_on, split_encoder
 from lava_bridge.exchange.encoder import EncoderNode
 
 from .nets import direct
@@ -288,3 +288,21 @@ def test_calibration_says_that_data_are_no_spikes(encoding, analog):
     said = [w for w in caught if "values other than 0 and 1" in str(w.message)]
     assert len(said) == (analog and encoding is None)
     assert all(w.filename == __file__ for w in said)
+
+
+@pytest.mark.parametrize("synapse", [nn.Linear(64, 7), nn.Conv2d(1, 4, 3)])
+def test_autocast_changes_no_spike(synapse):
+    encoder, x = Encoder(synapse, 0.5), torch.rand(5, 1, 8, 8, 6)
+    expected = encoder(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder(x), expected)
+    assert expected.any()
+
+
+def test_an_encoder_for_another_device_is_a_copy():
+    encoder = direct()[0]
+    assert encoder_on(encoder, torch.device("cpu")) is encoder
+    other = encoder_on(encoder, torch.device("meta"))
+    assert other.synapse.weight.device.type == "meta"
+    assert encoder.synapse.weight.device.type == "cpu"
+    assert other.shape == encoder.shape

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...checks import described, integer
+from ...checks import as_array, described, integer
 from ...errors import BridgeError
 
 __all__ = ["TORCH_IS_AVAILABLE", "TensorOrder", "check_channels", "conv", "conv_scipy"]
@@ -158,7 +158,7 @@ def check_channels(place: str, weight: Sequence[int], in_channels: int, groups: 
 
 def _array(place: str, value: Any) -> np.ndarray:
     try:
-        return np.asarray(value)
+        return as_array(value)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor with a gradient, say
         raise BridgeError(f"{place}: is no array ({error}); give one") from error
 
@@ -387,7 +387,7 @@ def conv_to_sparse(
     source = _Image(input_shape, order)
     target = _Image(output_shape, order)
     strides, pads, steps = (source.by_axis(pair) for pair in (stride, padding, dilation))
-    kernel = np.asarray(kernel)
+    kernel = _array("conv_to_sparse", kernel)
     if kernel.ndim != 4:
         raise BridgeError(f"conv_to_sparse: kernel has the shape {kernel.shape}; give {order.name}")
     correlated = kernel.transpose([order.name.index(axis) for axis in "HWNC"])
