@@ -1,4 +1,4 @@
-"""slayer's modules on a GPU: CUDA graphs, programs that are saved, and modules that stayed behind."""
+"""slayer's modules on a GPU: in CUDA graphs, in saved programs, and left behind on the CPU."""
 
 import copy
 import io
@@ -142,8 +142,8 @@ def test_a_program_of_a_net_of_convolutions_is_saved_loaded_and_run(order: str) 
     assert torch.equal(found, expected)
 
 
-# Whoever sees this fail: such a convolution is why GenericLayer._convolve copies its result where it
-# is exported on a GPU. If none fails on any torch that is supported, the copy can go.
+# Whoever sees this fail: such a convolution is why GenericLayer._convolve copies its result where
+# it is exported on a GPU. If none fails on any torch that is supported, the copy can go.
 @pytest.mark.parametrize("order", ["plain", "channels last"])
 @pytest.mark.parametrize("kind", ["convolution", "pooling", "one channel", "transposed"])
 def test_convolutions_are_traced_in_the_order_of_memory_that_runs(kind: str, order: str) -> None:
