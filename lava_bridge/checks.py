@@ -15,7 +15,9 @@ __all__ = [
     "as_array",
     "checked_shape",
     "described",
+    "exporting",
     "has_hooks",
+    "held",
     "integer",
     "made_in_inference_mode",
     "path_text",
@@ -27,15 +29,22 @@ __all__ = [
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
-def require(place: str, input: object, axes: str, channels: int | None = None) -> None:
+def require(
+    place: str,
+    input: object,
+    axes: str,
+    channels: int | None = None,
+    device: torch.device | None = None,
+) -> None:
     """Require a floating tensor of such ``axes``, with these ``channels`` in dimension 1.
 
     ``axes`` is for example "[N, C, H, W, T]"; a "*" stands for any number of dimensions, "T > 0"
-    for one time step or more.
+    for one time step or more. ``device`` is where the tensors of the module at ``place`` are: the
+    kernels would copy them to the input's in every call, and give them gradients from there.
 
     A BridgeError is raised at ``place``, with what was found and what to do.
     """
-    expected, advice = f"a tensor {axes.replace(' > 0', '')}", None
+    expected, advice, found = f"a tensor {axes.replace(' > 0', '')}", None, None
     dimensions = axes.count(",") + 1
     if not isinstance(input, Tensor):
         advice = "pass a tensor; a pair is for the complex neurons (rf, rf_iz, adrf, adrf_iz)"
@@ -51,8 +60,12 @@ def require(place: str, input: object, axes: str, channels: int | None = None) -
         expected, advice = "one time step or more", "leave empty sequences out"
     elif channels is not None and input.shape[1] != channels:
         expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
+    elif device is not None and input.device != device:
+        expected, found = f"an input on {device}, where the module is", str(input.device)
+        advice = f"move the module with .to('{found}')"
     if advice is not None:
-        raise BridgeError(f"{place}: expected {expected}, found {described(input)}; {advice}")
+        found = found or described(input)
+        raise BridgeError(f"{place}: expected {expected}, found {found}; {advice}")
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -97,6 +110,27 @@ def made_in_inference_mode(tensor: Tensor) -> bool:
     """Whether autograd takes a tensor nowhere, since inference mode made it."""
     # torch.compile can't follow the question, and runs in no inference mode.
     return not torch.compiler.is_compiling() and tensor.is_inference()
+
+
+def exporting() -> bool:
+    """Whether torch.export is tracing (from torch 2.7 on, which can say so)."""
+    ask = getattr(torch.compiler, "is_exporting", None)
+    return ask is not None and ask()
+
+
+def held(parameter: Tensor, low: float, high: float | None = None) -> Tensor:
+    """A parameter that was brought back into a range, in place.
+
+    Autograd does not see it: an earlier forward may have saved the parameter for its backward. A
+    program that is exported can't be saved so: there it is a copy that is in the range.
+    """
+    if exporting():
+        return parameter.clamp(low, high)
+    with torch.no_grad():
+        # torch.compile can't follow .data.
+        traced = torch.compiler.is_compiling()
+        (parameter.detach() if traced else parameter.data).clamp_(low, high)
+    return parameter
 
 
 def set_data(parameter: nn.Parameter, data: Tensor) -> None:

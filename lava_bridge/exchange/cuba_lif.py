@@ -10,7 +10,7 @@ import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor
 
-from ..checks import made_in_inference_mode, require
+from ..checks import held, made_in_inference_mode, require
 from ..errors import BridgeError
 from ..kernels import current_backend
 from ..layout import NXT_to_TNX, TNX_to_NXT
@@ -195,8 +195,11 @@ class CubaLIFNode(neuron.BaseNode):
 
     def clamp_decay_parameters(self) -> None:
         """Bring the decays back into 0 ... 4096."""
-        self.current_decay.data.clamp_(0, DECAY_SCALE)
-        self.voltage_decay.data.clamp_(0, DECAY_SCALE)
+        self._decays_in_range()
+
+    def _decays_in_range(self) -> tuple[Tensor, Tensor]:
+        low_high = 0, DECAY_SCALE
+        return held(self.current_decay, *low_high), held(self.voltage_decay, *low_high)
 
     # What is kept of a run ----------------------------------------------------------------------
 
@@ -294,7 +297,7 @@ class CubaLIFNode(neuron.BaseNode):
 
         Sequences are ``[T, N, *]``, states ``[N, *]``.
         """
-        require("CubaLIFNode", inputs[0], "[T, N, *]")
+        require("CubaLIFNode", inputs[0], "[T, N, *]", device=self.current_decay.device)
         run = self._run(inputs[0], states)
         return (NXT_to_TNX(run.spike),), (run.last_held, run.last_current, run.last_held)
 
@@ -322,11 +325,12 @@ class CubaLIFNode(neuron.BaseNode):
         known = type(given) is float or torch.compiler.is_compiling()  # there it may be a symbol
         if self.v_reset != 0 or not known or not 0 < given < math.inf:
             _check_reset_and_threshold(self.v_reset, given)
+        decays = self.current_decay, self.voltage_decay
         if self.requires_grad:
-            self.clamp_decay_parameters()
+            decays = self._decays_in_range()
         _, current_state, voltage_state = states
         x = TNX_to_NXT(x_seq)
-        decays = step_quantize(self.current_decay), step_quantize(self.voltage_decay)
+        decays = step_quantize(decays[0]), step_quantize(decays[1])
         for name, decay in zip(("current_decay", "voltage_decay"), decays, strict=True):
             if decay.numel() != 1:
                 _require_broadcast(name, decay.shape, x_seq.shape[1:])
@@ -371,7 +375,7 @@ class CubaLIFNode(neuron.BaseNode):
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Spikes ``[N, *]`` of one step. ``v_seq``, ``i_seq`` grow by it until ``reset()``."""
-        require("CubaLIFNode", x, "[N, *]")
+        require("CubaLIFNode", x, "[N, *]", device=self.current_decay.device)
         run = self._advance(x.unsqueeze(0))
         if self.store_v_seq:
             self.v_seq = _append(self.v_seq, NXT_to_TNX(run.held))
@@ -381,7 +385,7 @@ class CubaLIFNode(neuron.BaseNode):
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Spikes ``[T, N, *]`` of all steps."""
-        require("CubaLIFNode", x_seq, "[T, N, *]")
+        require("CubaLIFNode", x_seq, "[T, N, *]", device=self.current_decay.device)
         run = self._advance(x_seq)
         if self.store_v_seq:
             self.v_seq = NXT_to_TNX(run.held)

@@ -141,7 +141,7 @@ def _reference(
     dtype, exact = inputs[0].dtype, exact_dtype(inputs[0])
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
     real, imag = (part.to(exact) / scale for part in parts)
-    carried, holds = (real if phase else imag), real.new_tensor(threshold)
+    carried, holds = (real if phase else imag), real.new_full((), threshold)
     last = [last_of(real, turn[1][0]), last_of(imag, turn[1][1])]
     last += [real.new_empty(0), real.new_empty(0)]
     if adaptation:

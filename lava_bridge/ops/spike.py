@@ -233,7 +233,12 @@ no_gradients(_phase_spike_backward)
 
 def _number(x: Any, like: Tensor) -> Tensor:
     """A number as a tensor of ``like``'s dtype, as torch takes it beside ``like``."""
-    return x.detach() if isinstance(x, Tensor) else torch.tensor(x, dtype=like.dtype)
+    if isinstance(x, Tensor):
+        return x.detach()
+    if isinstance(x, int | float):
+        # Filled where it is used: a copy to a GPU would wait, and can't be in a CUDA graph.
+        return like.new_full((), x)
+    return torch.as_tensor(x, dtype=like.dtype, device=like.device)
 
 
 def spike(voltage: Tensor, threshold: Any, surrogate: Surrogate, scale: float = 1) -> Tensor:

@@ -42,17 +42,6 @@ class LazyChannels(torch.nn.Module):
                 self._draw(channels)
         self.init = True
 
-    def hold(self, name: str, low: float, high: float | None = None) -> None:
-        """Bring the parameter ``name`` back into a range, in place.
-
-        Autograd does not see it: an earlier forward may have saved the parameter for its backward.
-        """
-        parameter = getattr(self, name)
-        with torch.no_grad():
-            # torch.export can't follow .data.
-            traced = torch.compiler.is_compiling()
-            (parameter.detach() if traced else parameter.data).clamp_(low, high)
-
     def _draw(self, channels: int) -> None:
         """Replace the data of the tensors that ``lazy_channels`` names."""
         raise NotImplementedError

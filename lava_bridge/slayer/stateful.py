@@ -45,9 +45,8 @@ class Stateful(LazyChannels):
     @property
     def device(self) -> torch.device | None:
         """Where the tensors are; None if there are none."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            return tensor.device
-        return None
+        own = next(iter((self._parameters or self._buffers).values()), None)
+        return None if own is None else own.device
 
     def add_state(self, name: str, start: float = 0) -> None:
         """Register a state ``[N, *]`` that begins at ``start``; it is not in the ``state_dict``."""
@@ -65,7 +64,10 @@ class Stateful(LazyChannels):
             setattr(self, name, state.detach().clone())
 
     def forget(self) -> None:
-        """Start the next forward afresh, from the states that :meth:`add_state` was given."""
+        """Start the next forward afresh, from what :meth:`add_state` was given; so do the parts."""
+        for part in self.children():
+            if isinstance(part, Stateful):
+                part.forget()
         for name, start in self._starts.items():
             setattr(self, name, getattr(self, name).new_full((1,), start))
 
@@ -74,10 +76,10 @@ class Stateful(LazyChannels):
 
         A batch of another size starts anew.
 
-        A BridgeError is raised if a dimension is missing, or the shape is not that of the first
-        forward.
+        A BridgeError is raised if a dimension is missing, the shape is not that of the first
+        forward, or the input is on another device.
         """
-        require(self.place, input, "[N, C, *, T > 0]")
+        require(self.place, input, "[N, C, *, T > 0]", device=self.device)
         found = input.shape[1:-1]
         if self._shape is None or self._is_same_row(found):
             self.shape = found

@@ -1,6 +1,7 @@
 """torch.compile, torch.export and autocast on nets of these modules."""
 
 import copy
+import io
 import subprocess
 import sys
 
@@ -171,6 +172,50 @@ assert expected.any() and torch.equal(torch.export.load(sys.argv[1]).module()(x)
     command = [sys.executable, "-c", code, str(tmp_path / "net.pt2"), str(tmp_path / "run.pt")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def saved_and_loaded(program):
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+@traced_since("2.13")  # as it was seen to load
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_program_of_what_learns_decays_and_delays_is_saved_loaded_and_run(family, decomposed):
+    params = {**FAMILIES[family], "requires_grad": True, "shared_param": False}
+    net = getattr(slayer.block, family).Dense(params, 4, 5, weight_scale=4, delay=True)
+    x = torch.rand(2, 4, 12)
+    net(x)
+    with torch.no_grad():  # as an optimizer's step may leave them: out of their ranges
+        for name, parameter in net.named_parameters():
+            if name.startswith(("neuron", "delay")) and parameter.numel() > 1:
+                parameter[0] -= 5000
+                parameter[1] += 5000
+    before = copy.deepcopy(net.state_dict())
+    program = torch.export.export(net, (x,))
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    run = saved_and_loaded(program.run_decompositions() if decomposed else program)
+    found, expected = run(x), net(x)
+    assert expected.any()
+    assert torch.equal(found, expected)
+    # What ran has been brought back in place, as always.
+    assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@traced_since("2.13")
+def test_a_program_of_a_node_that_learns_is_saved_loaded_and_run():
+    node = CubaLIFNode(0.3, 0.1, v_threshold=0.25, requires_grad=True, step_mode="m")
+    x = torch.rand(6, 2, 4)
+    node.voltage_decay.data.fill_(-100)
+    program = torch.export.export(copy.deepcopy(node), (x,)).run_decompositions()
+    found, expected = saved_and_loaded(program)(x), node(x)
+    assert expected.any()
+    assert node.voltage_decay == 0
+    assert torch.equal(found, expected)
 
 
 def test_a_net_of_spikingjellys_is_exported():

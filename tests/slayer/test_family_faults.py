@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
 from lava_bridge import BridgeError, slayer
-from lava_bridge.slayer.stateful import Stateful
 
 from .cases import FAMILY_CASES
 from .files import exported
@@ -299,10 +298,22 @@ def test_a_neuron_that_forgets_is_as_at_its_first_forward(name, batch):
     x = drive(name, (batch, 3, 9), 1, 1)
     first = made(x)
     assert not torch.equal(made(x), first)
-    for part in made.modules():
-        if isinstance(part, Stateful):
-            part.forget()
+    made.forget()
     assert torch.equal(made(x), first)
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_a_block_that_forgets_as_docs_slayer_says_is_as_at_its_first_forward(name):
+    params = {**FIRING[name], "persistent_state": True}
+    block = getattr(slayer.block, name).Dense(params, 4, 5, weight_scale=4, delay=True)
+    block.delay.persistent_state = True
+    x = torch.rand(2, 4, 9)
+    first = block(x)
+    assert first.any()
+    assert not torch.equal(block(x), first)
+    for part in (block.neuron, block, block.delay):
+        part.forget()
+    assert torch.equal(block(x), first)
 
 
 def test_a_row_that_has_run_is_no_picture_of_one_pixel():

@@ -7,11 +7,12 @@ import torch
 
 from lava_bridge import slayer, use_backend
 from lava_bridge.errors import BridgeError
+from lava_bridge.exchange import CubaLIFNode
 from lava_bridge.quantize import right_shift_to_zero
 
 from .cases import CASES
 from .files import exported
-from .strategies import blocks_neuron
+from .strategies import FIRING, RESONATORS, blocks_neuron
 
 cuba, synapse, norm = slayer.block.cuba, slayer.synapse, slayer.neuron.norm
 
@@ -33,6 +34,28 @@ def loaded_norm(name):
     made = getattr(norm, name)()
     made.load_state_dict(after(getattr(norm, name)(), torch.rand(2, 3, 4)).state_dict())
     return made.eval()
+
+
+ELSEWHERE = {
+    **{
+        name: lambda name=name: getattr(slayer.neuron, name).Neuron(**FIRING[name])
+        for name in FIRING
+    },
+    "delay": slayer.axon.Delay,
+    "delta": lambda: slayer.axon.Delta(0.1),
+    "sigma": slayer.dendrite.Sigma,
+    "node": lambda: CubaLIFNode(0.3, 0.1, step_mode="m"),
+    "single steps": lambda: CubaLIFNode(0.3, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_module_on_another_device_than_its_input_says_where_to_move_it(name):
+    module, x = ELSEWHERE[name](), torch.ones(2, 3, 5, device="meta")
+    x = (x, x) if name in RESONATORS else x
+    with pytest.raises(BridgeError, match=r"on cpu, where the module is, found meta; .*'meta'"):
+        module(x)
+    assert module.to("meta")(x).is_meta
 
 
 def no_steps(backend):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...checks import require, set_data
+from ...checks import held, require, set_data
 from ...ops import shift, shift_channels, shift_on
 from ..lazy import LazyChannels
 
@@ -45,9 +45,9 @@ class Delay(LazyChannels):
         self.grad_scale = grad_scale
         self.delay = torch.nn.Parameter(torch.zeros(1))
 
-    def clamp(self) -> None:
-        """Bring the delays back into [0, ``max_delay``]; each forward does it."""
-        self.hold("delay", 0, self.max_delay)
+    def clamp(self) -> Tensor:
+        """Bring the delays back into [0, ``max_delay``], and give them; each forward does it."""
+        return held(self.delay, 0, self.max_delay)
 
     @property
     def shape(self) -> torch.Size | None:
@@ -63,10 +63,10 @@ class Delay(LazyChannels):
         A BridgeError is raised if a dimension is missing, or the channels are not those of the
         first forward.
         """
-        require("Delay", input, "[N, C, *, T]", self.delay.shape[0] if self.init else None)
+        channels = self.delay.shape[0] if self.init else None
+        require("Delay", input, "[N, C, *, T]", channels, self.delay.device)
         self.draw(input.shape[1])
-        self.clamp()
-        per_channel = self.delay.reshape(-1, *[1] * (input.dim() - 3))
+        per_channel = self.clamp().reshape(-1, *[1] * (input.dim() - 3))
         shifting = per_channel, self.sampling_time, self.grad_scale
         if not self.persistent_state:
             return shift_channels(input, *shifting)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...checks import set_data
+from ...checks import held, set_data
 from ...errors import BridgeError
 from ...ops import delta
 from ...quantize import exact_dtype
@@ -65,9 +65,9 @@ class Delta(Stateful):
         for name in ("pre_state", "residual_state", "error_state"):
             self.add_state(name)
 
-    def clamp(self) -> None:
-        """Bring the threshold back to ``1 / scale`` or more; each forward does it."""
-        self.hold("threshold", 1 / self.scale)
+    def clamp(self) -> Tensor:
+        """Bring the threshold back to ``1 / scale`` or more, and give it; each forward does it."""
+        return held(self.threshold, 1 / self.scale)
 
     def _draw(self, channels: int) -> None:
         assert self.shape is not None
@@ -77,11 +77,10 @@ class Delta(Stateful):
     def forward(self, input: Tensor) -> Tensor:
         """Messages ``[N, C, *, T]`` of a signal ``[N, C, *, T]``."""
         self.prepare(input)
-        self.clamp()
         x = input.to(exact_dtype(input))
         output, residual, error = delta.dynamics(
             x,
-            self.threshold.reshape(-1, *[1] * (x.dim() - 3)),
+            self.clamp().reshape(-1, *[1] * (x.dim() - 3)),
             self.pre_state,
             self.residual_state,
             self.error_state,

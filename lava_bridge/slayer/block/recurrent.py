@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import net_writer
+from ...checks import held
 from ..utils.recurrent import recur
 from .common import step_delay
 from .layers import DenseFields
@@ -98,21 +99,21 @@ class AbstractKWTA(_FedBack):
         self.register_buffer("spike_state", torch.zeros(1))
         self._know_shape(in_neurons)
 
-    def clamp(self) -> None:
-        """Bring the self-excitation back into 0 ... 1."""
-        self.self_excitation.data.clamp_(0, 1)
+    def clamp(self) -> Tensor:
+        """Bring the self-excitation back into 0 ... 1, and give it; each forward does it."""
+        return held(self.self_excitation, 0, 1)
 
     def feedback_weight(self, descale: bool = False) -> Tensor:
         """R ``[N, N]``, quantised to 8 bits; with ``descale`` as the chip's integers."""
-        identity = torch.eye(self.num_neurons).to(self.self_excitation)
-        feedback = (1 + self.self_excitation) * identity - 1
+        excitation = self.clamp()
+        identity = torch.eye(self.num_neurons, device=excitation.device, dtype=excitation.dtype)
+        feedback = (1 + excitation) * identity - 1
         return self.neuron.quantize_8bit(feedback, descale)
 
     def forward(self, x: Tensor) -> Any:
-        self.clamp()
         losers_over_winners = self.num_neurons - 2 * self.num_winners
         bias = self.neuron.threshold * losers_over_winners / self.num_neurons / self.neuron.w_scale
-        bias = self.neuron.quantize_8bit(self.self_excitation.new_tensor([bias]))
+        bias = self.neuron.quantize_8bit(self.self_excitation.new_full((1,), bias))
         recurrent = self.feedback_weight()
 
         def feed_back(spike: Tensor) -> list[Tensor]:

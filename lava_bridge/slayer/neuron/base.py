@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checks import has_hooks, set_data
+from ...checks import exporting, has_hooks, held, set_data
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
 from ...ops import shift
@@ -167,6 +167,8 @@ class Neuron(Stateful):
 
     def per_neuron(self, parameter: Tensor, input: Tensor) -> Tensor:
         """A parameter ``[1]`` or ``[C]`` as integers that broadcast with ``[N, C, *]``."""
+        if self.requires_grad and exporting():  # then prepare() has not clamped it
+            parameter = held(parameter, 0, self.p_scale)
         rounded = quantize(parameter)
         if parameter.numel() == 1:
             return rounded
@@ -183,7 +185,7 @@ class Neuron(Stateful):
 
     def prepare(self, input: Tensor) -> None:
         super().prepare(input)
-        if self.requires_grad:
+        if self.requires_grad and not exporting():
             self.clamp()
 
     def forward(self, input: Any) -> Tensor:
@@ -268,7 +270,7 @@ class Neuron(Stateful):
     def clamp(self) -> None:
         """Bring the decays back into 0 ... ``p_scale``."""
         for name in self._fractions:
-            self.hold(name, 0, self.p_scale)
+            held(getattr(self, name), 0, self.p_scale)
 
     def extra_repr(self) -> str:
         decays = [

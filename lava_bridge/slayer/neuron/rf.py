@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import exporting
 from ...ops import DECAY_SCALE, resonate_and_fire, resonator
 from ...quantize import exact_dtype, from_steps, inside_circle
 from ..spike import complex
@@ -126,10 +127,13 @@ class Neuron(base.Neuron):
         """Bring the decays back into the quarter circle in which the state shrinks."""
         super().clamp()
         with torch.no_grad():
-            gain = torch.sqrt(self.sin_decay**2 + self.cos_decay**2)
-            shrink = torch.where(gain > 0, gain.clamp(0, self.p_scale - 1) / gain, 1)
-            self.sin_decay.data.mul_(shrink).clamp_(1)
-            self.cos_decay.data.mul_(shrink).clamp_(0)
+            for decay, inside in zip((self.sin_decay, self.cos_decay), self._inside(), strict=True):
+                decay.data.copy_(inside)
+
+    def _inside(self) -> Pair:
+        gain = torch.sqrt(self.sin_decay**2 + self.cos_decay**2)
+        shrink = torch.where(gain > 0, gain.clamp(0, self.p_scale - 1) / gain, 1)
+        return (self.sin_decay * shrink).clamp(1), (self.cos_decay * shrink).clamp(0)
 
     def _turn(self) -> tuple[np.ndarray, np.ndarray]:
         """Sine and cosine parts of the turn, as the chip has them, over ``p_scale``."""
@@ -181,7 +185,9 @@ class Neuron(base.Neuron):
         if self.real_norm is not None:
             real, imag = self.real_norm(real), self.imag_norm(imag)
         exact = exact_dtype(real)
-        decays = self.per_neuron(self.sin_decay, real), self.per_neuron(self.cos_decay, real)
+        inside = self._inside() if self.requires_grad and exporting() else None
+        sine, cosine = inside or (self.sin_decay, self.cos_decay)
+        decays = self.per_neuron(sine, real), self.per_neuron(cosine, real)
         self.imag_before = self.imag_state.detach()  # torch.jit wants each buffer its own
         return (real.to(exact), imag.to(exact)), decays, (self.real_state, self.imag_state)
 

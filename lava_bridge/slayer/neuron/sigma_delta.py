@@ -160,12 +160,11 @@ class Neuron(base.Neuron):
         sigma, delta = self.sigma, self.delta
         sigma.prepare(input)
         delta.prepare(input)
-        delta.clamp()
         none = sigma.pre_state.new_zeros(1)
         total = sigma.pre_state if sigma.persistent_state else none
         sent = sigma_delta.dynamics(
             input,
-            delta.threshold.reshape(-1, *[1] * (input.dim() - 3)),
+            delta.clamp().reshape(-1, *[1] * (input.dim() - 3)),
             self._bias_of_layer() if self.bias_is_set else none,
             sigma_delta.States(delta.pre_state, delta.residual_state, delta.error_state, total),
             rectifies,

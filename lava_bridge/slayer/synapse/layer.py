@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...checks import require
+from ...checks import exporting, require
 from ...errors import BridgeError
 from ...layout import plain_channel
 
@@ -150,6 +150,8 @@ class GenericLayer(torch.nn.Module):
             z = F.conv_transpose2d(frames, weight, None, *size)
         else:
             z = F.conv2d(frames, weight, None, stride, padding, dilation, groups)
+        if exporting() and z.is_cuda:  # torch 2.11 traces another order than runs: views would fail
+            z = z.clone(memory_format=torch.channels_last)
         return plain_channel(z)  # its gradient comes plain as well
 
     def _plane(self, input_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
