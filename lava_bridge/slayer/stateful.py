@@ -90,17 +90,17 @@ class Stateful(LazyChannels):
         self.draw(found[0])
         self._ran = True
         for name, start in self._starts.items():
-            state = getattr(self, name)
-            if state.shape == (1,) and not self.persistent_state:
-                # One number for all will do: nothing of the batch's size is left in the module.
-                pass
-            elif state.shape[0] != input.shape[0]:
-                state = state.new_full(input.shape[:-1], start)
-            elif state.shape[1:] != found:
-                state = state * state.new_ones(input.shape[:-1])
+            kept = state = getattr(self, name)
+            # Else one number for all will do: nothing of the batch's size is left in the module.
+            if state.shape != (1,) or self.persistent_state:
+                if state.shape[0] != input.shape[0]:
+                    state = state.new_full(input.shape[:-1], start)
+                elif state.shape[1:] != found:
+                    state = state * state.new_ones(input.shape[:-1])
             if made_in_inference_mode(state) and not torch.is_inference_mode_enabled():
                 state = state.clone()  # autograd takes none of these
-            setattr(self, name, state)
+            if state is not kept:  # a module's attributes are slow to set
+                setattr(self, name, state)
 
     @property
     def place(self) -> str:
