@@ -91,7 +91,7 @@ class QuantisedRun:
         drive = _drive(self._synapse, x_seq, self._weight, self._bias)
         if self._neuron is None:
             return drive
-        self._neuron.reset()
+        self._neuron.to(drive.device).reset()
         return self._neuron(drive)
 
 

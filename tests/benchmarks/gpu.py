@@ -8,6 +8,7 @@ from inspect import signature
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor
@@ -185,6 +186,8 @@ def _lif() -> Any:
     options: dict[str, Any] = {"tau": 4.0, "decay_input": False, "step_mode": "m"}
     if "backend" in signature(neuron.LIFNode).parameters:
         options["backend"] = "cupy"
+        if not hasattr(np, "int"):
+            setattr(np, "int", int)  # noqa: B010  # its kernels ask for it, NumPy had it until 1.23
     return neuron.LIFNode(**options)
 
 
