@@ -73,9 +73,34 @@ template <class R> struct At {
     }
 };
 
+// Numbers of neurons side by side in memory, a pack or one alone, as words.
+template <class M, bool packs> struct Beside {
+    typedef typename M::Word Word;
+    static const int width = packs ? M::pack : 1;
+    Word word[width];
+
+    LB_INLINE void read(const void *from, long long i, int type) {
+        if (packs) {
+            M::read_pack(word, from, i, type);
+        } else {
+            word[0] = M::read(from, i, type);
+        }
+    }
+
+    LB_INLINE Word of(int v, int type) const { return packs ? M::of_pack(word, v, type) : word[0]; }
+
+    LB_INLINE void write(void *to, long long i, int type) const {
+        if (packs) {
+            M::write_pack(to, i, type, word);
+        } else {
+            M::write_word(to, i, type, word[0]);
+        }
+    }
+};
+
 // The inputs of `batch` steps from a place on, `stride` numbers apart; only the first `left`.
-template <class M, int batch, int inputs>
-LB_INLINE void read_batch(typename M::Word (&words)[batch][inputs], const Call &call, long long at,
+template <class B, int batch, int inputs>
+LB_INLINE void read_batch(B (&words)[batch][inputs], const Call &call, long long at,
                           long long stride, long long left) {
 #pragma unroll
     for (int k = 0; k < inputs; ++k) {
@@ -85,11 +110,11 @@ LB_INLINE void read_batch(typename M::Word (&words)[batch][inputs], const Call &
         if (left >= batch && type == STORED_FLOAT) {
 #pragma unroll
             for (int u = 0; u < batch; ++u)
-                words[u][k] = M::read(call.in[k], at + u * stride, STORED_FLOAT);
+                words[u][k].read(call.in[k], at + u * stride, STORED_FLOAT);
         } else {
 #pragma unroll
             for (int u = 0; u < batch; ++u)
-                if (u < left) words[u][k] = M::read(call.in[k], at + u * stride, type);
+                if (u < left) words[u][k].read(call.in[k], at + u * stride, type);
         }
     }
 }
@@ -115,45 +140,57 @@ LB_INLINE void step_marked(const Program &program, typename Program::Neuron &sta
     if (t && t % SETTLED == 0) settle(program, state, 0);
 }
 
-// A whole neuron whose steps lie `inner` apart, with so many batches of words `ahead` of the one
-// that is computed. False: the integers were too narrow.
-template <class L, class Program, int batch, int ahead>
-LB_INLINE bool run_rows(const Call &call, long long neuron) {
+// Whole neurons whose steps lie `inner` apart, a pack of them or one, with so many batches of words
+// `ahead` of the one that is computed. False of a neuron: the integers were too narrow.
+template <class L, class Program, int batch, int ahead, bool packs>
+LB_INLINE void run_rows(const Call &call, long long first, bool *done) {
     typedef typename L::Real R;
     typedef Memory<R> M;
-    const int inputs = Program::inputs, outputs = Program::outputs;
+    typedef Beside<M, packs> B;
+    const int inputs = Program::inputs, outputs = Program::outputs, width = B::width;
     Program program(call);
-    typename Program::Neuron state;
-    typename L::Int high = 0;
-    At<R> place = {call, neuron, true};
-    program.start(state, place, high);
+    typename Program::Neuron state[width];
+    typename L::Int high[width] = {};
+#pragma unroll
+    for (int v = 0; v < width; ++v)
+        program.start(state[v], At<R>{call, first + v, true}, high[v]);
 
-    long long at = neuron, stride = call.inner;
-    if (call.outer > 1) at += neuron / call.inner * (call.steps - 1) * call.inner;
+    long long at = first, stride = call.inner;
+    if (call.outer > 1) at += first / call.inner * (call.steps - 1) * call.inner;
     if (Program::reversed) {
         at += (call.steps - 1) * stride;
         stride = -stride;
     }
-    typename M::Word words[ahead + 1][batch][inputs] = {};
+    B words[ahead + 1][batch][inputs] = {};
 #pragma unroll
     for (int i = 0; i < ahead; ++i)
-        read_batch<M>(words[i], call, at + i * batch * stride, stride, call.steps - i * batch);
+        read_batch(words[i], call, at + i * batch * stride, stride, call.steps - i * batch);
 #pragma unroll 1
     for (long long left = call.steps; left > 0; left -= batch) {
         const int later = ahead * batch;
-        read_batch<M>(words[ahead], call, at + later * stride, stride, left - later);
+        read_batch(words[ahead], call, at + later * stride, stride, left - later);
 #pragma unroll
         for (int u = 0; u < batch; ++u) {
             if (u >= left) break;
-            R x[inputs], y[outputs];
-#pragma unroll
-            for (int k = 0; k < inputs; ++k)
-                x[k] = call.in[k] ? M::real(words[0][u][k], call.in_type[k]) : (R)0;
+            B written[outputs];
             long long t = Program::reversed ? left - 1 - u : call.steps - left + u;
-            step_marked<L>(program, state, call, place, t, x, y, high);
+#pragma unroll
+            for (int v = 0; v < width; ++v) {
+                R x[inputs], y[outputs];
+#pragma unroll
+                for (int k = 0; k < inputs; ++k)
+                    x[k] = call.in[k] ? M::real(words[0][u][k].of(v, call.in_type[k]),
+                                                call.in_type[k])
+                                      : (R)0;
+                At<R> place = {call, first + v, true};
+                step_marked<L>(program, state[v], call, place, t, x, y, high[v]);
+#pragma unroll
+                for (int k = 0; k < outputs; ++k)
+                    if (call.out[k]) written[k].word[v] = M::word(y[k], call.out_type[k]);
+            }
 #pragma unroll
             for (int k = 0; k < outputs; ++k)
-                if (call.out[k]) M::write(call.out[k], at, call.out_type[k], y[k]);
+                if (call.out[k]) written[k].write(call.out[k], at, call.out_type[k]);
             at += stride;
         }
 #pragma unroll
@@ -163,15 +200,19 @@ LB_INLINE bool run_rows(const Call &call, long long neuron) {
 #pragma unroll
                 for (int k = 0; k < inputs; ++k) words[i][u][k] = words[i + 1][u][k];
     }
-    program.finish(state, place, high);
-    return !(Program::integers && Fixed<L>::is_beyond(high));
+#pragma unroll
+    for (int v = 0; v < width; ++v) {
+        program.finish(state[v], At<R>{call, first + v, true}, high[v]);
+        done[v] = !(Program::integers && Fixed<L>::is_beyond(high[v]));
+    }
 }
 
 // A neuron whose integers were too narrow, again.
 template <template <class> class P, class R>
 static __device__ __noinline__ void run_wide(const Call &given, long long neuron) {
     typedef Lanes<R, long long> Wide;
-    run_rows<Wide, P<Wide>, 1, 0>(known(given), neuron);
+    bool done;
+    run_rows<Wide, P<Wide>, 1, 0, false>(known(given), neuron, &done);
 }
 
 // A tile of a sequence: 32 neurons and 128 bytes of their time, in words. Lane n steps neuron n; in
@@ -390,16 +431,29 @@ typedef LB_PROGRAM<Narrow> Program;
 static const int INPUTS = Program::inputs;
 
 #if !defined(LB_ONLY_STAGED)
-// A block has as many threads as the launch says.
-extern "C" __global__ void __launch_bounds__(128) rows(const __grid_constant__ Call given) {
+// A block has as many threads as the launch says; each has a pack of neurons, or one.
+template <bool packs> LB_INLINE void run_thread(const Call &given) {
     const Call call = known(given);
-    long long neuron = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (neuron >= call.outer * call.inner) return;
+    const int width = Beside<Memory<LB_REAL>, packs>::width;
+    long long first = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * width;
+    if (first >= call.outer * call.inner) return;
     // Two batches where their words do not need all registers.
-    const int ahead = INPUTS <= 2 ? 2 : 1;
-    bool done = run_rows<Narrow, Program, 4, ahead>(call, neuron);
-    if constexpr (Program::integers)
-        if (!done) run_wide<LB_PROGRAM, LB_REAL>(given, neuron);
+    const int ahead = INPUTS <= 2 && !packs ? 2 : 1, batch = packs ? 2 : 4;
+    bool done[width];
+    run_rows<Narrow, Program, batch, ahead, packs>(call, first, done);
+    if constexpr (Program::integers) {
+#pragma unroll 1
+        for (int v = 0; v < width; ++v)
+            if (!done[v]) run_wide<LB_PROGRAM, LB_REAL>(given, first + v);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128) rows(const __grid_constant__ Call given) {
+#if defined(LB_PACKS)
+    run_thread<LB_PACKS>(given);
+#else
+    run_thread<false>(given);
+#endif
 }
 #endif
 

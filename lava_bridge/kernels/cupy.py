@@ -41,7 +41,7 @@ _WARP = 32
 _TILE_BYTES = 128
 _MOVED = 8
 
-# From so many neurons on, blocks are large: fewer are spread over the multiprocessors better.
+# From so many neurons on, threads and blocks have more of them: fewer are spread better.
 _MANY_NEURONS = 1 << 16
 
 
@@ -131,20 +131,6 @@ class Told(NamedTuple):
         )
 
 
-def told(entry: str, form: Form, real: torch.dtype) -> Told | None:
-    """What the kernel of a call is compiled for; None: any call, as what moves elements only."""
-    if entry == "gather":
-        return None
-    there = list(zip((*form.inputs, *form.outputs), form.types, strict=True))
-    types = tuple(stored if place >= 0 else -1 for place, stored in there)
-    wanted = sum(1 << k for k, place in enumerate(form.rest) if place >= 0)
-    numbers = tuple(x if x == 0 or math.frexp(x)[0] == 0.5 else None for x in form.numbers)
-    pack = 16 // real.itemsize
-    aligned = all(place % (pack * _BYTES[stored]) == 0 for place, stored in there if place >= 0)
-    packs = entry == "staged" and form.steps % pack == 0 and aligned
-    return Told(entry, types, wanted, numbers, packs)
-
-
 def options(kernel: str, real: torch.dtype) -> tuple[str, ...]:
     """What NVRTC is told to compile ``gpu.cu`` to a kernel that computes in ``real``."""
     return (
@@ -162,11 +148,14 @@ class Launch(NamedTuple):
 
     Attributes:
         entry: ``"rows"``, ``"staged"`` or ``"gather"``.
+        packs: Whether numbers are moved in packs of 16 bytes (of half precision, of 8). In ``rows``
+            a thread has a pack of neurons then.
         blocks, threads: Of each block so many threads.
         shared: Bytes of shared memory for each block.
     """
 
     entry: str
+    packs: bool
     blocks: int
     threads: int
     shared: int
@@ -174,16 +163,32 @@ class Launch(NamedTuple):
 
 def planned(kernel: str, form: Form, real: torch.dtype) -> Launch:
     """How a call is run."""
-    neurons = form.outer * form.inner
+    neurons, pack = form.outer * form.inner, 16 // real.itemsize
     if programs()[kernel].startswith("LB_GATHER"):
-        return Launch("gather", -(-neurons * form.steps // (256 * _MOVED)), 256, 0)
+        return Launch("gather", False, -(-neurons * form.steps // (256 * _MOVED)), 256, 0)
+    places = zip((*form.inputs, *form.outputs), form.types, strict=True)
+    aligned = all(place % (pack * _BYTES[type]) == 0 for place, type in places if place >= 0)
     if form.inner == 1:
         word = real.itemsize
         tile = _WARP * (_TILE_BYTES // word + 1) * word
-        tiles = max(sum(place >= 0 for place in places) for places in (form.inputs, form.outputs))
-        return Launch("staged", -(-neurons // _WARP), _WARP, tiles * tile)
-    threads = 128 if neurons >= _MANY_NEURONS else _WARP
-    return Launch("rows", -(-neurons // threads), threads, 0)
+        tiles = max(sum(place >= 0 for place in some) for some in (form.inputs, form.outputs))
+        packs = aligned and form.steps % pack == 0
+        return Launch("staged", packs, -(-neurons // _WARP), _WARP, tiles * tile)
+    many = neurons >= _MANY_NEURONS
+    packs = aligned and many and form.inner % pack == 0
+    threads = 128 if many else _WARP
+    return Launch("rows", packs, -(-neurons // (threads * (pack if packs else 1))), threads, 0)
+
+
+def told(plan: Launch, form: Form) -> Told | None:
+    """What the kernel of a call is compiled for; None: any call, as what moves elements only."""
+    if plan.entry == "gather":
+        return None
+    places = *form.inputs, *form.outputs
+    types = (type if place >= 0 else -1 for place, type in zip(places, form.types, strict=True))
+    wanted = sum(1 << k for k, place in enumerate(form.rest) if place >= 0)
+    numbers = (x if x == 0 or math.frexp(x)[0] == 0.5 else None for x in form.numbers)
+    return Told(plan.entry, tuple(types), wanted, tuple(numbers), plan.packs)
 
 
 @functools.cache
@@ -202,7 +207,7 @@ def _function(kernel: str, real: torch.dtype, entry: str, what: Told | None, dev
 def _ready(kernel: str, form: Form, real: torch.dtype, device: int) -> tuple[Any, Launch]:
     """The function and the launch of all calls of a form."""
     plan = planned(kernel, form, real)
-    return _function(kernel, real, plan.entry, told(plan.entry, form, real), device), plan
+    return _function(kernel, real, plan.entry, told(plan, form), device), plan
 
 
 def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:

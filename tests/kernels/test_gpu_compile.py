@@ -111,14 +111,17 @@ def call_of(x: torch.Tensor, inputs: int = 1, outputs: int = 1) -> Call:
     return call
 
 
+def plan_of(call: Call) -> cupy.Launch:
+    return cupy.planned("cuba", form(call), torch.float32)
+
+
 def test_sequences_are_staged_where_time_is_last_and_read_as_rows_elsewhere():
     x = numbers((2, 50, 7), 0, 1.0, torch.float32)
-    assert cupy.planned("cuba", form(call_of(x)), torch.float32) == ("staged", 4, 32, 32 * 33 * 4)
+    assert plan_of(call_of(x)) == cupy.Launch("staged", False, 4, 32, 32 * 33 * 4)
     across = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
-    assert cupy.planned("cuba", form(call_of(across)), torch.float32) == ("rows", 4, 32, 0)
-    many = torch.empty(2, 1, 1).expand(2, 1 << 20, 40)
-    call = Call(outer=1, steps=40, inner=many[..., 0].numel())
-    assert cupy.planned("cuba", form(call), torch.float32) == ("rows", (2 << 20) // 128, 128, 0)
+    assert plan_of(call_of(across)) == cupy.Launch("rows", False, 4, 32, 0)
+    many = Call(outer=1, steps=40, inner=2 << 20)
+    assert plan_of(many) == cupy.Launch("rows", True, (2 << 20) // 512, 128, 0)
 
 
 @pytest.mark.parametrize("real", [torch.float32, torch.float64])
@@ -133,8 +136,8 @@ def test_tiles_fit_into_the_shared_memory_that_every_block_may_have(real):
     )
 
 
-def told_of(call: Call, entry: str = "staged") -> cupy.Told:
-    found = cupy.told(entry, form(call), torch.float32)
+def told_of(call: Call) -> cupy.Told:
+    found = cupy.told(plan_of(call), form(call))
     assert found is not None
     return found
 
@@ -160,16 +163,28 @@ def test_a_kernel_is_compiled_for_what_calls_have_in_common():
     assert (
         told_of(filled(MemoryOrder(x), *sides, parameters, results, [], marks)).wanted == 0b100010
     )
-    assert cupy.told("gather", form(call), torch.float32) is None
+    assert cupy.told(cupy.Launch("gather", False, 1, 256, 0), form(call)) is None
     assert "-DLB_ONLY_STAGED" in told.options()
 
 
-def test_sequences_are_moved_in_packs_where_all_are_aligned():
-    def packs(steps: int, first: int, dtype: torch.dtype, entry: str = "staged") -> bool:
-        x = numbers((2, 5, steps), 0, 1.0, torch.float32)
+@pytest.mark.parametrize("time_first", [False, True])
+def test_sequences_are_moved_in_packs_where_all_are_aligned(monkeypatch, time_first):
+    monkeypatch.setattr(cupy, "_MANY_NEURONS", 4)
+
+    def packs(fastest: int, first: int, dtype: torch.dtype) -> bool:
+        shape = (3, 5, fastest)
+        x = torch.empty(shape)
         y = torch.empty(x.numel() + 16, dtype=dtype)
-        y = y[-(y.data_ptr() // y.itemsize) % 16 + first :][: x.numel()].view(x.shape)
-        return told_of(filled(MemoryOrder(x), [y], [x], [], [], []), entry).packs
+        y = y[-(y.data_ptr() // y.itemsize) % 16 + first :][: x.numel()].view(shape)
+        if time_first:
+            x, y = x.transpose(1, 2), y.transpose(1, 2)
+        call = filled(MemoryOrder(x), [y], [x], [], [], [])
+        plan = plan_of(call)
+        assert plan.entry == ("rows" if time_first else "staged")
+        neurons, each = 3 * (fastest if time_first else 5), 4 if plan.packs and time_first else 1
+        assert plan.blocks == -(-neurons // (plan.threads * each))
+        assert told_of(call).packs == plan.packs
+        return plan.packs
 
     assert packs(8, 0, torch.float32)
     assert packs(8, 4, torch.float32)
@@ -177,7 +192,8 @@ def test_sequences_are_moved_in_packs_where_all_are_aligned():
     assert not packs(8, 2, torch.float32)
     assert not packs(8, 2, torch.float16)
     assert not packs(7, 0, torch.float32)
-    assert not packs(8, 0, torch.float32, "rows")
+    monkeypatch.setattr(cupy, "_MANY_NEURONS", 1 << 16)
+    assert packs(8, 0, torch.float32) == (not time_first)
 
 
 def test_sequences_are_held_as_what_the_kernels_read():
@@ -212,7 +228,7 @@ def test_a_call_is_launched_as_one_argument_by_value(monkeypatch):
     monkeypatch.setattr(cupy, "_ready", cupy._ready.__wrapped__)  # nothing of this may stay
     call = call_of(numbers((2, 50, 7), 0, 1.0, torch.float32))
     cupy.launch("cuba", call, torch.device("cuda", 1), torch.float32)
-    told = cupy.told("staged", form(call), torch.float32)
+    told = told_of(call)
     assert said[0] == ("cuba", torch.float32, "staged", told, 1)
     assert said[1:] == [(123, 4, 1, 1, 32, 1, 1, 32 * 33 * 4, 456, 7, 0)]
 
