@@ -69,7 +69,7 @@ def bench(
         if part == "netx":
             results["netx"] = netx(sizes, partial(timed, time_now=time_now))
         if part == "gpu":
-            results["gpu"] = gpu(lava, sizes)
+            results["gpu"] = gpu(lava, sizes, say)
     return results
 
 

@@ -1,6 +1,7 @@
 """Neurons and training steps on a GPU, against a copy of as many bytes and both frameworks."""
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -53,15 +54,24 @@ def missing() -> str | None:
     return None if state.startswith("ready") else f"backend 'cupy' is {state}"
 
 
-def gpu(lava: ModuleType, sizes: Sizes) -> dict[str, Any]:
-    """The rows of the GPU and whose they are, or why there are none."""
+def gpu(
+    lava: ModuleType, sizes: Sizes, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The rows of the GPU and whose they are, or why there are none.
+
+    Medians are said as they come: where the GPU is lent, it may be gone before the last.
+    """
     reason = missing()
     if reason is not None:
         return {"skipped": reason}
     measured = []
     try:
         for of_part in (cases, other_neurons, training):
-            measured += [measure(case, sizes.rounds) for case in of_part(lava, sizes)]
+            for case in of_part(lava, sizes):
+                measured.append(measure(case, sizes.rounds))
+                sides = measured[-1]["seconds"].items()
+                medians = (f"{side} {statistics.median(x) * 1e3:.3f} ms" for side, x in sides)
+                say(f"{case.name}: {', '.join(medians)}")
     except torch.cuda.OutOfMemoryError as error:
         return {"skipped": one_line(error)}
     return {
