@@ -206,12 +206,15 @@ def number(value: float | None) -> str:
 
 
 def draw(results: Results, path: Path) -> None:
-    """How many times as fast as lava-dl our fastest layout is, and how time grows."""
-    figure = Figure(figsize=(12, 6), layout="constrained", facecolor="white")
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    """How many times as fast as lava-dl our fastest layout is, and how time grows, if measured."""
+    widths = [3, 2] if results.get("growth") else [3]
+    figure = Figure(figsize=(2.4 * sum(widths), 6), layout="constrained", facecolor="white")
+    left, *right = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
     bars(left, results)
-    lines(right, results)
-    figure.suptitle(title(results), fontsize=8)
+    for axis in right:
+        lines(axis, results)
+    alone = not results.get("cases") and "cases" in results.get("gpu", {})
+    figure.suptitle(gpu_title(results) if alone else title(results), fontsize=8, wrap=True)
     figure.savefig(path, dpi=120)
 
 
