@@ -2,8 +2,9 @@
 // each program (LB_PROGRAM, or LB_GATHER), dtype (LB_REAL) and what calls have in common (`known`),
 // and picks one of the kernels:
 //
-//   rows    The threads of a warp have neurons side by side in memory: what they read together is
-//           one piece. Each keeps the words of the next steps on their way while it computes.
+//   rows    The threads of a warp have neurons side by side in memory, one each or, where there are
+//           many, a pack each: what they read together is one piece. Each keeps the words of the
+//           next steps on their way while it computes.
 //   staged  Time is last (inner is 1): the threads' neurons lie a whole sequence apart. A warp
 //           reads tiles of 32 neurons and 128 bytes of time, in pieces along time, and turns them
 //           in shared memory; what comes out goes back through the same tile.
