@@ -73,14 +73,6 @@ template <> struct Memory<float> {
         return type == STORED_BFLOAT ? bfloat_of_float(x) : half_of_float(x);
     }
 
-    LB_INLINE static void write(void *to, long long i, int type, float x) {
-        if (type == STORED_FLOAT) {
-            ((float *)to)[i] = x;
-        } else {
-            ((unsigned short *)to)[i] = (unsigned short)word(x, type);
-        }
-    }
-
     // A number that has been converted already.
     LB_INLINE static void write_word(void *to, long long i, int type, Word word) {
         if (type == STORED_FLOAT) {
@@ -131,7 +123,6 @@ template <> struct Memory<double> {
     }
     LB_INLINE static double real(Word word, int) { return word; }
     LB_INLINE static Word word(double x, int) { return x; }
-    LB_INLINE static void write(void *to, long long i, int, double x) { ((double *)to)[i] = x; }
     LB_INLINE static void write_word(void *to, long long i, int, Word word) {
         ((Word *)to)[i] = word;
     }
