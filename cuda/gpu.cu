@@ -1,4 +1,4 @@
-// Runs a program on the GPU, one neuron a thread. lava_bridge/kernels/cupy.py compiles this for
+// Runs a program on the GPU: a thread runs a neuron, or a pack of them. lava_bridge/kernels/cupy.py compiles this for
 // each program (LB_PROGRAM, or LB_GATHER), dtype (LB_REAL) and what calls have in common (`known`),
 // and picks one of the kernels:
 //

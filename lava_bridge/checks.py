@@ -40,7 +40,8 @@ def require(
 
     ``axes`` is for example "[N, C, H, W, T]"; a "*" stands for any number of dimensions, "T > 0"
     for one time step or more. ``device`` is where the tensors of the module at ``place`` are: the
-    kernels would copy them to the input's in every call, and give them gradients from there.
+    kernels would copy them to the input's in every call, and give them gradients from there. (On
+    "meta" an input asks for shapes only.)
 
     A BridgeError is raised at ``place``, with what was found and what to do.
     """
@@ -60,7 +61,7 @@ def require(
         expected, advice = "one time step or more", "leave empty sequences out"
     elif channels is not None and input.shape[1] != channels:
         expected, advice = f"{channels} channels in dimension 1", "check the layer before it"
-    elif device is not None and input.device != device:
+    elif device is not None and input.device != device and not input.is_meta:
         expected, found = f"an input on {device}, where the module is", str(input.device)
         advice = f"move the module with .to('{found}')"
     if advice is not None:

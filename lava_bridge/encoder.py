@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .errors import BridgeError
 from .layout import NXT_to_TNX, TNX_to_NXT
+from .quantize import scalar
 
 __all__ = [
     "SYNAPSES",
@@ -105,7 +106,7 @@ class Encoder(InputEncoder):
         \qquad s[t] = v[t] \ge \vartheta,
         \qquad v[t] \leftarrow v[t]\,(1 - s[t])
 
-    This is, operation for operation, what SpikingJelly's ``IFNode`` (``tau`` infinite) and
+    This is, on a CPU operation for operation, what SpikingJelly's ``IFNode`` (``tau`` infinite) and
     ``LIFNode(decay_input=False, v_reset=0.)`` compute in evaluation. Nothing is rounded to the
     chip's integers: on hardware the encoder runs on the host.
 
@@ -186,7 +187,7 @@ class Encoder(InputEncoder):
         if v is None or v.shape != sums.shape[1:]:
             v = sums.new_zeros(batch, *sums.shape[2:])
         # A GPU multiplies by the reciprocal of a number, which rounds twice; not of a tensor.
-        tau = sums.new_full((), self.tau)
+        tau = scalar(self.tau, sums)
         for t in range(steps):
             if not math.isinf(self.tau):
                 v = v - v / tau
@@ -206,8 +207,9 @@ class Encoder(InputEncoder):
         sums = weight.new_empty(len(frames), *shape)
         synapse = self.synapse
         if weight.device.type != "cpu":
-            # There torch would round float32 to TF32's 11 bits, in convolutions by default.
-            synapse = copy.deepcopy(synapse).double()
+            # There torch would round float32 to TF32's 11 bits, in convolutions by default. (A copy
+            # by deepcopy of a replica of DataParallel would stay in float32.)
+            synapse = _copied(synapse).double()
         # The one memory order, whatever the input's strides are.
         call = synapse.weight.new_zeros(FRAMES, *frames.shape[1:])
         with torch.autocast(weight.device.type, enabled=False):

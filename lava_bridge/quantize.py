@@ -132,13 +132,19 @@ class _StraightThrough(torch.autograd.Function):
         return grad_outputs[0], None
 
 
+def scalar(x: float, like: Tensor) -> Tensor:
+    """A number as a tensor of ``like``'s dtype, made on its device: nothing is copied there."""
+    # (What is too large for the dtype is infinite, as of torch.tensor; filling it would raise.)
+    return like.new_full((), x, dtype=torch.float64).to(like.dtype)
+
+
 def straight_through(function: type[torch.autograd.Function], x: Tensor, step: float) -> Tensor:
     """``function.apply(x, step)`` of a rounding whose gradient is the identity; torch.func too."""
     if torch.compiler.is_compiling():
         return function.apply(x, step)
     if torch._C._are_functorch_transforms_active():
         return _StraightThrough.apply(x, function.forward(None, x.detach(), step))
-    if not x.requires_grad and forward_ad._current_level < 0:
+    if not x.requires_grad and not isinstance(step, Tensor) and forward_ad._current_level < 0:
         return function.forward(None, x, step)  # nobody asks for its gradient
     return function.apply(x, step)
 

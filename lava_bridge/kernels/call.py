@@ -88,7 +88,8 @@ class MemoryOrder:
 
     def brought(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """A sequence in this order of memory, and of this dtype."""
-        if x.dtype == dtype and _same_order(x.shape, x.stride(), self.like.stride()):
+        alike = x.dtype == dtype and x.device == self.like.device
+        if alike and _same_order(x.shape, x.stride(), self.like.stride()):
             return x
         return torch.empty_like(self.like, dtype=dtype).copy_(x)
 

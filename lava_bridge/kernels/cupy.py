@@ -41,6 +41,9 @@ _WARP = 32
 _TILE_BYTES = 128
 _MOVED = 8
 
+# Numbers that are others in every call, and not worth compiling for: the steps of a reset.
+_OTHERS = {"loihi_lif": (0, 1)}
+
 # From so many neurons on, threads and blocks have more of them: fewer are spread better.
 _MANY_NEURONS = 1 << 16
 
@@ -180,14 +183,17 @@ def planned(kernel: str, form: Form, real: torch.dtype) -> Launch:
     return Launch("rows", packs, -(-neurons // (threads * (pack if packs else 1))), threads, 0)
 
 
-def told(plan: Launch, form: Form) -> Told | None:
+def told(kernel: str, plan: Launch, form: Form) -> Told | None:
     """What the kernel of a call is compiled for; None: any call, as what moves elements only."""
     if plan.entry == "gather":
         return None
     places = *form.inputs, *form.outputs
     types = (type if place >= 0 else -1 for place, type in zip(places, form.types, strict=True))
     wanted = sum(1 << k for k, place in enumerate(form.rest) if place >= 0)
-    numbers = (x if x == 0 or math.frexp(x)[0] == 0.5 else None for x in form.numbers)
+    numbers = (
+        x if (x == 0 or math.frexp(x)[0] == 0.5) and k not in _OTHERS.get(kernel, ()) else None
+        for k, x in enumerate(form.numbers)
+    )
     return Told(plan.entry, tuple(types), wanted, tuple(numbers), plan.packs)
 
 
@@ -207,7 +213,7 @@ def _function(kernel: str, real: torch.dtype, entry: str, what: Told | None, dev
 def _ready(kernel: str, form: Form, real: torch.dtype, device: int) -> tuple[Any, Launch]:
     """The function and the launch of all calls of a form."""
     plan = planned(kernel, form, real)
-    return _function(kernel, real, plan.entry, told(plan, form), device), plan
+    return _function(kernel, real, plan.entry, told(kernel, plan, form), device), plan
 
 
 def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:

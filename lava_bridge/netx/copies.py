@@ -11,6 +11,8 @@ __all__ = ["Copies"]
 class Copies:
     """Copies of a layer's tensors: each is made once for a device and a dtype.
 
+    A tensor is changed by putting another in its place: a copy does not follow what is done to it.
+
     What a net is written to, or copied into, has none of them: it may be read where there is no
     such device.
     """
@@ -26,7 +28,7 @@ class Copies:
             return tensor
         key = id(tensor), device, dtype
         if key not in self._made:
-            self._made[key] = tensor, tensor.to(device).to(dtype)
+            self._made[key] = tensor, tensor.to(device, dtype)
         return self._made[key][1]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -260,14 +260,14 @@ class Network:
         """
         x = self._prepared(x, layout)
         # Only at the end is the state replaced: a run that fails leaves it as it was.
-        before, time = [state.to(x.device) for state in self._states], self._time
-        if not resume:
-            before, time = [LayerState() for _ in self.layers], 0
-        elif self._batch is not None and x.shape[1] != self._batch:
-            raise BridgeError(
-                f"run: {self._batch} samples can't go on as {x.shape[1]}; give as many, or take "
-                "resume=False"
-            )
+        before, time = [LayerState() for _ in self.layers], 0
+        if resume:
+            if self._batch is not None and x.shape[1] != self._batch:
+                raise BridgeError(
+                    f"run: {self._batch} samples can't go on as {x.shape[1]}; give as many, or "
+                    "take resume=False"
+                )
+            before, time = [state.to(x.device) for state in self._states], self._time
         outputs: list[Tensor] = []
         layers: list[list[Tensor]] = [[] for _ in self.layers]
         states: list[dict[str, list[Tensor]]] = [{} for _ in self.layers]

@@ -23,6 +23,7 @@ __all__ = ["PORT_BITS", "Synapse", "conv", "conv_transpose", "dense", "pool", "u
 
 # Below these every whole number is a float's.
 EXACT_FLOAT32 = 1 << 24
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # The whole numbers up to here are bfloat16's.
 BFLOAT16 = 1 << 8
 # Below this an activation shifted left by six bits, added to a current of 24 bits, is exact in
@@ -101,7 +102,7 @@ def _float32_is_plain(device: torch.device, narrow: bool) -> bool:
     could be changed for a while instead, but they are those of all threads.) On a CPU oneDNN may be
     told to round to bfloat16, and where it is off, NNPACK takes Winograd's way.
     """
-    if device.type != "cpu" or not torch._C._get_mkldnn_enabled():
+    if device.type != "cpu" or not (_HAS_ONEDNN and torch._C._get_mkldnn_enabled()):
         return False
     if narrow:  # most are, and to ask takes as long as a small product
         return True

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..quantize import exact_dtype, integers
+from ..quantize import exact_dtype, integers, scalar
 from .adaptive_phase_th import phase_turns
 from .adaptive_threshold import adapt, adaptation_steps
 from .autograd import last_of, no_gradients, per_neuron, reduced
@@ -141,7 +141,7 @@ def _reference(
     dtype, exact = inputs[0].dtype, exact_dtype(inputs[0])
     parts = resonate(inputs, *turn, scale, None if phase or adaptation else threshold)
     real, imag = (part.to(exact) / scale for part in parts)
-    carried, holds = (real if phase else imag), real.new_full((), threshold)
+    carried, holds = (real if phase else imag), scalar(threshold, real)
     last = [last_of(real, turn[1][0]), last_of(imag, turn[1][1])]
     last += [real.new_empty(0), real.new_empty(0)]
     if adaptation:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..errors import BridgeError
-from ..quantize import exact_dtype
+from ..quantize import exact_dtype, scalar
 from .autograd import no_gradients
 from .operator import operator
 
@@ -237,7 +237,7 @@ def _number(x: Any, like: Tensor) -> Tensor:
         return x.detach()
     if isinstance(x, int | float):
         # Filled where it is used: a copy to a GPU would wait, and can't be in a CUDA graph.
-        return like.new_full((), x)
+        return scalar(x, like)
     return torch.as_tensor(x, dtype=like.dtype, device=like.device)
 
 

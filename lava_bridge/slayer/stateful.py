@@ -114,7 +114,7 @@ class Stateful(LazyChannels):
             raise BridgeError(f"{self.place}: expected {expected}, found {described(input)}")
         real, imag = input
         for part in (real, imag):
-            require(self.place, part, "[N, C, *, T]")
+            require(self.place, part, "[N, C, *, T]", device=self.device)
         if real.shape != imag.shape:
             shapes = f"{tuple(real.shape)} and {tuple(imag.shape)}"
             raise BridgeError(f"{self.place}: expected a pair of one shape, found {shapes}")

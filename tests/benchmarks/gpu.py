@@ -72,6 +72,7 @@ def gpu(
                 sides = measured[-1]["seconds"].items()
                 medians = (f"{side} {statistics.median(x) * 1e3:.3f} ms" for side, x in sides)
                 say(f"{case.name}: {', '.join(medians)}")
+        peaks = memory(lava, sizes)
     except torch.cuda.OutOfMemoryError as error:
         return {"skipped": one_line(error)}
     return {
@@ -80,7 +81,7 @@ def gpu(
         "cuda": torch.version.cuda,
         "lif": "cupy" if "backend" in signature(neuron.LIFNode).parameters else "its own choice",
         "cases": measured,
-        "memory_of_step": memory(lava, sizes),
+        "memory_of_step": peaks,
     }
 
 

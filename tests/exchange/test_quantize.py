@@ -34,6 +34,13 @@ def test_step_quantize_takes_the_nearest_step_and_halves_to_even(seed):
     assert halves.tolist() == [-2, 0, 0, 2, 2]
 
 
+def test_a_step_gets_no_gradient():
+    step = torch.tensor(0.5, requires_grad=True)
+    for x in (torch.rand(3), torch.rand(3, requires_grad=True)):
+        exchange.step_quantize(x, step).sum().backward()
+        assert step.grad is None
+
+
 @given(seeds, steps)
 def test_the_gradient_of_step_quantize_passes_straight_through(seed, step):
     x = sequence((50,), seed, 3).requires_grad_()

@@ -53,6 +53,13 @@ def test_a_sequence_is_outer_steps_inner_in_memory(shape, order):
     assert in_order_of(found.brought(x.contiguous(), torch.float64), x)
 
 
+def test_a_sequence_elsewhere_is_brought_to_the_others():
+    x = torch.ones(2, 3, 4)
+    elsewhere = MemoryOrder(x.to("meta"))
+    assert elsewhere.brought(x, torch.float32).is_meta
+    assert MemoryOrder(x).brought(x, torch.float32) is x
+
+
 def test_what_leaves_gaps_or_overlaps_is_copied():
     x = numbers((2, 3, 5), 1, 1.0, torch.float32)
     for view in (spread(x), x[..., 1:4], x[:, :, :1].expand(2, 3, 5), x[:, ::2]):

@@ -137,7 +137,7 @@ def test_tiles_fit_into_the_shared_memory_that_every_block_may_have(real):
 
 
 def told_of(call: Call) -> cupy.Told:
-    found = cupy.told(plan_of(call), form(call))
+    found = cupy.told("cuba", plan_of(call), form(call))
     assert found is not None
     return found
 
@@ -163,7 +163,11 @@ def test_a_kernel_is_compiled_for_what_calls_have_in_common():
     assert (
         told_of(filled(MemoryOrder(x), *sides, parameters, results, [], marks)).wanted == 0b100010
     )
-    assert cupy.told(cupy.Launch("gather", False, 1, 256, 0), form(call)) is None
+    assert cupy.told("shift", cupy.Launch("gather", False, 1, 256, 0), form(call)) is None
+    # The steps of a reset are others in every call.
+    chip = cupy.told("loihi_lif", plan_of(call), form(call))
+    assert chip is not None
+    assert chip.numbers == (None, None, 0, 1, None, 0.5, *[0] * 6)
     assert "-DLB_ONLY_STAGED" in told.options()
 
 

@@ -83,7 +83,8 @@ class Emulated(types.ModuleType):
             blocks = -(-call.outer * call.inner // self.only)
             plan = cupy.Launch("rows", False, blocks, self.only, 0)
         self.entries.add(plan.entry)
-        told = cupy.told(plan, of_call) if self.told else None
+        told = cupy.told(kernel, plan, of_call) if self.told else None
+        assert told or plan.entry != "rows" or not plan.packs, "untold, a thread has one neuron"
         failed = library(kernel, real, told).emulated_launch(
             ctypes.byref(call),
             plan.entry == "staged",

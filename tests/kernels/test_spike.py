@@ -210,3 +210,11 @@ def test_the_operators_are_registered_as_torch_wants():
 def test_a_graded_spike_is_computed_in_the_voltages_dtype():
     voltage = torch.tensor([[[0.4, 0.5, 0.75]]], dtype=torch.float64)
     assert spike.spike(voltage, 0.5, (1.0, 1.0, True), 2).tolist() == [[[0, 0.25, 0.375]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("threshold", [1e39, -1e39, math.inf, 65510.0])
+def test_a_threshold_may_be_larger_than_any_number_of_the_dtype(dtype, threshold):
+    voltage = torch.tensor([[[-math.inf, -1.0, 0.0, 6e4, math.inf]]], dtype=dtype)
+    found = spike.spike(voltage, threshold, (1.0, 1.0, False))
+    assert torch.equal(found, (voltage >= torch.tensor(threshold, dtype=dtype)).to(dtype))
