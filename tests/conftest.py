@@ -64,6 +64,15 @@ def traced_since(torch_version: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(older, reason=reason)
 
 
+def on_a_gpu() -> list[pytest.MarkDecorator]:
+    """The marks of tests that need a GPU; where there is none they are skipped with a reason."""
+    from lava_bridge.kernels import cupy
+
+    missing = cupy.missing()
+    skipped = pytest.mark.skipif(missing is not None, reason=f"no GPU's kernels: {missing}")
+    return [pytest.mark.gpu, skipped]
+
+
 def missing_reference(reason: str) -> None:
     """Fail where references are required, skip elsewhere."""
     if REFERENCES_REQUIRED:

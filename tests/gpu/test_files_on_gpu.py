@@ -18,19 +18,16 @@ from torch import Tensor, nn
 import lava_bridge
 from lava_bridge import cli, slayer
 from lava_bridge.encoder import GradedInput
-from lava_bridge.kernels import cupy
 from lava_bridge.netx import Network
 from lava_bridge.proc import Loihi2SimCfg, RunSteps, io
 from lava_bridge.proc.conv import utils
 from lava_bridge.proc.conv.process import Conv
 from lava_bridge.slayer.io import Event, tensor_to_event
+from tests.conftest import on_a_gpu
 from tests.encoder.nets import direct
 from tests.netx.random_nets import random_net, random_sigma_delta_net
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(cupy.missing() is not None, reason=f"no GPU's kernels: {cupy.missing()}"),
-]
+pytestmark = on_a_gpu()
 
 DEVICE = "cuda"
 

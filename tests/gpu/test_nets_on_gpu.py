@@ -13,13 +13,9 @@ from torch import Tensor, nn
 import lava_bridge
 from lava_bridge import slayer
 from lava_bridge.exchange import AsSpikingJelly, CubaLIFNode
-from lava_bridge.kernels import cupy
-from tests.conftest import traced_since
+from tests.conftest import on_a_gpu, traced_since
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(cupy.missing() is not None, reason=f"no GPU's kernels: {cupy.missing()}"),
-]
+pytestmark = on_a_gpu()
 
 DEVICE = "cuda"
 

@@ -11,11 +11,9 @@ from kernel_cases import ALL_ORDERS, laid_out, numbers, orders, shapes_and_order
 from lava_bridge import kernels
 from lava_bridge.kernels import cupy
 from lava_bridge.ops import cuba
+from tests.conftest import on_a_gpu
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(cupy.missing() is not None, reason=f"no GPU's kernels: {cupy.missing()}"),
-]
+pytestmark = on_a_gpu()
 
 
 # The gradients' digits: a GPU has other exponentials than a CPU.
