@@ -1,6 +1,6 @@
-// Runs a program on the GPU: a thread runs a neuron, or a pack of them. lava_bridge/kernels/cupy.py compiles this for
-// each program (LB_PROGRAM, or LB_GATHER), dtype (LB_REAL) and what calls have in common (`known`),
-// and picks one of the kernels:
+// Runs a program on the GPU: a thread runs a neuron, or a pack of them. lava_bridge/kernels/cupy.py
+// compiles this for each program (LB_PROGRAM, or LB_GATHER), dtype (LB_REAL) and what calls have in
+// common (`known`; without that it is the tests' emulation), and picks one of the kernels:
 //
 //   rows    The threads of a warp have neurons side by side in memory, one each or, where there are
 //           many, a pack each: what they read together is one piece. Each keeps the words of the
@@ -120,7 +120,8 @@ LB_INLINE void read_batch(B (&words)[batch][inputs], const Call &call, long long
     }
 }
 
-// Steps through one time step, moves the word of marks that it ends (reversed: begins), and settles sums.
+// Steps through one time step, moves the word of marks that it ends (reversed: begins), and settles
+// sums.
 template <class L, class Program>
 LB_INLINE void step_marked(const Program &program, typename Program::Neuron &state,
                            const Call &call, const At<typename L::Real> &place, long long t,
@@ -366,7 +367,8 @@ static const int BLOCKS = INPUTS == 1 ? 24 : 16;
 #endif
 
 // A block is a warp; its shared memory, given at the launch, holds the tiles.
-extern "C" __global__ void __launch_bounds__(32, BLOCKS) staged(const __grid_constant__ Call given) {
+extern "C" __global__ void __launch_bounds__(32, BLOCKS)
+    staged(const __grid_constant__ Call given) {
     extern __shared__ unsigned char lb_shared[];
     const Call call = known(given);
     Memory<LB_REAL>::Word *tiles = (Memory<LB_REAL>::Word *)lb_shared;
