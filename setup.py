@@ -7,6 +7,7 @@ they run. Without a C++ compiler the installation goes on, and the library runs 
 import os
 import platform
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -39,14 +40,21 @@ class BuildKernels(build_ext):
         more = os.environ.get("LAVA_BRIDGE_CFLAGS", "").split()
         ext.extra_compile_args = [*FLAGS, *more]
         ext.extra_link_args = more
-        for name, flags in (X86_SETS if x86 else OTHER_SETS).items():
-            ext.extra_objects += self.compiler.compile(
+
+        def compiled(named: tuple[str, list[str]]) -> list[str]:
+            name, flags = named
+            return self.compiler.compile(
                 ["cuda/cpu_driver.cpp"],
                 output_dir=os.path.join(self.build_temp, name),
                 macros=[*ext.define_macros, ("LB_SET", name)],
                 extra_postargs=[*ext.extra_compile_args, *flags],
                 depends=ext.depends,
             )
+
+        # Side by side, each in a compiler of its own.
+        with ThreadPoolExecutor() as threads:
+            for objects in threads.map(compiled, (X86_SETS if x86 else OTHER_SETS).items()):
+                ext.extra_objects += objects
         super().build_extension(ext)
 
 

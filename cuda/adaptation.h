@@ -63,7 +63,7 @@ template <class L, bool phase> struct AdaptiveThresholds {
         : scale(call.number[0]), adaptation(call.number + 1) {}
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
-        high = high | Fixed<L>::unless(adaptation.fits);
+        Fixed<L>::note_unless(adaptation.fits, high);
         adaptation.start(n.adapted, at, 0, scale, high);
         n.before = phase ? scale.state(at.parameter(4), high) : L::zero();
     }
@@ -96,7 +96,8 @@ template <class L> struct Alif {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 1, outputs = 4;
-    static const bool reversed = false, integers = true;
+    static const bool reversed = false, integers = true, exact = true;
+    static constexpr Sequences usual[] = {{1, 1}, {1, 3}};
 
     struct Neuron {
         typename Adaptation<L>::State adapted;
@@ -106,15 +107,17 @@ template <class L> struct Alif {
 
     Scale<L> scale;
     Adaptation<L> adaptation;
-    bool graded;
+    typename L::Flag graded;
     DelayShift<L> delay;
 
     LB_INLINE explicit Alif(const Call &call)
         : scale(call.number[0]), adaptation(call.number + 1), graded(call.number[3] != 0),
           delay(call.number[4]) {}
 
+    LB_INLINE bool is_usual() const { return !(scale.rounds || graded); }
+
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
-        high = high | Fixed<L>::unless(adaptation.fits);
+        Fixed<L>::note_unless(adaptation.fits, high);
         n.current_kept = Fixed<L>::kept(at.parameter(0), high);
         n.voltage_kept = Fixed<L>::kept(at.parameter(1), high);
         n.current = scale.state(at.parameter(2), high);
@@ -162,7 +165,8 @@ template <class L> struct AlifBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 4, outputs = 1;
-    static const bool reversed = true, integers = false;
+    static const bool reversed = true, integers = false, exact = false;
+    static constexpr Sequences usual[] = {{3, 1}};
 
     struct Neuron {
         Real current_kept, voltage_kept, grad, voltage_grad, waiting;
@@ -171,9 +175,12 @@ template <class L> struct AlifBackward {
 
     ExponentialSurrogate<L> surrogate;
     DelayShift<L> delay;
+    typename L::Flag sums;
 
     LB_INLINE explicit AlifBackward(const Call &call)
-        : surrogate(call.number), delay(call.number[4]) {}
+        : surrogate(call.number), delay(call.number[4]), sums(call.result[0] || call.result[1]) {}
+
+    LB_INLINE bool is_usual() const { return !(surrogate.graded || sums); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -183,8 +190,10 @@ template <class L> struct AlifBackward {
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        n.current_sum.add(n.grad * in[2]);
-        n.voltage_sum.add(n.voltage_grad * in[3]);
+        if (sums) {
+            n.current_sum.add(n.grad * in[2]);
+            n.voltage_sum.add(n.voltage_grad * in[3]);
+        }
         Real grad = delay.of(in[0], n.waiting);
         n.voltage_grad = grad * surrogate.slope(in[1]) + n.voltage_kept * n.voltage_grad;
         n.grad = n.voltage_grad + n.current_kept * n.grad;

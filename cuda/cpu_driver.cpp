@@ -33,6 +33,16 @@ template <class Program, class R> struct Turned {
     static const int steps = few ? 32 : 16;
 };
 
+// Which sequences a program has, where that is known: it is then asked for in no step.
+template <class Program, class = void> struct Told {
+    LB_INLINE static bool reads(const void *in, int) { return in; }
+    LB_INLINE static bool writes(void *out, int) { return out; }
+};
+template <class Program> struct Told<Program, decltype((void)Program::sequences)> {
+    LB_INLINE static bool reads(const void *, int k) { return Program::sequences.in >> k & 1; }
+    LB_INLINE static bool writes(void *, int k) { return Program::sequences.out >> k & 1; }
+};
+
 // Where a pack of neurons finds its parameters and leaves its results.
 template <class L, class R> struct At {
     const Call &call;
@@ -77,10 +87,10 @@ LB_INLINE void store(R *to, const Pack &pack, int count) {
 // One time step of a pack of neurons, whole or not.
 template <bool whole, class L, class Program, class R>
 LB_INLINE void step_pack(const Program &program, typename Program::Neuron &neuron, int count,
-                         const R *const *in, R *const *out, int first, typename L::Int &high) {
+                         const R *const *in, R *const *out, size_t first, typename L::Int &high) {
     typename L::Real x[Program::inputs], y[Program::outputs];
     for (int k = 0; k < Program::inputs; ++k) {
-        if (in[k]) {
+        if (Told<Program>::reads(in[k], k)) {
             load<whole>(x[k], in[k] + first, count);
         } else {
             x[k] = L::all(0);
@@ -88,13 +98,13 @@ LB_INLINE void step_pack(const Program &program, typename Program::Neuron &neuro
     }
     program.step(neuron, x, y, high);
     for (int k = 0; k < Program::outputs; ++k) {
-        if (out[k]) store<whole>(out[k] + first, y[k], count);
+        if (Told<Program>::writes(out[k], k)) store<whole>(out[k] + first, y[k], count);
     }
 }
 
 // One time step of a chunk, from rows to rows; rows that come later lie `ahead` numbers further on.
 template <class L, class Program, class R>
-LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neurons, int count,
+LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neuron, size_t count,
                         const R *const *in, R *const *out, long long ahead,
                         typename L::Int &high) {
     // Copies of what is the same for all packs: nothing that is stored can change them, so they
@@ -105,20 +115,21 @@ LB_INLINE void step_row(const Program &shared, typename Program::Neuron *neurons
     R *to[Program::outputs];
     for (int k = 0; k < Program::inputs; ++k) from[k] = in[k];
     for (int k = 0; k < Program::outputs; ++k) to[k] = out[k];
-    int first = 0;
-    for (; first + L::count <= count; first += L::count) {
+    size_t first = 0;
+    for (; first + L::count <= count; first += L::count, ++neuron) {
         // A line of each row at a time: asked for all at once, the CPU waits.
         if (first % (64 / sizeof(R)) == 0) {
             for (int k = 0; k < Program::inputs; ++k)
-                if (from[k]) __builtin_prefetch(from[k] + first + ahead);
+                if (Told<Program>::reads(from[k], k))
+                    __builtin_prefetch(from[k] + first + ahead);
             for (int k = 0; k < Program::outputs; ++k)
-                if (to[k]) __builtin_prefetch(to[k] + first + ahead, 1);
+                if (Told<Program>::writes(to[k], k))
+                    __builtin_prefetch(to[k] + first + ahead, 1);
         }
-        step_pack<true, L>(program, neurons[first / L::count], L::count, from, to, first, highest);
+        step_pack<true, L>(program, *neuron, L::count, from, to, first, highest);
     }
     if (first < count)
-        step_pack<false, L>(program, neurons[first / L::count], count - first, from, to, first,
-                            highest);
+        step_pack<false, L>(program, *neuron, (int)(count - first), from, to, first, highest);
     high = highest;
 }
 
@@ -200,8 +211,9 @@ static void turn_in(const Call &call, const Block &block, const void *sequence, 
             // Whole rows: what follows a neuron's last step is another's first, and nobody's row.
             if (call.inner == 1 && first + width <= block.count &&
                 block.offset[first + width - 1] + start + width <= end) {
+                R *turned = rows + start * TURNED + first;
                 Tile<R>::turn([=](int j) { return tile + j * call.steps; },
-                              [=](int t) { return rows + (start + t) * TURNED + first; }, width);
+                              [=](int t) { return turned + t * TURNED; });
             } else {
                 for (int j = first; j < block.count && j < first + width; ++j)
                     for (int t = start; t < block.steps && t < start + width; ++t)
@@ -220,7 +232,8 @@ static void turn_out(const Call &call, const Block &block, const R *rows, void *
             R *tile = to + block.offset[first] + start;
             int steps = block.steps - start < width ? block.steps - start : width;
             if (call.inner == 1 && first + width <= block.count) {
-                Tile<R>::turn([=](int t) { return rows + (start + t) * TURNED + first; },
+                const R *turned = rows + start * TURNED + first;
+                Tile<R>::turn([=](int t) { return turned + t * TURNED; },
                               [=](int j) { return tile + j * call.steps; }, steps);
             } else {
                 for (int j = first; j < block.count && j < first + width; ++j)
@@ -240,9 +253,11 @@ LB_INLINE void fetch(const Call &call, const Block &block, int neuron) {
     for (int ahead = 0; ahead < Turned<Program, R>::steps; ahead += line) {
         long long at = block.next + block.offset[neuron] + ahead + far;
         for (int k = 0; k < Program::inputs; ++k)
-            if (call.in[k]) __builtin_prefetch((const R *)call.in[k] + at, 0);
+            if (Told<Program>::reads(call.in[k], k))
+                __builtin_prefetch((const R *)call.in[k] + at, 0);
         for (int k = 0; k < Program::outputs; ++k)
-            if (call.out[k]) __builtin_prefetch((const R *)call.out[k] + at, 1);
+            if (Told<Program>::writes(call.out[k], k))
+                __builtin_prefetch((const R *)call.out[k] + at, 1);
     }
 }
 
@@ -256,7 +271,9 @@ LB_INLINE void step_block(const Call &call, const Block &block, const Program &s
     // Copies, as in step_row.
     const Program program = shared;
     neurons += place / L::count;
-    typename Program::Neuron one = neurons[0], two = neurons[packs - 1];
+    typename Program::Neuron now[packs];
+#pragma GCC unroll 4
+    for (int k = 0; k < packs; ++k) now[k] = neurons[k];
     typename L::Int highest = high;
     const int most = Turned<Program, R>::steps;
     int here = whole ? packs * L::count : block.count - place;
@@ -269,12 +286,12 @@ LB_INLINE void step_block(const Call &call, const Block &block, const Program &s
             from[k] = call.in[k] ? rows + k * most * TURNED : NULL;
         for (int k = 0; k < Program::outputs; ++k)
             to[k] = call.out[k] ? rows + k * most * TURNED : NULL;
-        step_pack<whole, L>(program, one, here, from, to, first, highest);
-        if constexpr (packs == 2)
-            step_pack<whole, L>(program, two, here, from, to, first + L::count, highest);
+#pragma GCC unroll 4
+        for (int k = 0; k < packs; ++k)
+            step_pack<whole, L>(program, now[k], here, from, to, first + k * L::count, highest);
     }
-    neurons[0] = one;
-    if constexpr (packs == 2) neurons[1] = two;
+#pragma GCC unroll 4
+    for (int k = 0; k < packs; ++k) neurons[k] = now[k];
     high = highest;
 }
 
@@ -305,14 +322,15 @@ static void turned(const Call &call, const Program &program, typename Program::N
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k]) turn_in<R>(call, block, call.in[k], rows[k]);
-        // A pack or two at a time: their states stay in registers over the block. Two for what runs
-        // forward, in 32 bits: adjoints do not gain by it, and integers of 64 bits fill the registers.
+        // Some packs at a time: their states stay in registers over the block. (Adjoints gain nothing
+        // by more than one, and integers of 64 bits fill the registers.)
+        const int packs = L::whole ? 4 : L::narrow && !Program::reversed ? 2 : 1;
         int place = 0;
-        if constexpr (L::narrow && !Program::reversed)
-            for (; place + 2 * L::count <= count; place += 2 * L::count)
-                step_block<2, true, L>(call, block, program, neurons, place, rows[0], high);
-        for (; place + L::count <= count; place += L::count)
-            step_block<1, true, L>(call, block, program, neurons, place, rows[0], high);
+        for (; place + packs * L::count <= count; place += packs * L::count)
+            step_block<packs, true, L>(call, block, program, neurons, place, rows[0], high);
+        if constexpr (packs > 1)
+            for (; place + L::count <= count; place += L::count)
+                step_block<1, true, L>(call, block, program, neurons, place, rows[0], high);
         if (place < count)
             step_block<1, false, L>(call, block, program, neurons, place, rows[0], high);
         if (done && done % SETTLED == 0) settle_all<L>(program, neurons, count);
@@ -322,11 +340,22 @@ static void turned(const Call &call, const Program &program, typename Program::N
     }
 }
 
+// All steps of a chunk. (A call of its own: what comes before and after it may round otherwise.)
+template <class L, class Program, class R>
+__attribute__((noinline)) static void step_chunk(const Call &call, const Program &program,
+                                                 typename Program::Neuron *neurons,
+                                                 long long first, int count, bool side_by_side,
+                                                 typename L::Int &high) {
+    if (side_by_side) {
+        in_place<L, Program, R>(call, program, neurons, first, count, high);
+    } else {
+        turned<L, Program, R>(call, program, neurons, first, count, high);
+    }
+}
+
 // A chunk with integers of one width. False: they were too narrow.
-template <template <class> class P, class R, class I>
+template <class L, class Program, class R>
 static bool run_chunk(const Call &call, long long first, int count, bool side_by_side) {
-    typedef Lanes<R, I> L;
-    typedef P<L> Program;
     Program program(call);
     typename Program::Neuron neurons[IN_PLACE / L::count];
     typename L::Int high = L::zero();
@@ -334,11 +363,14 @@ static bool run_chunk(const Call &call, long long first, int count, bool side_by
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
         program.start(neurons[j / L::count], at, high);
     }
-    if (side_by_side) {
-        in_place<L, Program, R>(call, program, neurons, first, count, high);
-    } else {
-        turned<L, Program, R>(call, program, neurons, first, count, high);
-    }
+#if defined(LB_X86)
+    unsigned mode = _mm_getcsr();
+    if (L::whole) _mm_setcsr(mode | _MM_ROUND_TOWARD_ZERO);
+#endif
+    step_chunk<L, Program, R>(call, program, neurons, first, count, side_by_side, high);
+#if defined(LB_X86)
+    if (L::whole) _mm_setcsr(mode);
+#endif
     for (int j = 0; j < count; j += L::count) {
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
         program.finish(neurons[j / L::count], at, high);
@@ -346,9 +378,55 @@ static bool run_chunk(const Call &call, long long first, int count, bool side_by
     return !(Program::integers && Fixed<L>::is_beyond(high));
 }
 
+// A program for usual calls, in floats: without flags, and with the sequences of its form number
+// `form`. Integers are whole numbers where all else that it computes is exact.
+template <bool exact> struct LanesOfUsual {
+    typedef UsualLanes L;
+};
+template <> struct LanesOfUsual<true> {
+    typedef WholeLanes L;
+};
+template <template <class> class P, int form> struct Usual
+    : P<typename LanesOfUsual<P<UsualLanes>::exact>::L> {
+    typedef typename LanesOfUsual<P<UsualLanes>::exact>::L L;
+    static constexpr Sequences sequences = P<L>::usual[form];
+    LB_INLINE explicit Usual(const Call &call) : P<L>(call) {}
+};
+
+template <class Program, class = void> struct UsualForms {
+    static const int count = 0;
+};
+template <class Program> struct UsualForms<Program, decltype((void)Program::usual)> {
+    static const int count = sizeof(Program::usual) / sizeof(Sequences);
+};
+
+static bool has(const Call &call, const Sequences &sequences) {
+    Sequences there = {0, 0};
+    for (int k = 0; k < LB_SEQUENCES; ++k) {
+        there.in |= (unsigned)(call.in[k] != NULL) << k;
+        there.out |= (unsigned)(call.out[k] != NULL) << k;
+    }
+    return there.in == sequences.in && there.out == sequences.out;
+}
+
+// A chunk of a usual call. False: the call is not, or its integers went beyond what is usual.
+template <template <class> class P, class R, int form = 0>
+static bool run_usual(const Call &call, long long first, int count, bool side_by_side) {
+    if constexpr (sizeof(R) == sizeof(float) && form < UsualForms<P<Lanes<R, int>>>::count) {
+        typedef Usual<P, form> Program;
+        if (!has(call, Program::sequences))
+            return run_usual<P, R, form + 1>(call, first, count, side_by_side);
+        if (P<Lanes<R, int>>(call).is_usual())
+            return run_chunk<typename Program::L, Program, R>(call, first, count, side_by_side);
+    }
+    return false;
+}
+
 // The chunks part, part + parts, ... of a call.
 template <template <class> class P, class R>
 static void run(const Call &call, long long part, long long parts) {
+    typedef Lanes<R, int> Narrow;
+    typedef Lanes<R, long long> Wide;
     bool side_by_side = call.inner >= 16;
     long long most = side_by_side ? IN_PLACE : TURNED;
     // A chunk in place stays within one row of `inner` neurons.
@@ -360,9 +438,10 @@ static void run(const Call &call, long long part, long long parts) {
         long long start = chunk % in_row * most;
         int count = (int)(row - start < most ? row - start : most);
         long long first = chunk / in_row * row + start;
-        bool done = run_chunk<P, R, int>(call, first, count, side_by_side);
-        if constexpr (P<Lanes<R, int>>::integers)
-            if (!done) run_chunk<P, R, long long>(call, first, count, side_by_side);
+        bool done = run_usual<P, R>(call, first, count, side_by_side) ||
+                    run_chunk<Narrow, P<Narrow>, R>(call, first, count, side_by_side);
+        if constexpr (P<Narrow>::integers)
+            if (!done) run_chunk<Wide, P<Wide>, R>(call, first, count, side_by_side);
     }
 }
 

@@ -10,7 +10,8 @@ template <class L> struct Cuba {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 1, outputs = 4;
-    static const bool reversed = false, integers = true;
+    static const bool reversed = false, integers = true, exact = true;
+    static constexpr Sequences usual[] = {{1, 1}, {1, 3}};
 
     struct Neuron {
         Int current, voltage, current_kept, voltage_kept;
@@ -19,13 +20,15 @@ template <class L> struct Cuba {
 
     Scale<L> scale;
     Real resets_at, fires_at;
-    bool graded, is_current, biased;
+    typename L::Flag graded, is_current, biased;
     DelayShift<L> delay;
 
     LB_INLINE explicit Cuba(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])),
           fires_at(L::all(call.number[2])), graded(call.number[3] != 0),
           is_current(call.number[4] != 0), biased(call.number[5] != 0), delay(call.number[6]) {}
+
+    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || is_current || biased); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = Fixed<L>::kept(at.parameter(0), high);
@@ -52,7 +55,7 @@ template <class L> struct Cuba {
         Fixed<L>::watch(level, high);
         Real voltage = scale.real(level);
         typename L::Mask below = L::mask(L::real(level) < resets_at);
-        n.voltage = L::pick(below, level, level ^ level);
+        n.voltage = L::pick(below, level, L::zero());
         typename L::Mask fired = L::mask(voltage >= fires_at);
         Real spike = L::choose(fired, graded ? voltage : L::all(1), L::all(0));
         out[0] = delay.of(spike, n.waiting);
@@ -86,7 +89,8 @@ template <class L> struct CubaSlayerBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
-    static const bool reversed = true, integers = true;
+    static const bool reversed = true, integers = true, exact = false;
+    static constexpr Sequences usual[] = {{3, 1}};
 
     struct Neuron {
         Real current_kept, voltage_kept, grad, later_grad, voltage_grad, voltage;
@@ -99,11 +103,14 @@ template <class L> struct CubaSlayerBackward {
     Real resets_at;
     ExponentialSurrogate<L> surrogate;
     DelayShift<L> delay;
-    bool sums, sums_bias;
+    typename L::Flag sums, sums_bias;
 
     LB_INLINE explicit CubaSlayerBackward(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])), surrogate(call.number + 2),
-          delay(call.number[6]), sums(call.result[0] || call.result[1]), sums_bias(call.result[2]) {}
+          delay(call.number[6]), sums(call.result[0] || call.result[1]),
+          sums_bias(call.result[2] != 0) {}
+
+    LB_INLINE bool is_usual() const { return !(surrogate.graded || sums || sums_bias); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -165,7 +172,8 @@ template <class L> struct CubaResetBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 5, outputs = 1;
-    static const bool reversed = true, integers = true;
+    static const bool reversed = true, integers = true, exact = false;
+    static constexpr Sequences usual[] = {{3, 1}};
 
     struct Neuron {
         Real current_kept, voltage_kept, current_grad, voltage_grad, later_grad, voltage;
@@ -176,13 +184,16 @@ template <class L> struct CubaResetBackward {
 
     Scale<L> scale;
     Real fires_at;
-    bool detached, is_current, sums, sums_bias, smooth;
+    bool detached;
+    typename L::Flag is_current, sums, sums_bias, given;
     SmoothSurrogate<L> surrogate;
 
     LB_INLINE explicit CubaResetBackward(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), detached(call.number[2] != 0),
           is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]),
-          sums_bias(call.result[4]), smooth(call.number[4] != 0), surrogate(call.number + 4) {}
+          sums_bias(call.result[4] != 0), given(call.number[4] == 0), surrogate(call.number + 4) {}
+
+    LB_INLINE bool is_usual() const { return !(is_current || sums || sums_bias || given); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -197,7 +208,7 @@ template <class L> struct CubaResetBackward {
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &high) const {
-        Real voltage = in[1], slope = smooth ? surrogate.slope(voltage - fires_at) : in[2];
+        Real voltage = in[1], slope = given ? in[2] : surrogate.slope(voltage - fires_at);
         typename L::Mask fired = L::mask(voltage >= fires_at);
         if (sums) add(n, L::choose(fired, L::all(0), voltage), high);
         Real held_by_voltage = L::choose(fired, L::all(0), L::all(1));

@@ -35,18 +35,21 @@ template <class L> struct DeltaNeuron {
 template <class L> struct Encoder {
     typedef typename L::Real Real;
 
-    bool cumulated, rounds;
+    typename L::Flag cumulated;
+    bool rounds;
     Scale<L> scale;
 
     LB_INLINE explicit Encoder(const double *number)
         : cumulated(number[0] != 0), rounds(number[1] != 0), scale(number[1]) {}
+
+    LB_INLINE bool is_usual() const { return !(cumulated || (rounds && scale.rounds)); }
 
     LB_INLINE Real message(DeltaNeuron<L> &n, Real x) const {
         Real sent;
         n.step(x, cumulated, sent);
         if (!rounds) return sent;
         // Over the step 1 / scale, as the reference: times the scale where that is the same.
-        Real steps = scale.exact ? sent * scale.scale : sent / scale.reciprocal;
+        Real steps = scale.rounds ? sent / scale.reciprocal : sent * scale.scale;
         return L::floored(steps) * scale.reciprocal;
     }
 };
@@ -115,7 +118,7 @@ template <class L> struct ThresholdSurrogate {
         Real sent;
         Real change = n.step(x, cumulated, sent);
         Real above = L::magnitude(change) - n.threshold;
-        Real near = height * L::exponential(-L::magnitude(above) / width);
+        Real near = height * L::exponential(L::negative(above) / width);
         return L::choose(L::mask(above > L::all(0)), -change * near / n.threshold,
                          -sign<L>(change));
     }

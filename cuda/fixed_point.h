@@ -3,21 +3,28 @@
 // The reference computes in 64 bits. Here 32 bits are tried first: as long as all states stay within
 // 2^24 nothing overflows, reals hold them exactly, and the results are the same. The magnitudes of
 // all states are gathered in `high`; neurons that went beyond are run again in 64 bits.
+//
+// Before that come, on the CPU and for usual calls, whole numbers in floats (WholeLanes). Sums of two
+// or three of them have to be whole too, so that their limit is lower.
 
 static const int DECAY_BITS = 12;
 static const int DECAY_SCALE = 1 << DECAY_BITS;
 static const int NARROW_LIMIT = 1 << 24;
+static const int WHOLE_LIMIT = 1 << 22;
 
 template <class L> struct Fixed {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     typedef typename L::Mask Mask;
+    static const int limit = L::whole ? WHOLE_LIMIT : NARROW_LIMIT;
 
     // trunc(x). What 32 bits can't hold becomes an integer near an end of their range: added to a
     // state within 2^24 it is beyond the limit, wrapped or not. In 64 bits, what they can't hold, and
     // NaN, is the lowest integer, as torch has it on an x86 CPU.
     LB_INLINE static Int truncated(Real x, Int &high) {
-        if constexpr (L::narrow) {
+        if constexpr (L::whole) {
+            return L::integer(x);
+        } else if constexpr (L::narrow) {
             if constexpr (!L::lowest_for_none)
                 high = L::pick(L::mask(x == x), high, L::zero() + NARROW_LIMIT);
             return L::integer(x);
@@ -30,17 +37,30 @@ template <class L> struct Fixed {
 
     // Notes the magnitude of a state, or of what is compared with one.
     LB_INLINE static void watch(Int x, Int &high) {
-        if constexpr (L::narrow) high = high | (x ^ L::shifted(x, 31));
+        if constexpr (L::whole) {
+            high = L::larger(high, L::magnitude(x));
+        } else if constexpr (L::narrow) {
+            high = high | (x ^ L::shifted(x, 31));
+        }
     }
 
     LB_INLINE static bool is_beyond(Int high) {
-        return L::narrow && L::any_at_least(high, NARROW_LIMIT);
+        return L::narrow && L::any_at_least(high, limit);
+    }
+
+    // One for all neurons that is within the limit.
+    LB_INLINE static Int all(int x) {
+        if constexpr (L::whole) {
+            return L::all(x);
+        } else {
+            return L::zero() + x;
+        }
     }
 
     // A whole number for all neurons, and whether integers of this width may be run with it.
     LB_INLINE static Int constant(double value) {
         if constexpr (L::narrow) {
-            return L::zero() + (fits(value) ? (int)value : 0);
+            return all(fits(value) ? (int)value : 0);
         } else {
             const double limit = 9223372036854775808.0;
             if (value >= limit) return L::zero() + 0x7fffffffffffffffLL;
@@ -48,28 +68,38 @@ template <class L> struct Fixed {
         }
     }
     LB_INLINE static bool fits(double value) {
-        return !L::narrow || (value <= NARROW_LIMIT && value >= -NARROW_LIMIT);
+        return !L::narrow || (value <= limit && value >= -limit);
     }
 
-    // What is noted where they may not.
-    LB_INLINE static Int unless(bool all_fit) { return L::zero() + (all_fit ? 0 : NARROW_LIMIT); }
+    LB_INLINE static bool is_integer(double value) {
+        return value <= limit && value >= -limit && value == (int)value;
+    }
 
-    // An integer parameter, a fraction of 12 bits; noted where it is not in 0 ... 4096.
+    // Notes where they may not.
+    LB_INLINE static void note_unless(bool all_fit, Int &high) { watch(all(all_fit ? 0 : limit), high); }
+
+    // An integer parameter, a fraction of 12 bits (over 4096 among whole numbers); noted where it is
+    // not in 0 ... 4096.
     LB_INLINE static Int fraction(Real x, Int &high) {
         Int k = truncated(x, high);
         if constexpr (L::narrow) {
-            Mask fits = (k <= DECAY_SCALE) & (k >= L::zero());
-            high = high | L::pick(fits, L::zero(), L::zero() + NARROW_LIMIT);
+            Mask fits = (k <= all(DECAY_SCALE)) & (k >= L::zero());
+            watch(L::pick(fits, L::zero(), all(limit)), high);
         }
+        if constexpr (L::whole) k = k * L::all(1.0 / DECAY_SCALE);
         return k;
     }
 
     // What a decay d leaves, 4096 - d.
-    LB_INLINE static Int kept(Real decay, Int &high) { return DECAY_SCALE - fraction(decay, high); }
+    LB_INLINE static Int kept(Real decay, Int &high) {
+        return all(L::whole ? 1 : DECAY_SCALE) - fraction(decay, high);
+    }
 
     // sign(x k) (|x k| >> 12) for a fraction k; in 32 bits for x below 2^27.
     LB_INLINE static Int decayed(Int x, Int k) {
-        if constexpr (L::narrow) {
+        if constexpr (L::whole) {
+            return L::integer(x * k);
+        } else if constexpr (L::narrow) {
             // The product has up to 36 bits: the upper and lower 12 bits of x are taken apart. What
             // is added before the shift makes it round toward zero.
             Int upper = L::small_product(L::shifted(x, DECAY_BITS), k);
@@ -90,15 +120,17 @@ template <class L> struct Fixed {
 // What 1 is as an integer.
 template <class L> struct Scale {
     typename L::Real scale, reciprocal;
-    bool exact;
+    typename L::Flag rounds;  // no power of two
 
     LB_INLINE explicit Scale(double value)
-        : scale(L::all(value)), reciprocal(L::all(1 / value)), exact(is_power_of_two(value)) {}
+        : scale(L::all(value)), reciprocal(L::all(1 / value)), rounds(!is_power_of_two(value)) {}
 
     // x / scale, by the reciprocal where that is exact.
     LB_INLINE typename L::Real real(typename L::Int x) const {
         typename L::Real whole = L::real(x);
-        return exact ? whole * reciprocal : whole / scale;
+        // (An integer has no negative zero.)
+        if constexpr (L::whole) return whole * reciprocal + L::all(0);
+        return rounds ? whole / scale : whole * reciprocal;
     }
 
     // trunc(scale * x)
@@ -108,7 +140,7 @@ template <class L> struct Scale {
 
     // A state's integer after it was a real for a while: it rounds at scales of no power of two.
     LB_INLINE typename L::Int rounded(typename L::Int x, typename L::Int &high) const {
-        if (L::narrow && exact) return x;
+        if (L::narrow && !rounds) return x;
         return integer(real(x), high);
     }
 

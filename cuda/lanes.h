@@ -1,6 +1,7 @@
 // The numbers that a dynamics is written in: one neuron a thread on the GPU, a register full of
 // neurons in step on the CPU. `Lanes<R, I>` has reals R, the fixed-point integers I and masks, and the few
-// operations that C++ operators do not give for both forms.
+// operations that C++ operators do not give for both forms. A Flag is a bool, of something that a usual
+// call has not.
 //
 // No guard: the CPU's build includes this once for each instruction set, in a namespace of its own.
 
@@ -11,9 +12,12 @@ template <class R, class I> struct Lanes {
     typedef R Real;
     typedef I Int;
     typedef bool Mask;
+    typedef bool Flag;
     static const int count = 1;
     // Whether integers are 32 bits wide: states are then watched, and run again in 64 bits.
     static const bool narrow = sizeof(I) == 4;
+    // Whether they are whole numbers in floats.
+    static const bool whole = false;
     // Whether NaN and what is out of range become the lowest integer when converted.
     static const bool lowest_for_none = false;
     // What long sums of reals are held in.
@@ -35,6 +39,7 @@ template <class R, class I> struct Lanes {
     LB_INLINE static double exponential(double x) { return exp(x); }
     LB_INLINE static Real floored(Real x) { return floor(x); }
     LB_INLINE static Real magnitude(Real x) { return fabs(x); }
+    LB_INLINE static Real negative(Real x) { return -fabs(x); }
 
   private:
     // By the instructions, for which nothing is undefined: too large is the largest.
@@ -118,8 +123,10 @@ template <> struct DoubleSum<double> {
 
 // gcc's and clang's vectors.
 template <class R, class I> struct Lanes {
+    typedef bool Flag;
     static const int count = LB_REGISTER / sizeof(R);
     static const bool narrow = sizeof(I) == 4;
+    static const bool whole = false;
     static const bool lowest_for_none = true;
     typedef R Real __attribute__((vector_size(LB_REGISTER)));
     typedef I Int __attribute__((vector_size(LB_REGISTER / sizeof(R) * sizeof(I))));
@@ -176,6 +183,7 @@ template <class R, class I> struct Lanes {
         // All bits but the sign.
         return (Real)((Wide)x & ~(Wide)(-Real{}));
     }
+    LB_INLINE static Real negative(Real x) { return (Real)((Wide)x | (Wide)(-Real{})); }
     LB_INLINE static Real floored(Real x) {
 #if defined(__AVX512F__)
         if constexpr (sizeof(R) == 4) return (Real)_mm512_floor_ps((__m512)x);
@@ -195,25 +203,67 @@ template <class R, class I> struct Lanes {
             for (int lane = 0; lane < count; ++lane) x[lane] = __builtin_exp(x[lane]);
             return x;
         } else {
-            // exp(x) = 2^n exp(r), |r| <= ln(2) / 2, for x up to 88; the coefficients are the
-            // series' own. Right to three units in the last place; 0 below -87.7, where n is -127
-            // and the bits of its power are all 0.
+            // exp(x) = 2^n exp(r), |r| <= ln(2) / 2, for x up to 88; the coefficients are those with
+            // the smallest relative error. Right to three units in the last place; 0 below -87.7,
+            // where n is -127 and the bits of its power are all 0.
             x = x < -88.0f ? all(-88.0f) : x;
-            // Numbers of this size have no fraction: the sum is rounded to a whole number.
-            const float whole = 3 << 22;
-            Real n = (x * 1.44269504f + whole) - whole;
+            // Numbers of this size have no fraction: the sum is rounded to a whole number, whose last
+            // bits are n as an exponent has it.
+            const float whole = (3 << 22) + 127;
+            Real shifted = x * 1.44269504f + whole, n = shifted - whole;
             Real r = x - n * 0.693359375f + n * 2.12194440e-4f;
-            Real series = r * (1.0f / 720) + 1.0f / 120;
-            series = series * r + 1.0f / 24;
-            series = series * r + 1.0f / 6;
-            series = series * r + 0.5f;
+            Real series = r * 0.008312501f + 0.04189033f;
+            series = series * r + 0.16667116f;
+            series = series * r + 0.4999923f;
             series = series * r + 1.0f;
             series = series * r + 1.0f;
-            Wide power = (__builtin_convertvector(n, Wide) + 127) << 23;
-            return series * (Real)power;
+            return series * (Real)((Wide)shifted << 23);
         }
     }
 };
+
+// Lanes of a usual call: no flag is asked for in every step.
+struct Never {
+    LB_INLINE explicit Never(bool) {}
+    LB_INLINE constexpr operator bool() const { return false; }
+};
+struct UsualLanes : Lanes<float, int> {
+    typedef Never Flag;
+};
+
+#if defined(LB_X86)
+// Integers as whole numbers in floats, for a usual call while the CPU rounds toward zero: a product
+// with a fraction is rounded so that nothing is left to do but to cut off what is not whole, where 32
+// bits take nine operations.
+struct WholeLanes : UsualLanes {
+    static const bool whole = true;
+    typedef Real Int;
+
+    LB_INLINE static Int zero() { return Int{}; }
+    LB_INLINE static Int pick(Mask m, Int a, Int b) { return m ? a : b; }
+    LB_INLINE static Real real(Int x) { return x; }
+    LB_INLINE static Int integer(Real x) {
+#if defined(__AVX512F__)
+        return (Int)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+#elif defined(__AVX2__)
+        return (Int)_mm256_round_ps((__m256)x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+#else
+        return __builtin_convertvector(__builtin_convertvector(x, Wide), Real);
+#endif
+    }
+    // The larger of two that are not negative, by their bits: NaN is the largest.
+    LB_INLINE static Int larger(Int a, Int b) {
+        return (Int)((Wide)a > (Wide)b ? (Wide)a : (Wide)b);
+    }
+    LB_INLINE static bool any_at_least(Int x, float limit) {
+        bool found = false;
+        for (int lane = 0; lane < count; ++lane) found = found | !(x[lane] < limit);
+        return found;
+    }
+};
+#else
+typedef UsualLanes WholeLanes;
+#endif
 #endif
 
 // Signs of reals.
@@ -266,6 +316,11 @@ template <class L> LB_INLINE typename L::Mask pop_mark(typename L::Int &marks) {
     marks = marks + marks;
     return mark;
 }
+
+// Sequences of a usual call of a program, a bit for each.
+struct Sequences {
+    unsigned in, out;
+};
 
 // Marks in a word, and the words of a neuron.
 static const int MARKS = 32;

@@ -6,7 +6,8 @@ template <class L> struct LeakyIntegrator {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 1, outputs = 1;
-    static const bool reversed = false, integers = true;
+    static const bool reversed = false, integers = true, exact = true;
+    static constexpr Sequences usual[] = {{1, 1}};
 
     struct Neuron {
         Int held, kept;
@@ -19,6 +20,8 @@ template <class L> struct LeakyIntegrator {
     LB_INLINE explicit LeakyIntegrator(const Call &call)
         : scale(call.number[0]), resets(call.number[1] != 0), threshold(L::all(call.number[2])) {}
 
+    LB_INLINE bool is_usual() const { return !scale.rounds; }
+
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.kept = Fixed<L>::kept(at.parameter(0), high);
         n.held = scale.state(at.parameter(1), high);
@@ -30,7 +33,7 @@ template <class L> struct LeakyIntegrator {
         out[0] = scale.real(level);
         n.held = level;
         if (resets) {
-            Int silent = L::pick(L::mask(L::real(level) < threshold), level, level ^ level);
+            Int silent = L::pick(L::mask(L::real(level) < threshold), level, L::zero());
             n.held = silent;
         }
     }

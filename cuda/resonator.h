@@ -58,7 +58,8 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
     typedef typename L::Int Int;
     typedef typename L::Mask Mask;
     static const int inputs = 2, outputs = 6;
-    static const bool reversed = false, integers = true;
+    static const bool reversed = false, integers = true, exact = true;
+    static constexpr Sequences usual[] = {{3, 1}, {3, phase ? 11 : 3}};
 
     struct Neuron {
         typename Turn<L>::State turning;
@@ -69,17 +70,19 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
 
     Scale<L> scale;
     Real fires_at;
-    bool graded;
+    typename L::Flag graded, between;  // a threshold between two integers
     DelayShift<L> delay;
     Turn<L> turn;
     Adaptation<L> adaptation;
 
     LB_INLINE explicit ResonateAndFire(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), graded(call.number[2] != 0),
-          delay(call.number[8]), turn(call.number + 3), adaptation(call.number + 6) {}
+          between(!Fixed<L>::is_integer(call.number[0] * call.number[1])), delay(call.number[8]), turn(call.number + 3), adaptation(call.number + 6) {}
+
+    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || between); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
-        high = high | Fixed<L>::unless(turn.fits && (!adaptive || adaptation.fits));
+        Fixed<L>::note_unless(turn.fits && (!adaptive || adaptation.fits), high);
         turn.start(n.turning, at, scale, high);
         if (adaptive) adaptation.start(n.adapted, at, 4, scale, high);
         n.level_before = n.turning.imag;
@@ -156,11 +159,14 @@ template <class L> struct TurnAdjoint {
         s.sine_sum = s.cosine_sum = LongSum<L>{};
     }
 
-    // From gradients of the state to those of the input, which are the adjoint's own state; and the
-    // products with the states of this step, which those of the step after it came from.
-    LB_INLINE static void step(State &s, Real real_grad, Real imag_grad, Real real, Real imag) {
+    // The products with the states of this step, which those of the step after it came from.
+    LB_INLINE static void add(State &s, Real real, Real imag) {
         s.sine_sum.add(s.imag * real - s.real * imag);
         s.cosine_sum.add(s.real * real + s.imag * imag);
+    }
+
+    // From gradients of the state to those of the input, which are the adjoint's own state.
+    LB_INLINE static void step(State &s, Real real_grad, Real imag_grad) {
         Real later = s.real;
         s.real = real_grad + s.cosine * later + s.sine * s.imag;
         s.imag = imag_grad - s.sine * later + s.cosine * s.imag;
@@ -195,7 +201,8 @@ template <class L> struct ResonatorBackward {
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        TurnAdjoint<L>::step(n, in[0], in[1], in[2], in[3]);
+        TurnAdjoint<L>::add(n, in[2], in[3]);
+        TurnAdjoint<L>::step(n, in[0], in[1]);
         out[0] = n.real;
         out[1] = n.imag;
     }
@@ -215,7 +222,8 @@ template <class L, bool phase> struct ResonateAndFireBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 4, outputs = 2;
-    static const bool reversed = true, integers = false;
+    static const bool reversed = true, integers = false, exact = false;
+    static constexpr Sequences usual[] = {{phase ? 7 : 3, 3}};
 
     struct Neuron {
         typename TurnAdjoint<L>::State adjoint;
@@ -225,9 +233,13 @@ template <class L, bool phase> struct ResonateAndFireBackward {
     ExponentialSurrogate<L> surrogate;
     PhaseSurrogate<L> phase_surrogate;
     DelayShift<L> delay;
+    typename L::Flag sums;
 
     LB_INLINE explicit ResonateAndFireBackward(const Call &call)
-        : surrogate(call.number), phase_surrogate(call.number), delay(call.number[4]) {}
+        : surrogate(call.number), phase_surrogate(call.number), delay(call.number[4]),
+          sums(call.result[0] || call.result[1]) {}
+
+    LB_INLINE bool is_usual() const { return !(surrogate.graded || sums); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         TurnAdjoint<L>::start(n.adjoint, at);
@@ -243,7 +255,8 @@ template <class L, bool phase> struct ResonateAndFireBackward {
             by_imag = surrogate.slope(in[1]);
         }
         Real grad = delay.of(in[0], n.waiting);
-        TurnAdjoint<L>::step(n.adjoint, grad * by_real, grad * by_imag, in[3], in[2]);
+        if (sums) TurnAdjoint<L>::add(n.adjoint, in[3], in[2]);
+        TurnAdjoint<L>::step(n.adjoint, grad * by_real, grad * by_imag);
         out[0] = n.adjoint.real;
         out[1] = n.adjoint.imag;
     }

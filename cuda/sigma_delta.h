@@ -34,7 +34,8 @@ template <class L> struct SigmaDelta {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 1, outputs = 1;
-    static const bool reversed = false, integers = false;
+    static const bool reversed = false, integers = false, exact = false;
+    static constexpr Sequences usual[] = {{1, 1}};
 
     struct Neuron {
         SigmaDeltaNeuron<L> neuron;
@@ -46,6 +47,8 @@ template <class L> struct SigmaDelta {
 
     LB_INLINE explicit SigmaDelta(const Call &call)
         : encoder(call.number), rectifies(call.number[2] != 0) {}
+
+    LB_INLINE bool is_usual() const { return encoder.is_usual(); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.neuron.start(at);
@@ -72,7 +75,8 @@ template <class L> struct SigmaDeltaBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 1, outputs = 1;
-    static const bool reversed = true, integers = false;
+    static const bool reversed = true, integers = false, exact = false;
+    static constexpr Sequences usual[] = {{1, 1}};
 
     struct Neuron {
         Real later;
@@ -83,6 +87,8 @@ template <class L> struct SigmaDeltaBackward {
     bool masked;
 
     LB_INLINE explicit SigmaDeltaBackward(const Call &call) : masked(call.marks != 0) {}
+
+    LB_INLINE bool is_usual() const { return true; }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &, Int &) const {
         n.later = L::all(0);

@@ -21,7 +21,7 @@ template <class L> struct DelayShift {
 // whether spikes are graded.
 template <class L> struct ExponentialSurrogate {
     typename L::Real threshold, rate, height;
-    bool graded;
+    typename L::Flag graded;
 
     LB_INLINE explicit ExponentialSurrogate(const double *number)
         : threshold(L::all(number[0])), rate(L::all(1 / number[1])),
@@ -33,8 +33,8 @@ template <class L> struct ExponentialSurrogate {
     }
 
     LB_INLINE typename L::Real slope_above(typename L::Real above) const {
-        typename L::Mask over = L::mask(above > L::all(0));
-        typename L::Real away = L::choose(over, graded ? L::all(0) : -above, above);
+        typename L::Real away = L::negative(above);
+        if (graded) away = L::choose(L::mask(above > L::all(0)), L::all(0), above);
         return height * L::exponential(away * rate);
     }
 };
@@ -53,7 +53,7 @@ template <class L> struct SmoothSurrogate {
     LB_INLINE Real slope(Real above) const {
         Real one = L::all(1);
         if (kind == 1) {  // sigmoid: the same on both sides of the threshold
-            Real power = L::exponential(-L::magnitude(alpha * above));
+            Real power = L::exponential(L::negative(alpha * above));
             Real share = one / (one + power);
             return alpha * power * share * share;
         }
@@ -75,7 +75,7 @@ template <class L> struct SmoothSurrogate {
 template <class L> struct PhaseSurrogate {
     typedef typename L::Real Real;
     Real threshold, rate, width, of_real_height, of_imag_height, by_real, by_imag;
-    bool graded;
+    typename L::Flag graded;
 
     LB_INLINE explicit PhaseSurrogate(const double *number)
         : threshold(L::all(number[0])), rate(L::all(1 / number[1])), width(L::all(2 * number[1])),
@@ -86,9 +86,10 @@ template <class L> struct PhaseSurrogate {
     // What the gradient of a spike is times, by the real and by the imaginary part.
     LB_INLINE void slopes(Real above, Real imag, Real &real_slope, Real &imag_slope) const {
         Real zero = L::all(0);
-        Real away = L::choose(L::mask(above > zero), graded ? zero : -above, above);
+        Real away = L::negative(above);
+        if (graded) away = L::choose(L::mask(above > zero), zero, above);
         Real of_real = of_real_height * L::exponential(away * rate);
-        Real of_imag = of_imag_height * L::exponential(-L::magnitude(imag) * rate);
+        Real of_imag = of_imag_height * L::exponential(L::negative(imag) * rate);
         Real step = (L::all(1) + sign<L>(above) * (L::all(1) - width * of_real)) * L::all(0.5);
         real_slope = by_real * of_real * of_imag;
         imag_slope = by_imag * sign<L>(imag) * of_imag * step;

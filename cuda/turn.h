@@ -9,9 +9,9 @@ template <class Pack> struct __attribute__((packed, may_alias)) Loose {
     LB_INLINE static void write(void *to, Pack pack) { ((Loose *)to)->pack = pack; }
 };
 
-// Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as registers are. Within lanes of 16 bytes
-// small squares are turned first: each round deals two rows out like cards. Then the lanes are: each
-// round parts those of two rows into even and odd ones. No shuffle is cheaper than these.
+// Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as registers are. Lanes of 16 bytes are put
+// in their places as they are read, which is cheaper than to move them later. The small squares within
+// them are turned by dealing two rows out like cards, once or twice. No shuffle is cheaper than that.
 #if defined(__clang__)
 #define LB_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -25,14 +25,12 @@ template <class R> struct Register {
     typedef decltype(Row() < Row()) Index;
 };
 
-// Which number of two rows, one after the other, is number i of their shuffle.
-template <class R> struct Shuffled {
+// Which number of two rows, one after the other, is number i when their lower, or upper, halves are
+// dealt out within lanes.
+template <class R> struct Dealt {
     static const int width = Register<R>::width, lane = Register<R>::lane;
-    static constexpr int dealt(int i, bool high) {
+    static constexpr int from(int i, bool high) {
         return i / lane * lane + i % lane / 2 + (high ? lane / 2 : 0) + i % 2 * width;
-    }
-    static constexpr int parted(int i, bool odd) {
-        return i / lane * 2 * lane + (odd ? lane : 0) + i % lane;
     }
 };
 
@@ -48,18 +46,8 @@ template <class R, int... i> struct Deal<R, Numbers<i...>> {
     template <int... at> LB_INLINE static Row shuffle(Row a, Row b) {
         return LB_SHUFFLE(a, b, at...);
     }
-    LB_INLINE static Row low(Row a, Row b) {
-        return shuffle<Shuffled<R>::dealt(i, false)...>(a, b);
-    }
-    LB_INLINE static Row high(Row a, Row b) {
-        return shuffle<Shuffled<R>::dealt(i, true)...>(a, b);
-    }
-    LB_INLINE static Row even(Row a, Row b) {
-        return shuffle<Shuffled<R>::parted(i, false)...>(a, b);
-    }
-    LB_INLINE static Row odd(Row a, Row b) {
-        return shuffle<Shuffled<R>::parted(i, true)...>(a, b);
-    }
+    LB_INLINE static Row low(Row a, Row b) { return shuffle<Dealt<R>::from(i, false)...>(a, b); }
+    LB_INLINE static Row high(Row a, Row b) { return shuffle<Dealt<R>::from(i, true)...>(a, b); }
 };
 
 // The first `count` numbers, fewer than 2 `most`, in pieces of constant sizes.
@@ -74,45 +62,53 @@ template <class R> struct Tile {
     typedef typename Register<R>::Row Row;
 
     // Both ends of a row are given by functions of its number; `count` numbers of it are written.
-    // (gcc keeps the rows in memory where it leaves one of these loops a loop.)
     template <class From, class To>
     LB_INLINE static void turn(const From &from, const To &to, int count) {
-        Row rows[2][width];
-        int now = 0;
-#pragma GCC unroll 16
-        for (int i = 0; i < width; ++i) rows[now][i] = Loose<Row>::read(from(i));
-#pragma GCC unroll 16
-        for (int round = 1; round < lane; round *= 2) {
-#pragma GCC unroll 16
-            for (int i = 0; i < width; i += 2) {
-                int first = i / lane * lane + i % lane / 2;
-                Row a = rows[now][first], b = rows[now][first + lane / 2];
-                rows[1 - now][i] = Deal<R>::low(a, b);
-                rows[1 - now][i + 1] = Deal<R>::high(a, b);
+        if (count == width) return turn(from, to);
+        R square[width][width];
+        turn(from, [&](int i) { return square[i]; });
+        for (int i = 0; i < width; ++i) copy<width / 2>(to(i), square[i], count);
+    }
+
+    // (gcc keeps rows in memory where it leaves one of these loops a loop.)
+    template <class From, class To> LB_INLINE static void turn(const From &from, const To &to) {
+#pragma GCC unroll 4
+        for (int part = 0; part < width; part += lane) {
+            Row rows[2][lane];
+            int now = 0;
+#pragma GCC unroll 4
+            for (int i = 0; i < lane; ++i) rows[now][i] = read(from, i, part);
+#pragma GCC unroll 2
+            for (int round = 1; round < lane; round *= 2) {
+#pragma GCC unroll 2
+                for (int i = 0; i < lane; i += 2) {
+                    Row a = rows[now][i / 2], b = rows[now][i / 2 + lane / 2];
+                    rows[1 - now][i] = Deal<R>::low(a, b);
+                    rows[1 - now][i + 1] = Deal<R>::high(a, b);
+                }
+                now = 1 - now;
             }
-            now = 1 - now;
-        }
-#pragma GCC unroll 16
-        for (int round = lane; round < width; round *= 2) {
-#pragma GCC unroll 16
-            for (int i = 0; i < width / 2; ++i) {
-                int first = i / lane * 2 * lane + i % lane;
-                Row a = rows[now][first], b = rows[now][first + lane];
-                rows[1 - now][i] = Deal<R>::even(a, b);
-                rows[1 - now][i + width / 2] = Deal<R>::odd(a, b);
-            }
-            now = 1 - now;
-        }
-        if (count == width) {
-#pragma GCC unroll 16
-            for (int i = 0; i < width; ++i) Loose<Row>::write(to(i), rows[now][i]);
-        } else {
-            R part[width];
-#pragma GCC unroll 16
-            for (int i = 0; i < width; ++i) {
-                memcpy(part, &rows[now][i], sizeof(Row));
-                copy<width / 2>(to(i), part, count);
-            }
+#pragma GCC unroll 4
+            for (int i = 0; i < lane; ++i) Loose<Row>::write(to(part + i), rows[now][i]);
         }
     }
+
+    // Numbers `part` and following of the rows i, i + lane, ..., a lane of each.
+    template <class From> LB_INLINE static Row read(const From &from, int i, int part) {
+#if defined(__AVX512F__)
+        __m512 row = _mm512_castps128_ps512(lane_at(from(i) + part));
+        row = _mm512_insertf32x4(row, lane_at(from(i + lane) + part), 1);
+        row = _mm512_insertf32x4(row, lane_at(from(i + 2 * lane) + part), 2);
+        return (Row)_mm512_insertf32x4(row, lane_at(from(i + 3 * lane) + part), 3);
+#elif defined(__AVX2__)
+        __m256 row = _mm256_castps128_ps256(lane_at(from(i) + part));
+        return (Row)_mm256_insertf128_ps(row, lane_at(from(i + lane) + part), 1);
+#else
+        return Loose<Row>::read(from(i) + part);
+#endif
+    }
+
+#if defined(__AVX2__)
+    LB_INLINE static __m128 lane_at(const R *at) { return _mm_loadu_ps((const float *)at); }
+#endif
 };

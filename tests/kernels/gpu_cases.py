@@ -343,13 +343,14 @@ def outcome(
     shared: bool = False,
     learned: bool = True,
     device: str = "cpu",
+    learns_parameters: bool = True,
 ) -> Outcome:
     """Run an operator and its gradients on a backend and a device."""
     x = x.to(device).detach().requires_grad_(learned)
-    numbers = Parameters(x, shared, learned)
+    numbers = Parameters(x, shared, learned and learns_parameters)
     with kernels.use_backend(backend):
         outputs = OPERATORS[name](x, numbers)
-        sources = [x, *numbers.made]
+        sources = [x, *(number for number in numbers.made if number.requires_grad)]
         found: tuple[Tensor | None, ...] = ()
         grown = [y for y in outputs if y.requires_grad]
         if grown:

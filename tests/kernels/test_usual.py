@@ -1,0 +1,191 @@
+"""Usual calls, which the CPU's kernels run by programs of their own, in whole numbers as floats.
+
+What makes a call usual is in ``cuda/``: ``is_usual`` and ``usual`` of a program.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from compared import EXTREMES, both
+from gpu_cases import OPERATORS, outcome
+from hypothesis import given, strategies as st
+from kernel_cases import ALL_ORDERS, INSTRUCTION_SETS, laid_out, numbers, shapes_and_orders
+from torch import Tensor
+
+from lava_bridge import kernels
+from lava_bridge.kernels import native
+from lava_bridge.ops import alif, cuba, leaky_integrator, resonate_and_fire
+
+pytestmark = pytest.mark.skipif(
+    native.missing() is not None, reason=f"no native kernels: {native.missing()}"
+)
+
+SCALE = 64
+SURROGATE = 0.7, 1.3
+# Whole numbers in floats are taken below 2^22, integers of 32 bits below 2^24.
+LIMITS = 2**22, 2**24
+FRACTIONS = 0, 1, 410, 2048, 4095, 4096
+
+Run = Callable[[Tensor, tuple[Tensor, Tensor]], list[Tensor]]
+
+
+def _leaks(threshold: float | None) -> Run:
+    def run(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
+        return [leaky_integrator.dynamics(x, decays[0], torch.tensor(0.7), SCALE, threshold)]
+
+    return run
+
+
+def _cuba(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
+    states = torch.tensor(-0.3), torch.tensor(0.7)
+    fired = cuba.fire(x, decays, states, SCALE, 1.5, SURROGATE, False)
+    return [fired.spike, fired.voltage, fired.last_current, fired.last_held]
+
+
+def _adaptation(decays: tuple[Tensor, Tensor]) -> resonate_and_fire.Adaptation:
+    first = torch.tensor(0.4), decays[1], torch.tensor(1.2), decays[0]
+    return resonate_and_fire.Adaptation(*first, 0.5, 1.5)
+
+
+def _alif(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
+    states, settings = (torch.tensor(-0.3), torch.tensor(0.7)), (SCALE, (*SURROGATE, False))
+    fired = alif.fire(x, decays, states, _adaptation(decays), *settings)
+    return [fired.spike, *fired.last]
+
+
+def _resonates(phase: bool, adaptive: bool, threshold: float = 1.5) -> Run:
+    def run(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
+        states, pair = (torch.tensor(-0.3), torch.tensor(0.7)), (x, -0.5 * x.flip(0))
+        adaptation = _adaptation(decays) if adaptive else None
+        settings = SCALE, threshold, (*SURROGATE, False), phase, adaptation
+        fired = resonate_and_fire.fire(pair, decays, states, *settings)
+        return [fired.spike, *fired.last]
+
+    return run
+
+
+RUNS: dict[str, Run] = {
+    "leak": _leaks(None),
+    "leak with reset": _leaks(1.5),
+    "cuba": _cuba,
+    "alif": _alif,
+    "rf": _resonates(True, False),
+    "rf_iz": _resonates(False, False),
+    "rf with a threshold between two integers": _resonates(True, False, 1.51),
+    "adrf": _resonates(True, True),
+    "adrf_iz": _resonates(False, True),
+}
+
+
+def assert_same_bits(mine: list[Tensor], reference: list[Tensor]) -> None:
+    """Equal to the bit, zeros' signs included; NaN is any NaN."""
+    for k, (one, other) in enumerate(zip(mine, reference, strict=True)):
+        assert one.dtype == other.dtype and torch.equal(one.isnan(), other.isnan()), k
+        bits = (
+            y.nan_to_num(5, float("inf"), -float("inf")).view(torch.int32) for y in (one, other)
+        )
+        assert torch.equal(*bits), k
+
+
+def outputs(run: Run, x: Tensor, decays: tuple[Tensor, Tensor]) -> list[list[Tensor]]:
+    """Of the reference and the kernels, without a gradient and as for one."""
+    found = []
+    for learns in (False, True):
+        x = x.detach().requires_grad_(learns)
+        found += [[y.detach() for y in outputs] for outputs in both(lambda: run(x, decays))]
+    return found
+
+
+def check(run: Run, x: Tensor, decays: tuple[Tensor, Tensor]) -> None:
+    reference, mine, learning, mine_learning = outputs(run, x, decays)
+    assert_same_bits(mine, reference)
+    assert_same_bits(mine_learning, learning)
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", RUNS)
+def test_states_around_the_limits_are_the_references_to_the_bit(name, instructions, monkeypatch):
+    if instructions > len(native._native.instruction_sets()):
+        pytest.skip("this CPU has not these instructions")
+    monkeypatch.setattr(native, "instructions", instructions)
+    generator = torch.Generator().manual_seed(7)
+    decays = tuple(torch.tensor([float(k)]) for k in (1, 410))
+    for limit in LIMITS:
+        # Each neuron goes to its own place near the limit, and from there to the other end.
+        beside = torch.arange(-40, 40.0).reshape(1, -1, 1)
+        x = torch.randint(-90, 90, (2, 80, 20), generator=generator) / 7
+        x[..., 3:4] += (limit + beside) / SCALE
+        x[..., 9:10] -= (2 * limit + beside.flip(1)) / SCALE
+        for order in ((0, 1, 2), (2, 0, 1)):
+            check(RUNS[name], laid_out(x, order), decays)
+
+
+@pytest.mark.parametrize("name", RUNS)
+@given(
+    layout=shapes_and_orders,
+    seed=st.integers(0, 1000),
+    size=st.sampled_from([0.01, 1.0, 300.0, 2e4, 6e4, 3e5]),
+    fractions=st.tuples(st.sampled_from(FRACTIONS), st.sampled_from(FRACTIONS)),
+)
+def test_any_states_are_the_references_to_the_bit(name, layout, seed, size, fractions):
+    shape, order = layout
+    x = laid_out(numbers(shape, seed, size, torch.float32), order)
+    check(RUNS[name], x, tuple(torch.tensor([float(k)]) for k in fractions))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_extreme_inputs_are_the_references_to_the_bit(name):
+    values = torch.tensor(EXTREMES).reshape(1, -1, 1).repeat(1, 1, 8)
+    values[..., 4:] = values[..., 4:].flip(1)
+    x = torch.cat([values, torch.randn(1, 70, 8)], dim=1)
+    decays = torch.tensor([410.0]), torch.tensor([2048.0])
+    for order in ((0, 1, 2), (2, 0, 1)):
+        check(RUNS[name], laid_out(x, order), decays)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OPERATORS if "loihi" not in name and "shift" not in name]
+)
+def test_what_is_known_of_a_call_changes_no_bit(name):
+    """Parameters that learn make a backward pass unusual."""
+    for k, (shape, order) in enumerate(ALL_ORDERS):
+        x = laid_out(numbers(shape, k, 3.0, torch.float32), order)
+        learning = outcome(name, "native", x)
+        usual = outcome(name, "native", x, learns_parameters=False)
+        assert_same_bits(usual.outputs, learning.outputs)
+        # The input's comes first; an operator without a gradient has none.
+        assert_same_bits(usual.gradients[:1], learning.gradients[:1])
+
+
+def test_rounding_is_as_before_after_a_call():
+    """The CPU rounds toward zero while a kernel runs, in all threads that run it."""
+    x = torch.rand(64, 512, 32)
+    decays = torch.tensor([410.0]), torch.tensor([2048.0])
+    before = torch.get_num_threads()
+    one, three = np.float32(1), np.float32(3)
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            with kernels.use_backend("native"):
+                _cuba(x, decays)
+            assert (one / three).tobytes() == np.float32(1 / 3).tobytes()
+            thirds = torch.ones(1 << 20) / 3
+            assert torch.equal(thirds, torch.full_like(thirds, float(np.float32(1 / 3))))
+            assert torch.equal(-thirds, torch.ones(1 << 20) / -3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_the_user_set_of_the_cpu_stays():
+    small = torch.tensor([1e-40])
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU does not flush denormal numbers")
+    try:
+        with kernels.use_backend("native"):
+            _cuba(torch.rand(2, 3, 4), (torch.tensor([410.0]), torch.tensor([2048.0])))
+        assert (small * 1).view(torch.int32) == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert (small * 1).view(torch.int32) != 0
