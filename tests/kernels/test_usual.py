@@ -3,6 +3,7 @@
 What makes a call usual is in ``cuda/``: ``is_usual`` and ``usual`` of a program.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -82,7 +83,8 @@ RUNS: dict[str, Run] = {
 def assert_same_bits(mine: list[Tensor], reference: list[Tensor]) -> None:
     """Equal to the bit, zeros' signs included; NaN is any NaN."""
     for k, (one, other) in enumerate(zip(mine, reference, strict=True)):
-        assert one.dtype == other.dtype and torch.equal(one.isnan(), other.isnan()), k
+        assert one.dtype == other.dtype, k
+        assert torch.equal(one.isnan(), other.isnan()), k
         bits = (
             y.nan_to_num(5, float("inf"), -float("inf")).view(torch.int32) for y in (one, other)
         )
@@ -93,8 +95,9 @@ def outputs(run: Run, x: Tensor, decays: tuple[Tensor, Tensor]) -> list[list[Ten
     """Of the reference and the kernels, without a gradient and as for one."""
     found = []
     for learns in (False, True):
-        x = x.detach().requires_grad_(learns)
-        found += [[y.detach() for y in outputs] for outputs in both(lambda: run(x, decays))]
+        leaf = x.detach().requires_grad_(learns)
+        given = both(functools.partial(run, leaf, decays))
+        found += [[y.detach() for y in outputs] for outputs in given]
     return found
 
 
