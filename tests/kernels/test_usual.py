@@ -114,15 +114,34 @@ def test_states_around_the_limits_are_the_references_to_the_bit(name, instructio
         pytest.skip("this CPU has not these instructions")
     monkeypatch.setattr(native, "instructions", instructions)
     generator = torch.Generator().manual_seed(7)
-    decays = tuple(torch.tensor([float(k)]) for k in (1, 410))
+    beside = torch.arange(-40, 40.0).reshape(1, -1, 1)
     for limit in LIMITS:
         # Each neuron goes to its own place near the limit, and from there to the other end.
-        beside = torch.arange(-40, 40.0).reshape(1, -1, 1)
         x = torch.randint(-90, 90, (2, 80, 20), generator=generator) / 7
         x[..., 3:4] += (limit + beside) / SCALE
         x[..., 9:10] -= (2 * limit + beside.flip(1)) / SCALE
-        for order in ((0, 1, 2), (2, 0, 1)):
-            check(RUNS[name], laid_out(x, order), decays)
+        for fractions in ((1, 410), (4095, 4095)):
+            decays = tuple(torch.tensor([float(k)]) for k in fractions)
+            for order in ((0, 1, 2), (2, 0, 1)):
+                check(RUNS[name], laid_out(x, order), decays)
+
+
+def test_no_sum_on_the_way_to_a_state_is_too_large_to_be_whole():
+    """A turn adds two states of one sign, which the input takes back: only the sum is too large."""
+
+    def run(real: Tensor, imag: Tensor) -> list[Tensor]:
+        turn = (torch.tensor([4095.0]),) * 2, (torch.tensor(0.0),) * 2
+        fired = resonate_and_fire.fire((real, imag), *turn, SCALE, 1.5, (*SURROGATE, False), True)
+        return list(fired.last)
+
+    generator = torch.Generator().manual_seed(7)
+    states = torch.randint(2**23, 2**24 - 2**13, (2, 40, 9), generator=generator) / SCALE
+    for order in ((0, 1, 2, 3), (3, 0, 1, 2)):
+        for real, imag in ((states[:1], -states[1:]), (states[:1], states[1:])):
+            back = imag - real, -real - imag
+            pair = (torch.stack(two, -1) for two in zip((real, imag), back, strict=True))
+            reference, mine = both(functools.partial(run, *(laid_out(y, order) for y in pair)))
+            assert_same_bits(mine, reference)
 
 
 @pytest.mark.parametrize("name", RUNS)
