@@ -108,7 +108,7 @@ template <class R> struct Tile {
 #endif
     }
 
-#if defined(__AVX2__)
+#if defined(LB_X86)
     LB_INLINE static __m128 lane_at(const R *at) { return _mm_loadu_ps((const float *)at); }
 #endif
 };

@@ -1,7 +1,8 @@
-"""The CPU's kernels as machines other than x86 get them: they give what the native ones give.
+"""The CPU's kernels as other machines get them: they give what the native ones give.
 
 Calls of the native kernels are recorded, and run again by a program (replay.cpp) that has the same
-sources without what is x86's own. It is built and run here, on any CPU, or for another one:
+sources: without what is x86's own; and with AVX-512, which avx512_shim.h emulates. It is built and run
+here, on any CPU, or for another one:
 
     LAVA_BRIDGE_CROSS="aarch64-linux-gnu-g++ -O3 -static" LAVA_BRIDGE_EMULATOR=qemu-aarch64 \\
         python -m pytest tests/kernels/test_portable.py
@@ -12,6 +13,7 @@ clang's is not gcc's code there: LAVA_BRIDGE_CROSS="zig c++ -target aarch64-linu
 import ctypes
 import math
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -42,17 +44,21 @@ pytestmark = [
 # As setup.py has them.
 FLAGS = ["-std=c++17", "-ffp-contract=off", "-fwrapv", "-fno-trapping-math", "-w"]
 FLAGS += ["-fno-math-errno", "-DLB_SET=baseline"]
+# On a CPU of x86 the form for AVX-512 too, in registers that are emulated.
+SHIM = ["-DLB_X86", "-include", str(Path(__file__).parent / "avx512_shim.h")]
+FORMS = {"portable": [], "avx512": SHIM}
 STORED = {0: torch.float32, 1: torch.float64, 2: torch.float16, 3: torch.bfloat16}
 NAME = 64  # bytes, as in replay.cpp
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory) -> Path:
-    built = tmp_path_factory.mktemp("portable") / "replay"
+@pytest.fixture(scope="module", params=FORMS)
+def program(request, tmp_path_factory) -> Path:
+    built = tmp_path_factory.mktemp(request.param) / "replay"
+    if FORMS[request.param] and (platform.machine() != "x86_64" or EMULATOR):
+        pytest.skip("no machine of x86")
     sources = [f"-I{cupy.sources()}", str(Path(__file__).parent / "replay.cpp")]
-    done = subprocess.run(
-        [*COMPILER, *FLAGS, *sources, "-o", str(built)], capture_output=True, text=True
-    )
+    command = [*COMPILER, *FLAGS, *FORMS[request.param], *sources, "-o", str(built)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return built
 
@@ -118,9 +124,7 @@ def extreme(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("some", [ordinary, extreme])
-def test_without_x86s_own_instructions_the_kernels_give_the_same(
-    program, some, dtype, monkeypatch, tmp_path
-):
+def test_in_another_form_the_kernels_give_the_same(program, some, dtype, monkeypatch, tmp_path):
     recorded = Recorded()
     monkeypatch.setattr(native, "launch", recorded.launch)
     for name in OPERATORS:
