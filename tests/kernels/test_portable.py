@@ -1,8 +1,8 @@
 """The CPU's kernels as other machines get them: they give what the native ones give.
 
 Calls of the native kernels are recorded, and run again by a program (replay.cpp) that has the same
-sources: without what is x86's own; and with AVX-512, which avx512_shim.h emulates. It is built and run
-here, on any CPU, or for another one:
+sources: without what is x86's own; and with AVX-512, which avx512_shim.h emulates. It is built and
+run here, on any CPU, or for another one:
 
     LAVA_BRIDGE_CROSS="aarch64-linux-gnu-g++ -O3 -static" LAVA_BRIDGE_EMULATOR=qemu-aarch64 \\
         python -m pytest tests/kernels/test_portable.py
