@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lava_bridge import kernels
 from lava_bridge.kernels import native
-from lava_bridge.ops import alif, cuba, leaky_integrator, resonate_and_fire
+from lava_bridge.ops import cuba, leaky_integrator, resonate_and_fire
 
 pytestmark = pytest.mark.skipif(
     native.missing() is not None, reason=f"no native kernels: {native.missing()}"
@@ -45,24 +45,20 @@ def _cuba(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
     return [fired.spike, fired.voltage, fired.last_current, fired.last_held]
 
 
-def _adaptation(decays: tuple[Tensor, Tensor]) -> resonate_and_fire.Adaptation:
-    first = torch.tensor(0.4), decays[1], torch.tensor(1.2), decays[0]
-    return resonate_and_fire.Adaptation(*first, 0.5, 1.5)
-
-
 def _alif(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
-    states, settings = (torch.tensor(-0.3), torch.tensor(0.7)), (SCALE, (*SURROGATE, False))
-    fired = alif.fire(x, decays, states, _adaptation(decays), *settings)
-    return [fired.spike, *fired.last]
+    states = torch.tensor(-0.3), torch.tensor(0.7)
+    numbers = *decays, *states, *decays, *states, 0.5, 1.5, SCALE, *SURROGATE, False, False
+    kept = x.requires_grad, False, kernels.current_backend()
+    return torch.ops.lava_bridge.alif(x, *numbers, *kept)
 
 
 def _resonates(phase: bool, adaptive: bool, threshold: float = 1.5) -> Run:
     def run(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
         states, pair = (torch.tensor(-0.3), torch.tensor(0.7)), (x, -0.5 * x.flip(0))
-        adaptation = _adaptation(decays) if adaptive else None
-        settings = SCALE, threshold, (*SURROGATE, False), phase, adaptation
-        fired = resonate_and_fire.fire(pair, decays, states, *settings)
-        return [fired.spike, *fired.last]
+        of_threshold = (*decays, *states) if adaptive else (None,) * 4
+        numbers = *decays, *states, *of_threshold, 0.5, 1.5, SCALE, threshold, *SURROGATE
+        kept = x.requires_grad, False, x.requires_grad and phase, kernels.current_backend()
+        return torch.ops.lava_bridge.resonate_and_fire(*pair, *numbers, False, False, phase, *kept)
 
     return run
 
