@@ -51,10 +51,15 @@ class BuildKernels(build_ext):
                 depends=ext.depends,
             )
 
-        # Side by side, each in a compiler of its own.
-        with ThreadPoolExecutor() as threads:
-            for objects in threads.map(compiled, (X86_SETS if x86 else OTHER_SETS).items()):
-                ext.extra_objects += objects
+        sets = (X86_SETS if x86 else OTHER_SETS).items()
+        try:
+            # Side by side, each in a compiler of its own.
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                objects = list(threads.map(compiled, sets))
+        except Exception:  # short of memory or threads, maybe: one after the other then
+            objects = [compiled(one) for one in sets]
+        for found in objects:
+            ext.extra_objects += found
         super().build_extension(ext)
 
 

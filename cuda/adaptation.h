@@ -34,7 +34,7 @@ template <class L> struct Adaptation {
     }
 
     // What the spikes do to the next step. To note the refractory state is enough: where it stays
-    // within 2^24 so was the threshold at the spike, which is then within 2^25 until the next one.
+    // within the limit so was the threshold at the spike, which is within twice that until the next.
     LB_INLINE void fire(State &s, typename L::Mask fired, Int &high) const {
         s.refractory = s.refractory + L::pick(fired, s.threshold + s.threshold, L::zero());
         s.threshold = s.threshold + L::pick(fired, rise, L::zero());

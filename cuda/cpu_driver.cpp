@@ -263,7 +263,7 @@ LB_INLINE void fetch(const Call &call, const Block &block, int neuron) {
 
 // A block of time of packs that are stepped together, in rows; `place` is the first one's in them,
 // and only a single pack may be less than whole. The steps of one pack wait for each other, those of
-// two do not. What goes out takes the place of what came in.
+// several do not. What goes out takes the place of what came in.
 template <int packs, bool whole, class L, class Program, class R>
 LB_INLINE void step_block(const Call &call, const Block &block, const Program &shared,
                           typename Program::Neuron *neurons, int place, R *rows,
@@ -322,8 +322,8 @@ static void turned(const Call &call, const Program &program, typename Program::N
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k]) turn_in<R>(call, block, call.in[k], rows[k]);
-        // Some packs at a time: their states stay in registers over the block. (Adjoints gain nothing
-        // by more than one, and integers of 64 bits fill the registers.)
+        // Some packs at a time. (Adjoints gain nothing by more than one, and integers of 64 bits fill
+        // the registers.)
         const int packs = L::whole ? 4 : L::narrow && !Program::reversed ? 2 : 1;
         int place = 0;
         for (; place + packs * L::count <= count; place += packs * L::count)
@@ -340,7 +340,7 @@ static void turned(const Call &call, const Program &program, typename Program::N
     }
 }
 
-// All steps of a chunk. (A call of its own: what comes before and after it may round otherwise.)
+// All steps of a chunk. (A call of its own: what comes before it is rounded otherwise.)
 template <class L, class Program, class R>
 __attribute__((noinline)) static void step_chunk(const Call &call, const Program &program,
                                                  typename Program::Neuron *neurons,
@@ -353,6 +353,31 @@ __attribute__((noinline)) static void step_chunk(const Call &call, const Program
     }
 }
 
+// While there is one, the CPU rounds toward zero, where numbers are whole.
+template <bool whole> struct TowardZero {
+#if defined(LB_X86)
+    const void *program, *neurons;
+    unsigned before;
+
+    LB_INLINE TowardZero(const void *program, const void *neurons)
+        : program(program), neurons(neurons), before(_mm_getcsr()) {
+        if (whole) set(before | _MM_ROUND_TOWARD_ZERO);
+    }
+    LB_INLINE ~TowardZero() {
+        if (whole) set(before);
+    }
+
+    // Compilers move arithmetic over a change of the mode, but not what has to be in memory there.
+    LB_INLINE void set(unsigned mode) const {
+        __asm__ volatile("" : : "r"(program), "r"(neurons) : "memory");
+        _mm_setcsr(mode);
+        __asm__ volatile("" : : "r"(program), "r"(neurons) : "memory");
+    }
+#else
+    LB_INLINE TowardZero(const void *, const void *) {}
+#endif
+};
+
 // A chunk with integers of one width. False: they were too narrow.
 template <class L, class Program, class R>
 static bool run_chunk(const Call &call, long long first, int count, bool side_by_side) {
@@ -363,14 +388,9 @@ static bool run_chunk(const Call &call, long long first, int count, bool side_by
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
         program.start(neurons[j / L::count], at, high);
     }
-#if defined(LB_X86)
-    unsigned mode = _mm_getcsr();
-    if (L::whole) _mm_setcsr(mode | _MM_ROUND_TOWARD_ZERO);
-#endif
+    if (Program::integers && Fixed<L>::is_beyond(high)) return false;
+    TowardZero<L::whole> rounding(&program, neurons);
     step_chunk<L, Program, R>(call, program, neurons, first, count, side_by_side, high);
-#if defined(LB_X86)
-    if (L::whole) _mm_setcsr(mode);
-#endif
     for (int j = 0; j < count; j += L::count) {
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
         program.finish(neurons[j / L::count], at, high);
@@ -409,17 +429,17 @@ static bool has(const Call &call, const Sequences &sequences) {
     return there.in == sequences.in && there.out == sequences.out;
 }
 
-// A chunk of a usual call. False: the call is not, or its integers went beyond what is usual.
+// What runs a chunk of a call first: the program of its usual form, or null if it has none.
+typedef bool (*RunChunk)(const Call &call, long long first, int count, bool side_by_side);
+
 template <template <class> class P, class R, int form = 0>
-static bool run_usual(const Call &call, long long first, int count, bool side_by_side) {
+static RunChunk usual_for(const Call &call) {
     if constexpr (sizeof(R) == sizeof(float) && form < UsualForms<P<Lanes<R, int>>>::count) {
         typedef Usual<P, form> Program;
-        if (!has(call, Program::sequences))
-            return run_usual<P, R, form + 1>(call, first, count, side_by_side);
-        if (P<Lanes<R, int>>(call).is_usual())
-            return run_chunk<typename Program::L, Program, R>(call, first, count, side_by_side);
+        if (!has(call, Program::sequences)) return usual_for<P, R, form + 1>(call);
+        if (P<Lanes<R, int>>(call).is_usual()) return run_chunk<typename Program::L, Program, R>;
     }
-    return false;
+    return NULL;
 }
 
 // The chunks part, part + parts, ... of a call.
@@ -427,6 +447,7 @@ template <template <class> class P, class R>
 static void run(const Call &call, long long part, long long parts) {
     typedef Lanes<R, int> Narrow;
     typedef Lanes<R, long long> Wide;
+    const RunChunk usual = usual_for<P, R>(call);
     bool side_by_side = call.inner >= 16;
     long long most = side_by_side ? IN_PLACE : TURNED;
     // A chunk in place stays within one row of `inner` neurons.
@@ -438,8 +459,8 @@ static void run(const Call &call, long long part, long long parts) {
         long long start = chunk % in_row * most;
         int count = (int)(row - start < most ? row - start : most);
         long long first = chunk / in_row * row + start;
-        bool done = run_usual<P, R>(call, first, count, side_by_side) ||
-                    run_chunk<Narrow, P<Narrow>, R>(call, first, count, side_by_side);
+        bool done = usual && usual(call, first, count, side_by_side);
+        if (!done) done = run_chunk<Narrow, P<Narrow>, R>(call, first, count, side_by_side);
         if constexpr (P<Narrow>::integers)
             if (!done) run_chunk<Wide, P<Wide>, R>(call, first, count, side_by_side);
     }

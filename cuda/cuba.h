@@ -110,6 +110,7 @@ template <class L> struct CubaSlayerBackward {
           delay(call.number[6]), sums(call.result[0] || call.result[1]),
           sums_bias(call.result[2] != 0) {}
 
+    // (The scale is of the sums.)
     LB_INLINE bool is_usual() const { return !(surrogate.graded || sums || sums_bias); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
@@ -193,6 +194,7 @@ template <class L> struct CubaResetBackward {
           is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]),
           sums_bias(call.result[4] != 0), given(call.number[4] == 0), surrogate(call.number + 4) {}
 
+    // (The scale is of the sums.)
     LB_INLINE bool is_usual() const { return !(is_current || sums || sums_bias || given); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {

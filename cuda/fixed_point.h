@@ -4,8 +4,9 @@
 // 2^24 nothing overflows, reals hold them exactly, and the results are the same. The magnitudes of
 // all states are gathered in `high`; neurons that went beyond are run again in 64 bits.
 //
-// Before that come, on the CPU and for usual calls, whole numbers in floats (WholeLanes). Sums of two
-// or three of them have to be whole too, so that their limit is lower.
+// Before that come, on the CPU and for usual calls, whole numbers in floats (WholeLanes). What is summed
+// on the way to a state, or compared with one, has to stay below 2^24 too: a voltage less its adaptive
+// threshold comes from states up to four times their limit.
 
 static const int DECAY_BITS = 12;
 static const int DECAY_SCALE = 1 << DECAY_BITS;
@@ -71,12 +72,10 @@ template <class L> struct Fixed {
         return !L::narrow || (value <= limit && value >= -limit);
     }
 
-    LB_INLINE static bool is_integer(double value) {
-        return value <= limit && value >= -limit && value == (int)value;
-    }
-
     // Notes where they may not.
-    LB_INLINE static void note_unless(bool all_fit, Int &high) { watch(all(all_fit ? 0 : limit), high); }
+    LB_INLINE static void note_unless(bool all_fit, Int &high) {
+        watch(all(all_fit ? 0 : limit), high);
+    }
 
     // An integer parameter, a fraction of 12 bits (over 4096 among whole numbers); noted where it is
     // not in 0 ... 4096.
@@ -95,7 +94,7 @@ template <class L> struct Fixed {
         return all(L::whole ? 1 : DECAY_SCALE) - fraction(decay, high);
     }
 
-    // sign(x k) (|x k| >> 12) for a fraction k; in 32 bits for x below 2^27.
+    // sign(x k) (|x k| >> 12) for a fraction k; in 32 bits for x below 2^27, in floats below 2^24.
     LB_INLINE static Int decayed(Int x, Int k) {
         if constexpr (L::whole) {
             return L::integer(x * k);

@@ -59,7 +59,8 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
     typedef typename L::Mask Mask;
     static const int inputs = 2, outputs = 6;
     static const bool reversed = false, integers = true, exact = true;
-    static constexpr Sequences usual[] = {{3, 1}, {3, phase ? 11 : 3}};
+    static constexpr Sequences usual[] = {{3, 1},
+                                          {3, adaptive ? (phase ? 11 : 3) : (phase ? 13 : 9)}};
 
     struct Neuron {
         typename Turn<L>::State turning;
@@ -70,16 +71,16 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
 
     Scale<L> scale;
     Real fires_at;
-    typename L::Flag graded, between;  // a threshold between two integers
+    typename L::Flag graded;
     DelayShift<L> delay;
     Turn<L> turn;
     Adaptation<L> adaptation;
 
     LB_INLINE explicit ResonateAndFire(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), graded(call.number[2] != 0),
-          between(!Fixed<L>::is_integer(call.number[0] * call.number[1])), delay(call.number[8]), turn(call.number + 3), adaptation(call.number + 6) {}
+          delay(call.number[8]), turn(call.number + 3), adaptation(call.number + 6) {}
 
-    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || between); }
+    LB_INLINE bool is_usual() const { return !(scale.rounds || graded); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         Fixed<L>::note_unless(turn.fits && (!adaptive || adaptation.fits), high);

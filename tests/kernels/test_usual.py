@@ -5,6 +5,7 @@ What makes a call usual is in ``cuda/``: ``is_usual`` and ``usual`` of a program
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from lava_bridge import kernels
 from lava_bridge.kernels import native
-from lava_bridge.ops import cuba, leaky_integrator, resonate_and_fire
+from lava_bridge.ops import cuba, cuba_reset, leaky_integrator, resonate_and_fire
+from lava_bridge.ops.surrogate import SIGMOID, Smooth
 
 pytestmark = pytest.mark.skipif(
     native.missing() is not None, reason=f"no native kernels: {native.missing()}"
@@ -29,36 +31,49 @@ SURROGATE = 0.7, 1.3
 LIMITS = 2**22, 2**24
 FRACTIONS = 0, 1, 410, 2048, 4095, 4096
 
-Run = Callable[[Tensor, tuple[Tensor, Tensor]], list[Tensor]]
+Run = Callable[[Tensor, tuple[Tensor, Tensor], int], list[Tensor]]
+
+
+def _states() -> tuple[Tensor, Tensor]:
+    return torch.tensor(-0.3), torch.tensor(0.7)
 
 
 def _leaks(threshold: float | None) -> Run:
-    def run(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
-        return [leaky_integrator.dynamics(x, decays[0], torch.tensor(0.7), SCALE, threshold)]
+    def run(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
+        return [leaky_integrator.dynamics(x, decays[0], torch.tensor(0.7), scale, threshold)]
 
     return run
 
 
-def _cuba(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
-    states = torch.tensor(-0.3), torch.tensor(0.7)
-    fired = cuba.fire(x, decays, states, SCALE, 1.5, SURROGATE, False)
+def _cuba(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
+    fired = cuba.fire(x, decays, _states(), scale, 1.5, SURROGATE, False)
     return [fired.spike, fired.voltage, fired.last_current, fired.last_held]
 
 
-def _alif(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
-    states = torch.tensor(-0.3), torch.tensor(0.7)
-    numbers = *decays, *states, *decays, *states, 0.5, 1.5, SCALE, *SURROGATE, False, False
+def _resets(is_current: bool) -> Run:
+    def run(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
+        settings = scale, 1.5, Smooth(SIGMOID, 1.5), False, is_current
+        kept = False, False, kernels.current_backend()
+        fired = cuba_reset.fire_and_reset(x, decays, _states(), *settings, *kept)
+        return [fired.spike, fired.voltage, fired.last_held]
+
+    return run
+
+
+def _alif(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
+    numbers = *decays, *_states(), *decays, *_states(), 0.5, 1.5, scale, *SURROGATE, False, False
     kept = x.requires_grad, False, kernels.current_backend()
     return torch.ops.lava_bridge.alif(x, *numbers, *kept)
 
 
 def _resonates(phase: bool, adaptive: bool, threshold: float = 1.5) -> Run:
-    def run(x: Tensor, decays: tuple[Tensor, Tensor]) -> list[Tensor]:
-        states, pair = (torch.tensor(-0.3), torch.tensor(0.7)), (x, -0.5 * x.flip(0))
-        of_threshold = (*decays, *states) if adaptive else (None,) * 4
-        numbers = *decays, *states, *of_threshold, 0.5, 1.5, SCALE, threshold, *SURROGATE
-        kept = x.requires_grad, False, x.requires_grad and phase, kernels.current_backend()
-        return torch.ops.lava_bridge.resonate_and_fire(*pair, *numbers, False, False, phase, *kept)
+    def run(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
+        pair = x, -0.5 * x.flip(0)
+        of_threshold = (*decays, *_states()) if adaptive else (None,) * 4
+        numbers = *decays, *_states(), *of_threshold, 0.5, 1.5, scale, threshold, *SURROGATE
+        kept = resonate_and_fire._Kind(phase, adaptive).kept(x.requires_grad, False)
+        settings = False, False, phase, *kept, kernels.current_backend()
+        return torch.ops.lava_bridge.resonate_and_fire(*pair, *numbers, *settings)
 
     return run
 
@@ -67,10 +82,13 @@ RUNS: dict[str, Run] = {
     "leak": _leaks(None),
     "leak with reset": _leaks(1.5),
     "cuba": _cuba,
+    "cuba with a gradient through the reset": _resets(False),
+    "cuba of currents": _resets(True),
     "alif": _alif,
     "rf": _resonates(True, False),
     "rf_iz": _resonates(False, False),
     "rf with a threshold between two integers": _resonates(True, False, 1.51),
+    "rf with a threshold out of reach": _resonates(True, False, 2.0**18 - 1 / 64),
     "adrf": _resonates(True, True),
     "adrf_iz": _resonates(False, True),
 }
@@ -87,18 +105,18 @@ def assert_same_bits(mine: list[Tensor], reference: list[Tensor]) -> None:
         assert torch.equal(*bits), k
 
 
-def outputs(run: Run, x: Tensor, decays: tuple[Tensor, Tensor]) -> list[list[Tensor]]:
+def outputs(run: Run, x: Tensor, *settings: Any) -> list[list[Tensor]]:
     """Of the reference and the kernels, without a gradient and as for one."""
     found = []
     for learns in (False, True):
         leaf = x.detach().requires_grad_(learns)
-        given = both(functools.partial(run, leaf, decays))
+        given = both(functools.partial(run, leaf, *settings))
         found += [[y.detach() for y in outputs] for outputs in given]
     return found
 
 
-def check(run: Run, x: Tensor, decays: tuple[Tensor, Tensor]) -> None:
-    reference, mine, learning, mine_learning = outputs(run, x, decays)
+def check(run: Run, x: Tensor, decays: tuple[Tensor, Tensor], scale: int = SCALE) -> None:
+    reference, mine, learning, mine_learning = outputs(run, x, decays, scale)
     assert_same_bits(mine, reference)
     assert_same_bits(mine_learning, learning)
 
@@ -146,11 +164,12 @@ def test_no_sum_on_the_way_to_a_state_is_too_large_to_be_whole():
     seed=st.integers(0, 1000),
     size=st.sampled_from([0.01, 1.0, 300.0, 2e4, 6e4, 3e5]),
     fractions=st.tuples(st.sampled_from(FRACTIONS), st.sampled_from(FRACTIONS)),
+    scale=st.sampled_from([1, 64, 4096, 100, 6400]),
 )
-def test_any_states_are_the_references_to_the_bit(name, layout, seed, size, fractions):
+def test_any_states_are_the_references_to_the_bit(name, layout, seed, size, fractions, scale):
     shape, order = layout
     x = laid_out(numbers(shape, seed, size, torch.float32), order)
-    check(RUNS[name], x, tuple(torch.tensor([float(k)]) for k in fractions))
+    check(RUNS[name], x, tuple(torch.tensor([float(k)]) for k in fractions), scale)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -187,7 +206,7 @@ def test_rounding_is_as_before_after_a_call():
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
             with kernels.use_backend("native"):
-                _cuba(x, decays)
+                _cuba(x, decays, SCALE)
             assert (one / three).tobytes() == np.float32(1 / 3).tobytes()
             thirds = torch.ones(1 << 20) / 3
             assert torch.equal(thirds, torch.full_like(thirds, float(np.float32(1 / 3))))
@@ -202,7 +221,7 @@ def test_what_the_user_set_of_the_cpu_stays():
         pytest.skip("this CPU does not flush denormal numbers")
     try:
         with kernels.use_backend("native"):
-            _cuba(torch.rand(2, 3, 4), (torch.tensor([410.0]), torch.tensor([2048.0])))
+            _cuba(torch.rand(2, 3, 4), (torch.tensor([410.0]), torch.tensor([2048.0])), SCALE)
         assert (small * 1).view(torch.int32) == 0
     finally:
         torch.set_flush_denormal(False)
