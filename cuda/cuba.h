@@ -20,15 +20,16 @@ template <class L> struct Cuba {
 
     Scale<L> scale;
     Real resets_at, fires_at;
-    typename L::Flag graded, is_current, biased;
+    bool is_current;
+    typename L::Flag graded, biased;
     DelayShift<L> delay;
 
     LB_INLINE explicit Cuba(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])),
-          fires_at(L::all(call.number[2])), graded(call.number[3] != 0),
-          is_current(call.number[4] != 0), biased(call.number[5] != 0), delay(call.number[6]) {}
+          fires_at(L::all(call.number[2])), is_current(call.number[4] != 0),
+          graded(call.number[3] != 0), biased(call.number[5] != 0), delay(call.number[6]) {}
 
-    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || is_current || biased); }
+    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || biased); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = Fixed<L>::kept(at.parameter(0), high);
@@ -185,8 +186,8 @@ template <class L> struct CubaResetBackward {
 
     Scale<L> scale;
     Real fires_at;
-    bool detached;
-    typename L::Flag is_current, sums, sums_bias, given;
+    bool detached, is_current;
+    typename L::Flag sums, sums_bias, given;
     SmoothSurrogate<L> surrogate;
 
     LB_INLINE explicit CubaResetBackward(const Call &call)
@@ -195,7 +196,7 @@ template <class L> struct CubaResetBackward {
           sums_bias(call.result[4] != 0), given(call.number[4] == 0), surrogate(call.number + 4) {}
 
     // (The scale is of the sums.)
-    LB_INLINE bool is_usual() const { return !(is_current || sums || sums_bias || given); }
+    LB_INLINE bool is_usual() const { return !(sums || sums_bias || given); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);

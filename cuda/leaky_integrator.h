@@ -47,14 +47,19 @@ template <class L> struct LeakyIntegratorBackward {
     typedef typename L::Real Real;
     typedef typename L::Int Int;
     static const int inputs = 2, outputs = 1;
-    static const bool reversed = true, integers = false;
+    static const bool reversed = true, integers = false, exact = false;
+    static constexpr Sequences usual[] = {{1, 1}};
 
     struct Neuron {
         Real grad, kept;
         LongSum<L> sum;
     };
 
-    LB_INLINE explicit LeakyIntegratorBackward(const Call &) {}
+    typename L::Flag sums;
+
+    LB_INLINE explicit LeakyIntegratorBackward(const Call &call) : sums(call.result[0] != 0) {}
+
+    LB_INLINE bool is_usual() const { return !sums; }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &) const {
         n.kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -63,7 +68,7 @@ template <class L> struct LeakyIntegratorBackward {
     }
 
     LB_INLINE void step(Neuron &n, const Real *in, Real *out, Int &) const {
-        n.sum.add(n.grad * in[1]);
+        if (sums) n.sum.add(n.grad * in[1]);
         n.grad = in[0] + n.kept * n.grad;
         out[0] = n.grad;
     }
