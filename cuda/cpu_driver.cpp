@@ -25,22 +25,25 @@ namespace LB_SET {
 // cache; and for which later row the CPU is asked while it computes one.
 static const int IN_PLACE = 512;
 static const int AHEAD = 2;
-// Neurons and steps of a block that is turned: whole lines of memory, two of them where a program's
-// rows, and what is fetched ahead of them, still stay in the L1 cache then.
-static const int TURNED = 64;
-template <class Program, class R> struct Turned {
-    static const bool few = Program::inputs + Program::outputs <= 3 && sizeof(R) == sizeof(float);
-    static const int steps = few ? 32 : 16;
-};
-
 // Which sequences a program has, where that is known: it is then asked for in no step.
 template <class Program, class = void> struct Told {
+    static const int count = Program::inputs + Program::outputs;
     LB_INLINE static bool reads(const void *in, int) { return in; }
     LB_INLINE static bool writes(void *out, int) { return out; }
 };
 template <class Program> struct Told<Program, decltype((void)Program::sequences)> {
-    LB_INLINE static bool reads(const void *, int k) { return Program::sequences.in >> k & 1; }
-    LB_INLINE static bool writes(void *, int k) { return Program::sequences.out >> k & 1; }
+    static constexpr Sequences told = Program::sequences;
+    static const int count = __builtin_popcount(told.in) + __builtin_popcount(told.out);
+    LB_INLINE static bool reads(const void *, int k) { return told.in >> k & 1; }
+    LB_INLINE static bool writes(void *, int k) { return told.out >> k & 1; }
+};
+
+// Neurons and steps of a block that is turned: whole lines of memory, two of them where a program's
+// rows, and what is fetched ahead of them, still stay in the L1 cache then.
+static const int TURNED = 64;
+template <class Program, class R> struct Turned {
+    static const bool few = Told<Program>::count <= 5 && sizeof(R) == sizeof(float);
+    static const int steps = few ? 32 : 16;
 };
 
 // Where a pack of neurons finds its parameters and leaves its results.
