@@ -20,16 +20,17 @@ template <class L> struct Cuba {
 
     Scale<L> scale;
     Real resets_at, fires_at;
-    bool is_current;
-    typename L::Flag graded, biased;
+    bool is_current, biased;
+    typename L::Flag graded;
     DelayShift<L> delay;
 
     LB_INLINE explicit Cuba(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])),
           fires_at(L::all(call.number[2])), is_current(call.number[4] != 0),
-          graded(call.number[3] != 0), biased(call.number[5] != 0), delay(call.number[6]) {}
+          biased(call.number[5] != 0), graded(call.number[3] != 0), delay(call.number[6]) {}
 
-    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || biased); }
+    // (A sum of two reals is rounded.)
+    LB_INLINE bool is_usual() const { return !(scale.rounds || graded || (is_current && biased)); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = Fixed<L>::kept(at.parameter(0), high);
@@ -38,6 +39,7 @@ template <class L> struct Cuba {
         n.voltage = scale.state(at.parameter(3), high);
         n.held = at.parameter(3);
         n.bias = at.parameter(4);
+        scale.note_unless_whole(n.bias, high);
         n.waiting = L::all(0);
     }
 
@@ -104,7 +106,8 @@ template <class L> struct CubaSlayerBackward {
     Real resets_at;
     ExponentialSurrogate<L> surrogate;
     DelayShift<L> delay;
-    typename L::Flag sums, sums_bias;
+    typename L::Flag sums;
+    bool sums_bias;
 
     LB_INLINE explicit CubaSlayerBackward(const Call &call)
         : scale(call.number[0]), resets_at(L::all(call.number[1])), surrogate(call.number + 2),
@@ -112,7 +115,7 @@ template <class L> struct CubaSlayerBackward {
           sums_bias(call.result[2] != 0) {}
 
     // (The scale is of the sums.)
-    LB_INLINE bool is_usual() const { return !(surrogate.graded || sums || sums_bias); }
+    LB_INLINE bool is_usual() const { return !(surrogate.graded || sums); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);
@@ -186,8 +189,8 @@ template <class L> struct CubaResetBackward {
 
     Scale<L> scale;
     Real fires_at;
-    bool detached, is_current;
-    typename L::Flag sums, sums_bias, given;
+    bool detached, is_current, sums_bias;
+    typename L::Flag sums, given;
     SmoothSurrogate<L> surrogate;
 
     LB_INLINE explicit CubaResetBackward(const Call &call)
@@ -196,7 +199,7 @@ template <class L> struct CubaResetBackward {
           sums_bias(call.result[4] != 0), given(call.number[4] == 0), surrogate(call.number + 4) {}
 
     // (The scale is of the sums.)
-    LB_INLINE bool is_usual() const { return !(sums || sums_bias || given); }
+    LB_INLINE bool is_usual() const { return !(sums || given); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
         n.current_kept = L::all(1) - at.parameter(0) / L::all(DECAY_SCALE);

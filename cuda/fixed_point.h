@@ -150,6 +150,15 @@ template <class L> struct Scale {
         return level;
     }
 
+    // Notes what would be rounded when it is added to a state as a real.
+    LB_INLINE void note_unless_whole(typename L::Real x, typename L::Int &high) const {
+        if constexpr (L::whole) {
+            typename L::Int steps = L::integer(scale * x);
+            typename L::Mask same = L::mask(steps == scale * x);
+            Fixed<L>::watch(L::pick(same, steps, Fixed<L>::all(Fixed<L>::limit)), high);
+        }
+    }
+
   private:
     LB_INLINE static bool is_power_of_two(double value) {
         long long whole = (long long)value;

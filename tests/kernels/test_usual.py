@@ -45,16 +45,31 @@ def _leaks(threshold: float | None) -> Run:
     return run
 
 
-def _cuba(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
-    fired = cuba.fire(x, decays, _states(), scale, 1.5, SURROGATE, False)
-    return [fired.spike, fired.voltage, fired.last_current, fired.last_held]
+# A bias of each neuron that is a whole number of 64ths, and one that is none.
+WHOLE, BETWEEN = 1 / 64, 1 / 77
 
 
-def _resets(is_current: bool) -> Run:
+def _bias(x: Tensor, step: float | None) -> Tensor | None:
+    if step is None:
+        return None
+    drawn = torch.randint(-99, 99, x.shape[:-1], generator=torch.Generator().manual_seed(3))
+    return drawn * step
+
+
+def _slayers(step: float | None = None) -> Run:
     def run(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
-        settings = scale, 1.5, Smooth(SIGMOID, 1.5), False, is_current
-        kept = False, False, kernels.current_backend()
-        fired = cuba_reset.fire_and_reset(x, decays, _states(), *settings, *kept)
+        settings = scale, 1.5, SURROGATE, False, _bias(x, step)
+        fired = cuba.fire(x, decays, _states(), *settings)
+        return [fired.spike, fired.voltage, fired.last_current, fired.last_held]
+
+    return run
+
+
+def _resets(is_current: bool, step: float | None = None) -> Run:
+    def run(x: Tensor, decays: tuple[Tensor, Tensor], scale: int) -> list[Tensor]:
+        settings = scale, 1.5, Smooth(SIGMOID, 1.5), False, is_current, False, False
+        more = kernels.current_backend(), _bias(x, step)
+        fired = cuba_reset.fire_and_reset(x, decays, _states(), *settings, *more)
         return [fired.spike, fired.voltage, fired.last_held]
 
     return run
@@ -81,9 +96,12 @@ def _resonates(phase: bool, adaptive: bool, threshold: float = 1.5) -> Run:
 RUNS: dict[str, Run] = {
     "leak": _leaks(None),
     "leak with reset": _leaks(1.5),
-    "cuba": _cuba,
+    "cuba": _slayers(),
+    "cuba with a bias": _slayers(WHOLE),
+    "cuba with a bias between two integers": _slayers(BETWEEN),
     "cuba with a gradient through the reset": _resets(False),
     "cuba of currents": _resets(True),
+    "cuba of currents and a bias": _resets(True, WHOLE),
     "alif": _alif,
     "rf": _resonates(True, False),
     "rf_iz": _resonates(False, False),
@@ -206,7 +224,7 @@ def test_rounding_is_as_before_after_a_call():
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
             with kernels.use_backend("native"):
-                _cuba(x, decays, SCALE)
+                _slayers()(x, decays, SCALE)
             assert (one / three).tobytes() == np.float32(1 / 3).tobytes()
             thirds = torch.ones(1 << 20) / 3
             assert torch.equal(thirds, torch.full_like(thirds, float(np.float32(1 / 3))))
@@ -221,7 +239,7 @@ def test_what_the_user_set_of_the_cpu_stays():
         pytest.skip("this CPU does not flush denormal numbers")
     try:
         with kernels.use_backend("native"):
-            _cuba(torch.rand(2, 3, 4), (torch.tensor([410.0]), torch.tensor([2048.0])), SCALE)
+            _slayers()(torch.rand(2, 3, 4), (torch.tensor([410.0]), torch.tensor([2048.0])), SCALE)
         assert (small * 1).view(torch.int32) == 0
     finally:
         torch.set_flush_denormal(False)
