@@ -195,8 +195,9 @@ template <class L> struct CubaResetBackward {
 
     LB_INLINE explicit CubaResetBackward(const Call &call)
         : scale(call.number[0]), fires_at(L::all(call.number[1])), detached(call.number[2] != 0),
-          is_current(call.number[3] != 0), sums(call.result[0] || call.result[1]),
-          sums_bias(call.result[4] != 0), given(call.number[4] == 0), surrogate(call.number + 4) {}
+          is_current(call.number[3] != 0), sums_bias(call.result[4] != 0),
+          sums(call.result[0] || call.result[1]), given(call.number[4] == 0),
+          surrogate(call.number + 4) {}
 
     // (The scale is of the sums.)
     LB_INLINE bool is_usual() const { return !(sums || given); }
