@@ -445,6 +445,10 @@ static RunChunk usual_for(const Call &call) {
     return NULL;
 }
 
+template <template <class> class P> static bool is_usual(const Call &call) {
+    return usual_for<P, float>(call);
+}
+
 // The chunks part, part + parts, ... of a call.
 template <template <class> class P, class R>
 static void run(const Call &call, long long part, long long parts) {
@@ -514,8 +518,9 @@ static void gather(const Call &call, long long part, long long parts) {
     }
 }
 
-#define LB_ENTRY(name, Program) {#name, run<Program, float>, run<Program, double>},
-#define LB_GATHER(name, Program) {#name, gather<Program, float>, gather<Program, double>},
-extern const CpuKernel table[] = {LB_KERNELS(LB_ENTRY) LB_GATHERS(LB_GATHER){NULL, NULL, NULL}};
+#define LB_ENTRY(name, Program) \
+    {#name, run<Program, float>, run<Program, double>, is_usual<Program>},
+#define LB_GATHER(name, Program) {#name, gather<Program, float>, gather<Program, double>, NULL},
+extern const CpuKernel table[] = {LB_KERNELS(LB_ENTRY) LB_GATHERS(LB_GATHER){NULL}};
 
 }  // namespace LB_SET

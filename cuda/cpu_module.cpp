@@ -97,22 +97,40 @@ void run_in_threads(CpuRun run, const Call &call) {
     for (std::thread &helper : helpers) helper.join();
 }
 
-PyObject *run(PyObject *, PyObject *args) {
-    const char *name;
-    PyObject *address;
-    int is_double;
-    if (!PyArg_ParseTuple(args, "sOp", &name, &address, &is_double)) return nullptr;
-    const Call *call = static_cast<const Call *>(PyLong_AsVoidPtr(address));
+// The call at an address, and its kernel; null with an exception if there is none.
+const CpuKernel *kernel_of(const char *name, PyObject *address, const Call *&call) {
+    call = static_cast<const Call *>(PyLong_AsVoidPtr(address));
     if (!call) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "run: expected a call, found 0");
         return nullptr;
     }
     const CpuKernel *kernel = find(call->instructions, name);
-    if (!kernel) return PyErr_Format(PyExc_ValueError, "run: there is no kernel %s", name);
+    if (!kernel) PyErr_Format(PyExc_ValueError, "run: there is no kernel %s", name);
+    return kernel;
+}
+
+PyObject *run(PyObject *, PyObject *args) {
+    const char *name;
+    PyObject *address;
+    const Call *call;
+    int is_double;
+    if (!PyArg_ParseTuple(args, "sOp", &name, &address, &is_double)) return nullptr;
+    const CpuKernel *kernel = kernel_of(name, address, call);
+    if (!kernel) return nullptr;
     PyThreadState *state = PyEval_SaveThread();
     run_in_threads(is_double ? kernel->run_double : kernel->run_float, *call);
     PyEval_RestoreThread(state);
     Py_RETURN_NONE;
+}
+
+PyObject *is_usual(PyObject *, PyObject *args) {
+    const char *name;
+    PyObject *address;
+    const Call *call;
+    if (!PyArg_ParseTuple(args, "sO", &name, &address)) return nullptr;
+    const CpuKernel *kernel = kernel_of(name, address, call);
+    if (!kernel) return nullptr;
+    return PyBool_FromLong(kernel->is_usual && kernel->is_usual(*call));
 }
 
 PyObject *instruction_sets(PyObject *, PyObject *) {
@@ -132,6 +150,7 @@ PyObject *call_size(PyObject *, PyObject *) { return PyLong_FromSize_t(sizeof(Ca
 
 PyMethodDef METHODS[] = {
     {"run", run, METH_VARARGS, "run(kernel, address of a Call, whether in double precision)"},
+    {"is_usual", is_usual, METH_VARARGS, "is_usual(kernel, address of a Call): how it runs in floats"},
     {"instruction_sets", instruction_sets, METH_NOARGS, "What this CPU has, the best last."},
     {"has_team", has_team, METH_NOARGS, "Whether calls run in a team of OpenMP's, which is loaded."},
     {"call_size", call_size, METH_NOARGS, "Bytes of a Call."},

@@ -9,6 +9,7 @@ typedef void (*CpuRun)(const Call &call, long long part, long long parts);
 struct CpuKernel {
     const char *name;
     CpuRun run_float, run_double;
+    bool (*is_usual)(const Call &call);  // whether a program for usual calls runs it in floats
 };
 
 namespace baseline {

@@ -3,6 +3,7 @@
 What makes a call usual is in ``cuda/``: ``is_usual`` and ``usual`` of a program.
 """
 
+import ctypes
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,12 @@ from kernel_cases import ALL_ORDERS, INSTRUCTION_SETS, laid_out, numbers, shapes
 from torch import Tensor
 
 from lava_bridge import kernels
+from lava_bridge.exchange import CubaLIFNode
 from lava_bridge.kernels import native
+from lava_bridge.kernels.call import Call
 from lava_bridge.ops import cuba, cuba_reset, leaky_integrator, resonate_and_fire
 from lava_bridge.ops.surrogate import SIGMOID, Smooth
+from lava_bridge.slayer import neuron
 
 pytestmark = pytest.mark.skipif(
     native.missing() is not None, reason=f"no native kernels: {native.missing()}"
@@ -212,6 +216,46 @@ def test_what_is_known_of_a_call_changes_no_bit(name):
         assert_same_bits(usual.outputs, learning.outputs)
         # The input's comes first; an operator without a gradient has none.
         assert_same_bits(usual.gradients[:1], learning.gradients[:1])
+
+
+CUBA = {"threshold": 1.0, "current_decay": 0.1, "voltage_decay": 0.1}
+ADAPTIVE = {"threshold_step": 0.5, "threshold_decay": 0.1, "refractory_decay": 0.1}
+RF = {"threshold": 1.0, "period": 10.0, "decay": 0.1}
+
+NEURONS: dict[str, Callable[[], torch.nn.Module]] = {
+    "cuba": lambda: neuron.cuba.Neuron(**CUBA),
+    "cuba with a norm": lambda: neuron.cuba.Neuron(**CUBA, norm=neuron.norm.MeanOnlyBatchNorm),
+    "cuba with a bias": lambda: neuron.cuba.Neuron(**CUBA, norm=neuron.norm.ChannelBias),
+    "CubaLIFNode": lambda: CubaLIFNode(0.1, 0.1, step_mode="m"),
+    "alif": lambda: neuron.alif.Neuron(**CUBA, **ADAPTIVE),
+    "rf": lambda: neuron.rf.Neuron(**RF),
+    "rf_iz": lambda: neuron.rf_iz.Neuron(**RF),
+    "adrf": lambda: neuron.adrf.Neuron(**RF, **ADAPTIVE),
+    "adrf_iz": lambda: neuron.adrf_iz.Neuron(**RF, **ADAPTIVE),
+    "sigma_delta": lambda: neuron.sigma_delta.Neuron(0.1, torch.nn.functional.relu),
+}
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_what_neurons_ask_for_is_usual(name, monkeypatch):
+    """In a forward pass alone, and in training: else they run, slower, by the other programs."""
+    usual: dict[str, bool] = {}
+    launch = native.launch
+
+    def watched(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
+        launch(kernel, call, device, real)
+        usual[kernel] = native._native.is_usual(kernel, ctypes.addressof(call))
+
+    monkeypatch.setattr(native, "launch", watched)
+    tested = NEURONS[name]()
+    for learns in (False, True):
+        x = torch.rand(2, 5, 16).requires_grad_(learns)
+        with kernels.use_backend("native"):
+            y = tested((x, x)) if "rf" in name else tested(x)
+            if learns:
+                y.sum().backward()
+        assert usual
+        assert all(usual.values()), usual
 
 
 def test_rounding_is_as_before_after_a_call():
