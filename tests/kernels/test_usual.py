@@ -204,6 +204,17 @@ def test_extreme_inputs_are_the_references_to_the_bit(name):
         check(RUNS[name], laid_out(x, order), decays)
 
 
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e18, 2.0**25, -0.0])
+def test_one_strange_number_among_ordinary_ones_is_noticed(name, value):
+    """Of neurons that run together none else goes beyond, and a reset takes this one back."""
+    x = torch.rand(1, 70, 9)
+    x[0, 33, 4] = value
+    decays = torch.tensor([410.0]), torch.tensor([2048.0])
+    for order in ((0, 1, 2), (2, 0, 1)):
+        check(RUNS[name], laid_out(x, order), decays)
+
+
 @pytest.mark.parametrize(
     "name", [name for name in OPERATORS if "loihi" not in name and "shift" not in name]
 )
