@@ -101,11 +101,11 @@ void run_in_threads(CpuRun run, const Call &call) {
 const CpuKernel *kernel_of(const char *name, PyObject *address, const Call *&call) {
     call = static_cast<const Call *>(PyLong_AsVoidPtr(address));
     if (!call) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "run: expected a call, found 0");
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "expected the address of a call, found 0");
         return nullptr;
     }
     const CpuKernel *kernel = find(call->instructions, name);
-    if (!kernel) PyErr_Format(PyExc_ValueError, "run: there is no kernel %s", name);
+    if (!kernel) PyErr_Format(PyExc_ValueError, "there is no kernel %s", name);
     return kernel;
 }
 
@@ -150,7 +150,8 @@ PyObject *call_size(PyObject *, PyObject *) { return PyLong_FromSize_t(sizeof(Ca
 
 PyMethodDef METHODS[] = {
     {"run", run, METH_VARARGS, "run(kernel, address of a Call, whether in double precision)"},
-    {"is_usual", is_usual, METH_VARARGS, "is_usual(kernel, address of a Call): how it runs in floats"},
+    {"is_usual", is_usual, METH_VARARGS,
+     "is_usual(kernel, address of a Call): whether a program for usual calls runs it in floats"},
     {"instruction_sets", instruction_sets, METH_NOARGS, "What this CPU has, the best last."},
     {"has_team", has_team, METH_NOARGS, "Whether calls run in a team of OpenMP's, which is loaded."},
     {"call_size", call_size, METH_NOARGS, "Bytes of a Call."},

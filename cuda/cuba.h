@@ -114,7 +114,7 @@ template <class L> struct CubaSlayerBackward {
           delay(call.number[6]), sums(call.result[0] || call.result[1]),
           sums_bias(call.result[2] != 0) {}
 
-    // (The scale is of the sums.)
+    // (Nothing but the sums asks for the scale.)
     LB_INLINE bool is_usual() const { return !(surrogate.graded || sums); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {
@@ -199,7 +199,7 @@ template <class L> struct CubaResetBackward {
           sums(call.result[0] || call.result[1]), given(call.number[4] == 0),
           surrogate(call.number + 4) {}
 
-    // (The scale is of the sums.)
+    // (Nothing but the sums asks for the scale.)
     LB_INLINE bool is_usual() const { return !(sums || given); }
 
     template <class At> LB_INLINE void start(Neuron &n, const At &at, Int &high) const {

@@ -59,6 +59,7 @@ template <class L, bool phase, bool adaptive> struct ResonateAndFire {
     typedef typename L::Mask Mask;
     static const int inputs = 2, outputs = 6;
     static const bool reversed = false, integers = true, exact = true;
+    // The spike alone, and with what is kept for a gradient (ops/resonate_and_fire.py, `kept`).
     static constexpr Sequences usual[] = {{3, 1},
                                           {3, adaptive ? (phase ? 11 : 3) : (phase ? 13 : 9)}};
 
