@@ -26,6 +26,10 @@ struct Call {
     int out_type[LB_SEQUENCES];
     int threads;                 // CPU: how many at most
     int instructions;            // CPU: 0 the best there is, else 1 + an index of the table
+    int past_caches;             // CPU: a PastCaches
 };
 
 enum StorageType { STORED_FLOAT = 0, STORED_DOUBLE = 1, STORED_HALF = 2, STORED_BFLOAT = 3 };
+
+// When outputs are written to memory without a copy in the caches, which would first read what is there.
+enum PastCaches { PAST_IF_LARGE = 0, PAST_NEVER = 1, PAST_ALWAYS = 2 };

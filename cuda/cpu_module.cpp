@@ -3,6 +3,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#ifdef LB_X86
+#include <cpuid.h>
+#endif
 #ifdef __linux__
 #include <dlfcn.h>
 #include <unistd.h>
@@ -42,6 +45,33 @@ const InstructionSet SETS[] = {
 #endif
 };
 const int SET_COUNT = sizeof(SETS) / sizeof(SETS[0]);
+
+// Bytes of the last cache, which cores share. (sysconf tells AMD's of a whole socket, not of one of its
+// groups of cores.)
+long long last_cache() {
+    long long bytes = 0;
+#ifdef LB_X86
+    unsigned kind, lines, sets, flags;
+    // Leaf 4 is Intel's, this one AMD's, alike; caches are listed from the first to the last.
+    for (unsigned leaf : {0x4u, 0x8000001du})
+        for (unsigned level = 0; __get_cpuid_count(leaf, level, &kind, &lines, &sets, &flags); ++level) {
+            if (!(kind & 31)) break;
+            long long ways = (lines >> 22) + 1, partitions = (lines >> 12 & 1023) + 1;
+            bytes = ways * partitions * ((lines & 4095) + 1) * (sets + 1LL);
+        }
+#endif
+    return bytes;
+}
+
+// Whether a call's sequences are too large for that: whoever reads its outputs next would find little of
+// them there. (From half of it on it makes no difference, at three quarters it gains.)
+bool is_large(const Call &call, bool is_double) {
+    static const long long most = last_cache() / 4 * 3;
+    long long numbers = 0;
+    for (int k = 0; k < LB_SEQUENCES; ++k) numbers += (call.in[k] != nullptr) + (call.out[k] != nullptr);
+    numbers *= call.outer * call.steps * call.inner;
+    return most && numbers * (is_double ? 8 : 4) > most;
+}
 
 // Below so many neuron steps a second thread costs more than it saves.
 const long long STEPS_A_THREAD = 1 << 15;
@@ -117,8 +147,11 @@ PyObject *run(PyObject *, PyObject *args) {
     if (!PyArg_ParseTuple(args, "sOp", &name, &address, &is_double)) return nullptr;
     const CpuKernel *kernel = kernel_of(name, address, call);
     if (!kernel) return nullptr;
+    Call told = *call;
+    if (told.past_caches == PAST_IF_LARGE)
+        told.past_caches = is_large(told, is_double) ? PAST_ALWAYS : PAST_NEVER;
     PyThreadState *state = PyEval_SaveThread();
-    run_in_threads(is_double ? kernel->run_double : kernel->run_float, *call);
+    run_in_threads(is_double ? kernel->run_double : kernel->run_float, told);
     PyEval_RestoreThread(state);
     Py_RETURN_NONE;
 }
@@ -131,6 +164,16 @@ PyObject *is_usual(PyObject *, PyObject *args) {
     const CpuKernel *kernel = kernel_of(name, address, call);
     if (!kernel) return nullptr;
     return PyBool_FromLong(kernel->is_usual && kernel->is_usual(*call));
+}
+
+PyObject *is_large(PyObject *, PyObject *args) {
+    const char *name;
+    PyObject *address;
+    const Call *call;
+    int is_double;
+    if (!PyArg_ParseTuple(args, "sOp", &name, &address, &is_double)) return nullptr;
+    if (!kernel_of(name, address, call)) return nullptr;
+    return PyBool_FromLong(is_large(*call, is_double));
 }
 
 PyObject *instruction_sets(PyObject *, PyObject *) {
@@ -152,6 +195,8 @@ PyMethodDef METHODS[] = {
     {"run", run, METH_VARARGS, "run(kernel, address of a Call, whether in double precision)"},
     {"is_usual", is_usual, METH_VARARGS,
      "is_usual(kernel, address of a Call): whether a program for usual calls runs it in floats"},
+    {"is_large", is_large, METH_VARARGS,
+     "is_large(kernel, address of a Call, whether in double precision): whether outputs go past the caches"},
     {"instruction_sets", instruction_sets, METH_NOARGS, "What this CPU has, the best last."},
     {"has_team", has_team, METH_NOARGS, "Whether calls run in a team of OpenMP's, which is loaded."},
     {"call_size", call_size, METH_NOARGS, "Bytes of a Call."},

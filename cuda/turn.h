@@ -9,6 +9,21 @@ template <class Pack> struct __attribute__((packed, may_alias)) Loose {
     LB_INLINE static void write(void *to, Pack pack) { ((Loose *)to)->pack = pack; }
 };
 
+#if defined(LB_X86)
+// Past the caches, to where a register has its place.
+template <class Pack> LB_INLINE void write_past(void *to, Pack pack) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps((float *)to, (__m512)pack);
+#elif defined(__AVX2__)
+    _mm256_stream_ps((float *)to, (__m256)pack);
+#else
+    _mm_stream_ps((float *)to, (__m128)pack);
+#endif
+}
+#else
+template <class Pack> LB_INLINE void write_past(void *to, Pack pack) { Loose<Pack>::write(to, pack); }
+#endif
+
 // Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as registers are. Lanes of 16 bytes are put
 // in their places as they are read, which is cheaper than to move them later. The small squares within
 // them are turned by dealing two rows out like cards, once or twice. No shuffle is cheaper than that.

@@ -19,6 +19,10 @@ GATHERS = True
 # An index into what instruction_sets() gives, plus one; 0: the best. The tests set it.
 instructions = 0
 
+# Whether outputs go past the caches, a ``PastCaches`` of ``cuda/call.h``; 0: if they are large.
+# The tests set it.
+past_caches = 0
+
 _native: Any
 try:
     _native = import_module(f"{__package__}._native")  # built by setup.py
@@ -59,4 +63,5 @@ def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> 
     """Run a call; the GIL is released."""
     call.threads = torch.get_num_threads()
     call.instructions = instructions
+    call.past_caches = past_caches
     _native.run(kernel, ctypes.addressof(call), real == torch.float64)

@@ -48,6 +48,12 @@ template <int mode> static inline __m512 rounded(__m512 x) {
     return each<float>(x, truncf);
 }
 
+// Only to where the instruction may write.
+static inline void stream(float *to, __m512 x) {
+    if ((size_t)to % sizeof x) throw "a register's place is not its own";
+    memcpy(to, &x, sizeof x);
+}
+
 #define _mm512_castps128_ps512(x) with_part(__m512{}, x, 0)
 #define _mm512_castps256_ps512(x) with_part(__m512{}, x, 0)
 #define _mm512_castps512_ps256(x) part_of<__m256>(x, 0)
@@ -60,3 +66,4 @@ template <int mode> static inline __m512 rounded(__m512 x) {
 #define _mm512_floor_ps(x) each<float>(x, floorf)
 #define _mm512_floor_pd(x) each<double>(x, floor)
 #define _mm512_roundscale_ps(x, mode) rounded<mode>(x)
+#define _mm512_stream_ps(to, x) stream(to, x)

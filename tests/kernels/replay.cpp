@@ -1,13 +1,22 @@
 // Runs calls that test_portable.py recorded: from the file of the first argument to that of the second.
 // It is built for whatever machine, with cuda/cpu_driver.cpp in it, and needs no Python there.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <vector>
 
 #include "cpu_driver.cpp"
 
-typedef std::vector<char> Bytes;
+// As torch has it, memory begins with a line.
+template <class T> struct Lines {
+    typedef T value_type;
+    T *allocate(size_t count) { return (T *)aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64); }
+    void deallocate(T *at, size_t) { free(at); }
+    bool operator==(const Lines &) const { return true; }
+    bool operator!=(const Lines &) const { return false; }
+};
+typedef std::vector<char, Lines<char>> Bytes;
 
 static FILE *in, *out;
 

@@ -85,6 +85,7 @@ class Recorded:
         kind = int(real == torch.float64)
         told = Call.from_buffer_copy(call)
         told.instructions = kind
+        told.past_caches = len(self.calls) % 3
         read = b"".join(_bytes(*field) for field in fields)
         self.calls.append(kernel.encode().ljust(NAME, b"\0") + bytes(told) + read)
         _launch(kernel, call, device, real)
@@ -106,7 +107,8 @@ def _tensor(content: bytes, dtype: torch.dtype) -> Tensor:
 
 
 def ordinary(name: str, dtype: torch.dtype) -> None:
-    for k, shape in enumerate([(1, 1, 1), (3, 5, 7, 2, 9), (2, 17, 33), (1, 5, 70), (0, 4, 6)]):
+    shapes = [(1, 1, 1), (3, 5, 7, 2, 9), (2, 17, 33), (1, 5, 70), (0, 4, 6), (2, 536, 3)]
+    for k, shape in enumerate(shapes):
         for order in orders(len(shape)):
             x = laid_out(numbers(shape, k, 3.0, dtype), order)
             outcome(name, "native", x, shared=k % 2 == 0)

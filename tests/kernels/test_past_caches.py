@@ -1,0 +1,112 @@
+"""Outputs that go past the CPU's caches, where they are too large for them, are the same there."""
+
+import ctypes
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from compared import both
+from gpu_cases import OPERATORS, outcome
+from kernel_cases import INSTRUCTION_SETS, laid_out, numbers
+
+from lava_bridge.kernels import native
+from lava_bridge.kernels.call import Call
+from lava_bridge.slayer import neuron
+
+pytestmark = pytest.mark.skipif(
+    native.missing() is not None, reason=f"no native kernels: {native.missing()}"
+)
+
+NEVER, ALWAYS = 1, 2
+LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+
+# [N, *, T]: rows of whole registers of each size, of chunks and a bit, and of no whole registers.
+SHAPES = [(1, 16, 1), (2, 8, 33), (2, 536, 5), (1, 1040, 3), (3, 4, 70), (3, 5, 9), (1, 523, 4)]
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_are_the_same_past_the_caches(name, dtype, instructions, monkeypatch):
+    if instructions > len(native._native.instruction_sets()):
+        pytest.skip("this CPU has not these instructions")
+    monkeypatch.setattr(native, "instructions", instructions)
+    for seed, (batch, neurons, steps) in enumerate(SHAPES):
+        # Time first, or between the samples and their neurons.
+        for order in ((2, 0, 1), (0, 2, 1)):
+            x = laid_out(numbers((batch, neurons, steps), seed, 3.0, dtype), order)
+            for learns in (False, True):
+                found = []
+                for past in (NEVER, ALWAYS):
+                    monkeypatch.setattr(native, "past_caches", past)
+                    found.append(outcome(name, "native", x, learns_parameters=learns))
+                one, other = found
+                for here, there in ((one.outputs, other.outputs), (one.gradients, other.gradients)):
+                    assert [bits(y) for y in here] == [bits(y) for y in there]
+
+
+def bits(y: torch.Tensor) -> bytes:
+    return y.contiguous().numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_outputs_may_lie_anywhere(name, monkeypatch):
+    launch = native.launch
+
+    def shifted(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
+        bytes_of_one = call.outer * call.steps * call.inner * real.itemsize
+        told = Call.from_buffer_copy(call)
+        places = {}
+        for k, output in enumerate(call.output):
+            if output:
+                places[k] = torch.zeros(bytes_of_one + real.itemsize, dtype=torch.uint8)
+                told.output[k] = places[k].data_ptr() + real.itemsize
+        launch(kernel, told, device, real)
+        for k in places:
+            ctypes.memmove(call.output[k], told.output[k], bytes_of_one)
+
+    x = laid_out(numbers((2, 536, 5), 1, 3.0, torch.float32), (2, 0, 1))
+    monkeypatch.setattr(native, "past_caches", NEVER)
+    expected = outcome(name, "native", x)
+    monkeypatch.setattr(native, "past_caches", ALWAYS)
+    monkeypatch.setattr(native, "launch", shifted)
+    found = outcome(name, "native", x)
+    assert [bits(y) for y in found.outputs] == [bits(y) for y in expected.outputs]
+    assert [bits(y) for y in found.gradients] == [bits(y) for y in expected.gradients]
+
+
+def test_a_large_call_is_the_references():
+    x = laid_out(numbers((8, 100_000, 12), 1, 1.0, torch.float32), (2, 0, 1)).requires_grad_()
+    net = neuron.cuba.Neuron(threshold=1.0, current_decay=0.1, voltage_decay=0.07)
+
+    def run() -> list[torch.Tensor]:
+        spikes = net(x)
+        return [spikes, *torch.autograd.grad(spikes.sum(), x)]
+
+    reference, mine = both(run)
+    assert torch.equal(mine[0], reference[0])
+    torch.testing.assert_close(mine[1], reference[1], rtol=1e-5, atol=1e-6)
+
+
+def large(inputs: int, outputs: int, neurons: int, double: bool = False) -> bool:
+    call = Call(outer=1, steps=32, inner=neurons)
+    for k in range(inputs):
+        call.input[k] = 64
+    for k in range(outputs):
+        call.output[k] = 64
+    return native._native.is_large("cuba", ctypes.addressof(call), double)
+
+
+def test_what_is_large_is_three_quarters_of_the_last_cache():
+    if not LAST_CACHE.exists() or native._native.instruction_sets() == ["baseline"]:
+        pytest.skip("nothing says how large the last cache is")
+    cache = int(LAST_CACHE.read_text().removesuffix("K\n")) * 1024
+    most = cache * 3 // 4
+    for inputs, outputs in ((1, 1), (1, 3), (2, 1)):
+        for double, size in ((False, 4), (True, 8)):
+            neurons = most // (32 * size * (inputs + outputs))
+            assert not large(inputs, outputs, neurons, double)
+            assert large(inputs, outputs, neurons + 1, double)
+    assert not large(1, 1, 0)
+    assert math.log2(most) > 20
