@@ -8,7 +8,7 @@ The parts: ``slayer`` (as ``lava.lib.dl.slayer``), ``exchange`` (as SpikingJelly
 ``lava_exchange``), ``convert``, ``hdf5``, ``netx`` (runs files with integers), ``proc`` (as
 ``lava.proc``), ``chip``, ``verify``;
 ``as_lava`` lets programs written for Lava's slayer import this one. ``backends`` says which kernels
-there are, ``use_backend`` picks one.
+there are, ``use_backend`` picks one; ``memory.keep_memory`` spares a CPU page faults.
 """
 
 import importlib

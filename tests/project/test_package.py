@@ -23,6 +23,7 @@ ROOMS = [
     "drawing",
     "progress",
     "report",
+    "memory",
     "kernels",
     "ops",
     "net_writer",
