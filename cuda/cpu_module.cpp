@@ -52,9 +52,9 @@ long long last_cache() {
     long long bytes = 0;
 #ifdef LB_X86
     unsigned kind, lines, sets, flags;
-    // Leaf 4 is Intel's, this one AMD's, alike; caches are listed from the first to the last.
-    for (unsigned leaf : {0x4u, 0x8000001du})
-        for (unsigned level = 0; __get_cpuid_count(leaf, level, &kind, &lines, &sets, &flags); ++level) {
+    // One list of caches is Intel's, one AMD's, alike; each from the first to the last.
+    for (unsigned list : {0x4u, 0x8000001du})
+        for (unsigned k = 0; k < 8 && __get_cpuid_count(list, k, &kind, &lines, &sets, &flags); ++k) {
             if (!(kind & 31)) break;
             long long ways = (lines >> 22) + 1, partitions = (lines >> 12 & 1023) + 1;
             bytes = ways * partitions * ((lines & 4095) + 1) * (sets + 1LL);
@@ -63,8 +63,8 @@ long long last_cache() {
     return bytes;
 }
 
-// Whether a call's sequences are too large for that: whoever reads its outputs next would find little of
-// them there. (From half of it on it makes no difference, at three quarters it gains.)
+// Whether a call's sequences are too large for that: whoever reads its outputs next finds little of them
+// there. (Measured with that reader, on a Zen 3: below half of the cache it loses, above it gains.)
 bool is_large(const Call &call, bool is_double) {
     static const long long most = last_cache() / 4 * 3;
     long long numbers = 0;
