@@ -149,6 +149,10 @@ static void run(const Call &call, long long part, long long parts) {
         if constexpr (P<Narrow>::integers)
             if (!done) run_chunk<Wide, P<Wide>, R>(call, first, count, side_by_side);
     }
+#if defined(LB_X86)
+    // What went past the caches is there for other threads. (It waits for that: not in each chunk.)
+    if (call.past_caches == PAST_ALWAYS) _mm_sfence();
+#endif
 }
 
 // Neurons side by side in memory that all move by the same steps; E: an element's bytes.

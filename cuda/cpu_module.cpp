@@ -46,8 +46,8 @@ const InstructionSet SETS[] = {
 };
 const int SET_COUNT = sizeof(SETS) / sizeof(SETS[0]);
 
-// Bytes of the last cache, which cores share. (sysconf tells AMD's of a whole socket, not of one of its
-// groups of cores.)
+// Bytes of the last cache, which cores share. (sysconf of glibc 2.36 tells AMD's of a whole socket,
+// not of one of its groups of cores.)
 long long last_cache() {
     long long bytes = 0;
 #ifdef LB_X86
@@ -64,7 +64,8 @@ long long last_cache() {
 }
 
 // Whether a call's sequences are too large for that: whoever reads its outputs next finds little of them
-// there. (Measured with that reader, on a Zen 3: below half of the cache it loses, above it gains.)
+// there. (With that reader, on a Zen 3, what goes past gains from half of the cache on, and loses below it;
+// a call that runs on several groups of cores has more cache than is counted here.)
 bool is_large(const Call &call, bool is_double) {
     static const long long most = last_cache() / 4 * 3;
     long long numbers = 0;
@@ -196,7 +197,7 @@ PyMethodDef METHODS[] = {
     {"is_usual", is_usual, METH_VARARGS,
      "is_usual(kernel, address of a Call): whether a program for usual calls runs it in floats"},
     {"is_large", is_large, METH_VARARGS,
-     "is_large(kernel, address of a Call, whether in double precision): whether outputs go past the caches"},
+     "is_large(kernel, address of a Call, whether in double precision): whether its sequences exceed the caches"},
     {"instruction_sets", instruction_sets, METH_NOARGS, "What this CPU has, the best last."},
     {"has_team", has_team, METH_NOARGS, "Whether calls run in a team of OpenMP's, which is loaded."},
     {"call_size", call_size, METH_NOARGS, "Bytes of a Call."},

@@ -160,11 +160,13 @@ LB_INLINE void settle_all(const Program &program, typename Program::Neuron *neur
 }
 
 // Whether a call's outputs go past the caches (call.h): a row's registers have places of their own then.
+// (Short rows would lose by it, and have no wide gap between them.)
 template <class Program, class R> static bool goes_past(const Call &call) {
 #if defined(LB_X86)
     size_t places = call.inner * sizeof(R);
     for (int k = 0; k < Program::outputs; ++k) places |= (size_t)call.out[k];
-    return call.past_caches == PAST_ALWAYS && places % LB_REGISTER == 0;
+    bool is_long = call.inner >= IN_PLACE / 4;
+    return call.past_caches == PAST_ALWAYS && is_long && places % LB_REGISTER == 0;
 #else
     return false;
 #endif
@@ -203,9 +205,6 @@ static void in_place(const Call &call, const Program &program, typename Program:
         if (t && t % SETTLED == 0) settle_all<L>(program, neurons, count);
         if (!Program::reversed && last) move_marks<L, Program>(call, neurons, neuron, count, word);
     }
-#if defined(LB_X86)
-    if (past) _mm_sfence();  // what went past is there for other threads
-#endif
 }
 
 // A block of time of a chunk.

@@ -13,12 +13,13 @@ def keep_memory() -> bool:
 
     glibc gives large blocks back to the system when they are freed. A training step asks for as
     many again, and each 4 KiB of them cost a page fault, which may take longer than what is
-    computed there: docs/performance.md has figures. From the call on no freed memory goes back,
-    whoever freed it, until the process ends: it keeps what it needed at most, and what lies between
-    tensors of other sizes. That can't be undone.
+    computed there: docs/performance.md has figures. What the main thread allocates after the call
+    does not go back, whoever frees it, until the process ends: that keeps what it needed at most,
+    and what lies between tensors of other sizes. What other threads allocate goes back in part. It
+    can't be undone.
 
     Call it once, at the start of a program that trains nets on a CPU. Where another allocator was
-    preloaded (jemalloc, tcmalloc) it changes nothing.
+    preloaded (jemalloc, tcmalloc) it changes nothing, whatever it returns.
     """
     try:
         libc = ctypes.CDLL(None)

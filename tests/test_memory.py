@@ -14,12 +14,13 @@ import resource, sys, torch
 from lava_bridge.memory import keep_memory
 if sys.argv[1] == "keep":
     assert keep_memory()
+least = []
 for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     tensors = [torch.ones(10_000_000) for _ in range(3)]
     del tensors
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(faults)
+    least.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(least[6:]))
 """
 
 
@@ -52,8 +53,10 @@ def test_without_glibc_nothing_is_done(missing, monkeypatch):
     assert keep_memory() is False
 
 
-def test_where_a_library_needs_a_name_nothing_is_done(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: name.upper())  # Windows has no CDLL(None)
-    with pytest.raises(AttributeError):
-        ctypes.CDLL(None)
+@pytest.mark.parametrize("error", [TypeError("argument of type 'NoneType'"), OSError("none")])
+def test_where_there_is_no_library_to_ask_nothing_is_done(error, monkeypatch):
+    def refused(name: None) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refused)  # Windows has no CDLL(None)
     assert keep_memory() is False

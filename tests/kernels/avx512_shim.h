@@ -48,8 +48,12 @@ template <int mode> static inline __m512 rounded(__m512 x) {
     return each<float>(x, truncf);
 }
 
+#define EMULATES_AVX512
+static long streamed = 0;
+
 // Only to where the instruction may write.
 static inline void stream(float *to, __m512 x) {
+    ++streamed;
     if ((size_t)to % sizeof x) throw "a register's place is not its own";
     memcpy(to, &x, sizeof x);
 }

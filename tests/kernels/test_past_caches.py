@@ -1,7 +1,6 @@
 """Outputs that go past the CPU's caches, where they are too large for them, are the same there."""
 
 import ctypes
-import math
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,8 @@ pytestmark = pytest.mark.skipif(
 NEVER, ALWAYS = 1, 2
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
-# [N, *, T]: rows of whole registers of each size, of chunks and a bit, and of no whole registers.
-SHAPES = [(1, 16, 1), (2, 8, 33), (2, 536, 5), (1, 1040, 3), (3, 4, 70), (3, 5, 9), (1, 523, 4)]
+# [N, *, T]: rows of whole registers of each size, of chunks and a bit, of no whole registers.
+SHAPES = [(1, 128, 1), (2, 64, 33), (2, 68, 70), (2, 536, 5), (1, 1040, 3), (3, 5, 9), (1, 523, 4)]
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS)
@@ -50,8 +49,9 @@ def bits(y: torch.Tensor) -> bytes:
     return y.contiguous().numpy().tobytes()
 
 
+@pytest.mark.parametrize("moved", [{0}, {1, 2, 3}])
 @pytest.mark.parametrize("name", OPERATORS)
-def test_outputs_may_lie_anywhere(name, monkeypatch):
+def test_outputs_may_lie_anywhere(name, moved, monkeypatch):
     launch = native.launch
 
     def shifted(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> None:
@@ -59,7 +59,7 @@ def test_outputs_may_lie_anywhere(name, monkeypatch):
         told = Call.from_buffer_copy(call)
         places = {}
         for k, output in enumerate(call.output):
-            if output:
+            if output and k in moved:
                 places[k] = torch.zeros(bytes_of_one + real.itemsize, dtype=torch.uint8)
                 told.output[k] = places[k].data_ptr() + real.itemsize
         launch(kernel, told, device, real)
@@ -77,6 +77,8 @@ def test_outputs_may_lie_anywhere(name, monkeypatch):
 
 
 def test_a_large_call_is_the_references():
+    if not large(1, 1, 800_000 * 12 // 32):
+        pytest.skip("the caches of this CPU hold it")
     x = laid_out(numbers((8, 100_000, 12), 1, 1.0, torch.float32), (2, 0, 1)).requires_grad_()
     net = neuron.cuba.Neuron(threshold=1.0, current_decay=0.1, voltage_decay=0.07)
 
@@ -99,7 +101,7 @@ def large(inputs: int, outputs: int, neurons: int, double: bool = False) -> bool
 
 
 def test_what_is_large_is_three_quarters_of_the_last_cache():
-    if not LAST_CACHE.exists() or native._native.instruction_sets() == ["baseline"]:
+    if not LAST_CACHE.exists() or not large(1, 1, 2**50):
         pytest.skip("nothing says how large the last cache is")
     cache = int(LAST_CACHE.read_text().removesuffix("K\n")) * 1024
     most = cache * 3 // 4
@@ -109,4 +111,3 @@ def test_what_is_large_is_three_quarters_of_the_last_cache():
             assert not large(inputs, outputs, neurons, double)
             assert large(inputs, outputs, neurons + 1, double)
     assert not large(1, 1, 0)
-    assert math.log2(most) > 20
