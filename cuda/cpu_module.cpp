@@ -64,8 +64,9 @@ long long last_cache() {
 }
 
 // Whether a call's sequences are too large for that: whoever reads its outputs next finds little of them
-// there. (With that reader, on a Zen 3, what goes past gains from half of the cache on, and loses below it;
-// a call that runs on several groups of cores has more cache than is counted here.)
+// there. (Measured with that reader, on a Zen 3: what goes past loses well below half of the cache, makes
+// little difference at half of it, and gains from three quarters on. A call that runs on several groups of
+// cores has more cache than is counted here.)
 bool is_large(const Call &call, bool is_double) {
     static const long long most = last_cache() / 4 * 3;
     long long numbers = 0;

@@ -70,6 +70,7 @@ class Operator:
         ).apply
 
     def _no_tangents(self, ctx: Any, *tangents: Tensor | None) -> None:
+        # Torch raises the same, but asks the user to implement a method of ours.
         raise NotImplementedError(
             f"{self.name}: there is no forward-mode gradient; take torch.func.vjp, jacrev or grad"
         )

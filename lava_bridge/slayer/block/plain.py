@@ -115,7 +115,7 @@ class _NoNeuron(Block):
         return self._counted(self._reduced(x))
 
     def _reduced(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError  # each block has its own, of a sequence [N, *, T]
 
     def export_hdf5(self, handle: Any) -> None:
         net_writer.write_header(handle, self, self.kind)
