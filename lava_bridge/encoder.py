@@ -18,7 +18,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .errors import BridgeError
-from .layout import NXT_to_TNX, TNX_to_NXT
+from .layout import NXT_to_TNX, TNX_to_NXT, no_samples
 from .quantize import scalar
 
 __all__ = [
@@ -233,10 +233,9 @@ class Encoder(InputEncoder):
                 f"Encoder: expected an input of shape ({synapse.in_channels}, H, W), found "
                 f"{input_shape}"
             )
-        parameters = {name: p.to("meta") for name, p in synapse.named_parameters()}
-        frame = torch.empty(1, *input_shape, device="meta", dtype=synapse.weight.dtype)
         try:
-            sums = torch.func.functional_call(synapse, parameters, (frame,))
+            with torch.no_grad():
+                sums = synapse(no_samples(input_shape, synapse.weight))
         except (RuntimeError, ValueError, OverflowError) as error:
             reason = str(error).splitlines()[0]
             raise BridgeError(

@@ -12,7 +12,7 @@ from .errors import BridgeError
 if TYPE_CHECKING:  # the package is imported without torch: by every pytest that has its plugin
     from torch import Tensor
 
-__all__ = ["NXT_to_TNX", "TNX_to_NXT", "plain_channel"]
+__all__ = ["NXT_to_TNX", "TNX_to_NXT", "no_samples", "plain_channel"]
 
 
 def TNX_to_NXT(x_seq: Tensor) -> Tensor:
@@ -42,6 +42,15 @@ def plain_channel(frames: Tensor) -> Tensor:
     last in memory have) torch 2.13's convolutions of single channels read beyond their input.
     """
     return frames.squeeze(-3).unsqueeze(-3) if frames.shape[-3] == 1 else frames
+
+
+def no_samples(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Frames ``[0, *shape]`` of the dtype and on the device of ``like``, to ask a layer for shapes.
+
+    Nothing is computed for them. (On torch's meta device neither, but that imports torch's compiler
+    and sympy first: about a second, for a command line of two.)
+    """
+    return like.new_empty((0, *shape))
 
 
 def _require_sequence(x_seq: Tensor, layout: str) -> None:

@@ -10,6 +10,7 @@ from ..errors import ConversionError
 from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
 from ..exchange.synapses import conv_padding
+from ..layout import no_samples
 from ..quantize import from_steps, quantize_8bit, quantize_bias
 from ..slayer.neuron.norm import ChannelBias
 from .layers import ChannelAffine
@@ -155,13 +156,10 @@ def shape_after(module: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Shape ``[C, *]`` of a module's output, found without computing it; None if there is none."""
     if isinstance(module, nn.Flatten):
         return (math.prod(shape),)
-    held = (*module.named_parameters(), *module.named_buffers())
-    state = {name: torch.empty_like(value, device="meta") for name, value in held}
-    x = torch.empty(1, *shape, device="meta")
-    if state:
-        x = x.to(next(iter(state.values())).dtype)
+    held = (*module.parameters(), *module.buffers(), torch.empty(()))
     try:
-        output = torch.func.functional_call(module, state, (x,))
+        with torch.no_grad():
+            output = module(no_samples(shape, held[0]))
     except (RuntimeError, ValueError, IndexError):
         return None
-    return tuple(output.shape[1:]) if output.numel() else None
+    return tuple(output.shape[1:]) if all(output.shape[1:]) else None

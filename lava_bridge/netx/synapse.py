@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import plain_channel
+from ..layout import no_samples, plain_channel
 from .copies import Copies
 from .weights import slices
 
@@ -67,9 +67,8 @@ class Synapse:
 
         What torch raises (a RuntimeError) says why there is none.
         """
-        weight = torch.empty_like(self._weight, device="meta")
-        spikes = torch.empty(1, *input_shape, dtype=weight.dtype, device="meta")
-        return tuple(self._apply(spikes, weight).shape[1:])
+        spikes = no_samples(input_shape, self._weight)
+        return tuple(self._apply(spikes, self._weight).shape[1:])
 
     def __call__(self, spikes: Tensor, largest: int) -> Tensor:
         """Activations ``[M, *]`` of spikes ``[M, *]`` whose magnitude is at most ``largest``."""
