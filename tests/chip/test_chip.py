@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import torch
 
 from lava_bridge import BridgeError, export_hdf5, load_hdf5, slayer
 from lava_bridge.chip import LOIHI1, LOIHI2, ChipReport, LayerNeeds, check_chip, needs
+from tests.forked import lava_bridge
 
 from .nets import CUBA, RF, conv, dense, input_of
-
-PROGRAM = Path(sys.executable).parent / "lava-bridge"
 
 SIGMA_DELTA = {"threshold": 0.5, "activation": torch.relu}
 
@@ -249,9 +247,7 @@ def test_what_can_not_be_counted_is_one_line_that_names_the_layer(net, expected)
 
 
 def inspect(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [PROGRAM, "inspect", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+    return lava_bridge("inspect", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

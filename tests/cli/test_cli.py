@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from lava_bridge import export_hdf5, netx, slayer
 from lava_bridge.cli import main
+from tests.forked import lava_bridge
 
 NET = """
     import torch
@@ -49,12 +50,6 @@ NET = """
 """
 
 PROGRAM = Path(sys.executable).parent / "lava-bridge"
-
-
-def lava_bridge(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [PROGRAM, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
 
 
 @pytest.fixture(scope="module")

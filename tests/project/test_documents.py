@@ -1,12 +1,12 @@
 """The documents are true: their code runs, what they name exists."""
 
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from tests.forked import python
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -15,25 +15,22 @@ DOCUMENTS = [
 ]
 CODE = [
     pytest.param(textwrap.dedent(code), id=f"{path.name}-{i}")
-    for path in DOCUMENTS
+    for path in DOCUMENTS[1:]
     for i, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
 
 @pytest.mark.parametrize("code", CODE)
 def test_the_code_in_the_documents_runs(code, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    done = python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_readmes_example_has_fifteen_lines_and_proves_the_file_exact(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 16
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert "exact: all" in done.stdout
     assert "drift:" in done.stdout
     assert (tmp_path / "net.net").is_file()

@@ -24,7 +24,7 @@ NEURONS: dict[str, Any] = {
     "LIF": neuron.LIFNode,
     "PLIF": neuron.ParametricLIFNode,
 }
-VGG = ("spiking_vgg11_bn", "spiking_vgg13_bn", "spiking_vgg16_bn")
+VGG = ("spiking_vgg11_bn", "spiking_vgg16_bn")
 
 
 def parametric(name: str, neurons: str, channels: int = 6) -> nn.Module:
