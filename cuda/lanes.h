@@ -50,7 +50,9 @@ template <class R, class I> struct Lanes {
 };
 
 #else
+#ifndef LB_INLINE
 #define LB_INLINE inline __attribute__((always_inline))
+#endif
 
 // Bytes of a register of the instruction set that this is compiled for.
 #if defined(__AVX512F__)

@@ -29,8 +29,8 @@ from torch import Tensor
 from lava_bridge.kernels import cupy, native
 from lava_bridge.kernels.call import Call
 
-# Without optimisation, which takes most of the time.
-HOST = f"{os.environ.get('CXX', 'g++')} -O0"
+# Without optimisation, which takes most of the time, and no function's code in all that call it.
+HOST = f"{os.environ.get('CXX', 'g++')} -O0 -DLB_INLINE=inline"
 COMPILER = shlex.split(os.environ.get("LAVA_BRIDGE_CROSS", HOST))
 EMULATOR = shlex.split(os.environ.get("LAVA_BRIDGE_EMULATOR", ""))
 

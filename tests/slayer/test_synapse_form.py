@@ -287,7 +287,8 @@ def test_a_synapse_compiles_as_one_graph_in_every_order(make, dynamic):
     synapse = make()
     torch._dynamo.reset()
     compiled = torch.compile(synapse, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for order in ("N C H W T", *STEPPED):
+    # (With sizes left open each order takes seconds.)
+    for order in ("N C H W T", "T N C H W") if dynamic else ("N C H W T", *STEPPED):
         x = laid_out(spikes((2, 2, 4, 4, 3), 0), order)
         for mine, eager in zip(as_pair(compiled(x)), as_pair(synapse(x)), strict=True):
             assert torch.equal(mine, eager)
