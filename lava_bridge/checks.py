@@ -20,6 +20,7 @@ __all__ = [
     "held",
     "integer",
     "made_in_inference_mode",
+    "overridden",
     "path_text",
     "require",
     "set_data",
@@ -162,6 +163,15 @@ def checked_shape(shape: Any, error: type[BridgeError]) -> tuple[int, ...] | Non
             f"input_shape: expected (C, H, W), (C, L) or (C,) of positive integers, found {shape!r}"
         )
     return sizes
+
+
+def overridden(module: nn.Module, *names: str) -> bool:
+    """Whether a method of these names is not this library's: a subclass' or an instance's own."""
+    library, own = __name__.partition(".")[0] + ".", module.__dict__
+    return any(
+        name in own or not getattr(type(module), name).__module__.startswith(library)
+        for name in names
+    )
 
 
 def path_text(path: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checks import exporting, has_hooks, held, set_data
+from ...checks import exporting, has_hooks, held, overridden, set_data
 from ...errors import BridgeError
 from ...net_writer import NEVER_FIRES
 from ...ops import shift
@@ -70,6 +70,10 @@ class Neuron(Stateful):
     tau_rho_mult: float = 100
     scale_rho_mult: float = 0.1
     graded_spike: bool = False
+    # As many of what dynamics gives come before what spike takes.
+    before_spike = 0
+    dynamics: Callable[..., tuple[Tensor, ...]]
+    spike: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -190,15 +194,18 @@ class Neuron(Stateful):
 
     def forward(self, input: Any) -> Tensor:
         """Spikes ``[N, C, *, T]`` in the input's dtype; a complex neuron's input is a pair."""
+        if overridden(self, "dynamics", "spike"):
+            return self._by_parts(input)
         return self._fired(input, False)
 
     def delayed(self, input: Any) -> Tensor:
         """A forward's spikes one step later, as the next layer gets them: ``s[t-1]``, and 0 first.
 
         The neuron's own operator delays them, unless somebody is to see them before: the dropout,
-        the state that goes on, a hook, or a forward that is not this class'.
+        the state that goes on, a hook, or a method that is not this library's.
         """
-        own = type(self).forward is Neuron.forward and "forward" not in self.__dict__
+        own = type(self).forward is Neuron.forward
+        own = own and not overridden(self, "forward", "dynamics", "spike")
         if own and self.drop is None and not self.persistent_state and not has_hooks(self):
             return self._fired(input, True)
         return shift(self(input), 1)
@@ -206,6 +213,11 @@ class Neuron(Stateful):
     def _fired(self, input: Any, delay_shift: bool) -> Tensor:
         """Spikes for an input, with ``delay_shift`` one step later."""
         raise NotImplementedError
+
+    def _by_parts(self, input: Any) -> Tensor:
+        """``spike(dynamics(input))``, what slayer's forward is: for methods that users override."""
+        spike = self.spike(*self.dynamics(input)[self.before_spike :])
+        return spike.to((input[0] if self.complex else input).dtype)
 
     @property
     def surrogate(self) -> tuple[float, float]:

@@ -57,6 +57,7 @@ class Neuron(base.Neuron):
     """
 
     kind = "CUBA"
+    before_spike = 1  # the current
 
     def __init__(
         self,
@@ -150,8 +151,7 @@ class Neuron(base.Neuron):
     def _fired(self, input: Tensor, delay_shift: bool) -> Tensor:
         learned = self.current_decay.requires_grad and self.s_scale & (self.s_scale - 1) != 0
         if self.threshold is None or learned:
-            _, voltage = self.dynamics(input)
-            spike = self.spike(voltage).to(input.dtype)
+            spike = self._by_parts(input)
             return shift(spike, 1) if delay_shift else spike
         bias = held = None
         if self.norm is None or (isinstance(self.norm, ChannelBias) and self.norm.is_plain):
