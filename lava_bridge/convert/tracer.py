@@ -4,6 +4,7 @@ import copy
 import inspect
 import operator
 import os
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +53,10 @@ _STEPPED_CALLS: dict[Callable[..., Any], bool] = {
 # Of a tensor, not tensors themselves.
 _SIZE_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "layout", "requires_grad")
 _SIZE_METHODS = ("size", "dim", "ndimension", "numel", "nelement", "get_device", "stride")
+
+
+# While torch.fx traces, it patches torch.nn.Module for all threads.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def children_of(container: Any) -> Iterable[tuple[str, Any]]:
@@ -167,9 +172,10 @@ class Tracer(fx.Tracer):
         self._called_as: str | None = None
         self._stepped = 0
         self._tensors: dict[int, fx.Proxy] = {}
+        self._thread = threading.get_ident()
 
     def record(self) -> fx.Graph:
-        with _scratch(self._modules), self._stepped_calls():
+        with _ONE_AT_A_TIME, _scratch(self._modules), self._stepped_calls():
             return self.trace(lambda x: self._run(x, [("", self._net)], ""))
 
     def _collect(self, module: Any, path: str) -> None:
@@ -244,7 +250,13 @@ class Tracer(fx.Tracer):
             for function in _STEPPED_CALLS:
                 setattr(functional, function.__name__, function)
 
+    def _is_elsewhere(self) -> bool:
+        """Whether it is another thread that runs its own modules meanwhile."""
+        return threading.get_ident() != self._thread
+
     def _call_stepped(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._is_elsewhere():
+            return function(*args, **kwargs)
         given = inspect.signature(function).bind(*args, **kwargs).arguments
         modules = next(given[name] for name in given if name.endswith("_module"))
         signal = given["x_seq"]
@@ -266,6 +278,8 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
     ) -> Any:
+        if self._is_elsewhere():
+            return forward(*args, **kwargs)
         path, self._called_as = self._called_as, None
         path = self._paths.get(id(m)) if path is None else path
         if path is None:
@@ -296,7 +310,8 @@ class Tracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         # Buffers too: a forward that computes with them must not do so while it is traced.
-        return self._tensor(attr_val) if isinstance(attr_val, Tensor) else attr_val
+        is_traced = isinstance(attr_val, Tensor) and not self._is_elsewhere()
+        return self._tensor(attr_val) if is_traced else attr_val
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         raise self._refusal("branches on a tensor or its shape")
@@ -362,10 +377,13 @@ def _scratch(modules: list[nn.Module]) -> Iterator[None]:
     try:
         for module, attributes in own:
             scratch = {name: _scratch_copy(value) for name, value in attributes.items()}
+            if isinstance(module, base.MemoryModule):
+                scratch["_memories"] = _States(attributes["_memories"])
             object.__setattr__(module, "__dict__", scratch | {"training": False})
         yield
         for module, attributes in own:
             _check_weights(module, attributes)
+            _check_settings(module, attributes)
     finally:
         for module, attributes in own:
             object.__setattr__(module, "__dict__", attributes)
@@ -387,6 +405,51 @@ def _check_weights(module: nn.Module, own: dict[str, Any]) -> None:
                 f"net: its forward sets {changed[0]} of a {type(module).__name__}; set it once, "
                 "before the conversion"
             )
+
+
+class _States(dict[str, Any]):
+    """A neuron's states, and which of them were set."""
+
+    def __init__(self, states: dict[str, Any]) -> None:
+        super().__init__(states)
+        self.set: set[str] = set()
+
+    def __setitem__(self, name: str, state: Any) -> None:
+        self.set.add(name)
+        super().__setitem__(name, state)
+
+
+def _check_settings(module: nn.Module, own: dict[str, Any]) -> None:
+    """Refuse a forward that gave a layer other numbers, or a neuron states.
+
+    To reset a neuron is to change nothing, but for one that is called step by step.
+    """
+    if not is_leaf(module):
+        return
+    now = module.__dict__
+    changed = [name for name in own if name != "training" and not _same(now.get(name), own[name])]
+    if isinstance(now.get("_memories"), _States):
+        resting, each_step = own["_memories_rv"], getattr(module, "step_mode", "s") == "s"
+        for name in sorted(now["_memories"].set):
+            if each_step or not _same(now["_memories"][name], resting[name]):
+                changed.append(name)
+    if changed:
+        name = changed[0].removeprefix("_")
+        raise ConversionError(
+            f"net: its forward sets {name} of a {type(module).__name__}, which would be converted "
+            "with what it had before; set it once, before the conversion"
+        )
+
+
+def _same(now: Any, before: Any) -> bool:
+    """Whether a number, a text or a tensor is what it was; of anything else nothing is said."""
+    if isinstance(now, fx.Proxy):  # computed from the signal, or from a parameter
+        return False
+    if isinstance(now, Tensor) or isinstance(before, Tensor):
+        both = isinstance(now, Tensor) and isinstance(before, Tensor)
+        return both and now.shape == before.shape and torch.equal(now, before)
+    plain = bool | int | float | str | tuple | None
+    return not (isinstance(now, plain) and isinstance(before, plain)) or now == before
 
 
 def _scratch_copy(value: Any) -> Any:

@@ -356,7 +356,7 @@ class Busy(nn.Module):
 
     def __init__(self, fails: bool):
         super().__init__()
-        self.fc, self.node = nn.Linear(3, 3), IF()
+        self.fc, self.node = nn.Linear(3, 3), IF(step_mode="m")
         self.register_buffer("seen", torch.zeros(3))
         self.register_buffer("counter", torch.zeros(3))
         self.history, self.named, self.count, self.fails = [], {}, 0, fails
@@ -372,9 +372,9 @@ class Busy(nn.Module):
         self.extra = nn.Identity()
         self.eval()
         self.seen = self.seen
-        self.node.v_threshold = 2.0
         self.counter = self.counter + 1
         if self.fails:
+            self.node.v_threshold = 2.0
             self.no_such_name(x)
         return self.node(self.fc(x))
 
@@ -409,7 +409,7 @@ def assert_same(before, after):
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_net_is_as_it_was_also_after_an_error_and_nothing_in_it_is_run(fails):
     net = Busy(fails)
-    net.node(torch.ones(1, 3))  # a state, with no owner but the net
+    net.node(torch.ones(1, 1, 3))  # a state, with no owner but the net
     runs = []
     for module in (net, net.fc, net.node):
         module.register_forward_hook(lambda *_: runs.append(1))

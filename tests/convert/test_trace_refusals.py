@@ -231,3 +231,63 @@ def test_a_loop_over_the_steps_is_refused_as_one():
     with pytest.raises(ConversionError, match=place) as caught:
         leaves(Block(forward))
     assert "\n" not in str(caught.value)
+
+
+# Layers that a forward gives other numbers --------------------------------------------------------
+
+
+class Sets(nn.Module):
+    """A layer and a neuron, after a forward that sets something of them."""
+
+    def __init__(self, sets, step_mode="m"):
+        super().__init__()
+        self.first, self.fire = layer.Linear(6, 5), neuron.LIFNode()
+        self.learned = nn.Parameter(torch.tensor(-2.0))
+        self.sets = sets
+        functional.set_step_mode(self, step_mode)
+
+    def forward(self, x):
+        self.sets(self)
+        return self.fire(self.first(x))
+
+
+def setting(name, value):
+    return lambda net: setattr(net.fire, name, value)
+
+
+@pytest.mark.parametrize(
+    ("sets", "name"),
+    [
+        (lambda net: setattr(net.fire, "v_threshold", torch.sigmoid(net.learned)), "v_threshold"),
+        (setting("v_threshold", 0.1), "v_threshold"),
+        (setting("v_threshold", torch.tensor(0.1)), "v_threshold"),
+        (setting("tau", 4.0), "tau"),
+        (setting("v_reset", None), "v_reset"),
+        (setting("decay_input", False), "decay_input"),
+        (setting("step_mode", "s"), "step_mode"),
+        (setting("v", 0.3), "v"),
+        (lambda net: setattr(net.first, "step_mode", "s"), "step_mode"),
+    ],
+)
+def test_a_forward_that_sets_a_layers_numbers_is_refused(sets, name):
+    net = Sets(sets).eval()
+    before = dict(net.fire.__dict__), net.fire.v
+    with pytest.raises(
+        ConversionError, match=f"^net: its forward sets {name} of a L[Ii]"
+    ) as caught:
+        to_slayer(net, (6,))
+    assert len(str(caught.value).splitlines()) == 1
+    assert (net.fire.__dict__, net.fire.v) == before
+
+
+def test_a_forward_that_resets_a_neuron_in_each_step_is_refused():
+    reset = functional.reset_net
+    with pytest.raises(ConversionError, match=r"^net: its forward sets v of a LIFNode"):
+        to_slayer(Sets(reset, "s").eval(), (6,))
+
+
+@pytest.mark.parametrize(
+    "sets", [functional.reset_net, lambda net: net.fire.reset(), setting("tau", 2.0)]
+)
+def test_a_forward_that_changes_nothing_by_what_it_sets_converts(sets):
+    assert len(to_slayer(Sets(sets).eval(), (6,))) == 2
