@@ -1,6 +1,7 @@
 """A synapse and its quantised neuron as one SpikingJelly module: the twin of a slayer block."""
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -59,7 +60,8 @@ class BlockContainer(nn.Module, base.StepModule):
         bias: The ``ChannelBias`` of a Linear without a neuron; None: it has none.
         weight_factor: By what the weights, bias and threshold of the net that it was converted from
             were multiplied, as its block has it. It is a note: what it computes has it in. A state
-            dict has it where it is not 1, and it is 1 after loading weights without one.
+            dict has it where it is not 1, and with it the threshold, so that both are loaded; it is
+            1 after loading weights without one.
 
     Raises:
         ConversionError: If slayer has no such synapse or neuron: soft reset, ``decay_input=True``,
@@ -200,14 +202,26 @@ class BlockContainer(nn.Module, base.StepModule):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight_factor != 1:  # else the names are those of SpikingJelly's container
-            destination[f"{prefix}weight_factor"] = torch.tensor(
-                self.weight_factor, dtype=torch.float64
-            )
+            kept = {"weight_factor": self.weight_factor}
+            if self.neuron is not None:
+                kept["v_threshold"] = self.neuron.v_threshold
+            for name, value in kept.items():
+                destination[prefix + name] = torch.tensor(value, dtype=torch.float64)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        factor = state_dict.pop(f"{prefix}weight_factor", 1.0)
+        factor = float(state_dict.pop(f"{prefix}weight_factor", 1.0))
+        threshold = state_dict.pop(f"{prefix}v_threshold", None)
         if f"{prefix}synapse.weight" in state_dict:
-            self.weight_factor = float(factor)
+            if self.neuron is not None and threshold is not None:
+                self.neuron.v_threshold = float(threshold)
+            elif self.neuron is not None and factor != self.weight_factor:
+                warnings.warn(
+                    f"{prefix}weight: those that were multiplied by {factor:g} are loaded "
+                    f"beside a threshold that was by {self.weight_factor:g}, and no threshold is "
+                    "with them; convert their net again for a container that fits",
+                    stacklevel=2,
+                )
+            self.weight_factor = factor
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 from spikingjelly.activation_based import layer, neuron
 
-from lava_bridge import to_slayer, to_spikingjelly
+from lava_bridge import check_equivalence, to_slayer, to_spikingjelly
 from lava_bridge.exchange import BlockContainer
 
 
@@ -37,7 +37,8 @@ def test_without_a_factor_the_names_are_spikingjellys(sj):
     assert "weight_factor" not in repr(mine)
     theirs.load_state_dict(mine.state_dict(), strict=True)
     mine.weight_factor = 2.0
-    mine.load_state_dict(theirs.state_dict(), strict=True)
+    with pytest.warns(UserWarning, match="multiplied by 1 are loaded beside a threshold that was"):
+        mine.load_state_dict(theirs.state_dict(), strict=True)
     assert mine.weight_factor == 1.0, "these weights were multiplied by nothing"
 
 
@@ -48,17 +49,21 @@ def test_a_dict_without_the_weights_says_nothing_of_their_factor():
     assert made.weight_factor == 2.0
 
 
-def test_a_calibrated_twin_is_saved_and_loaded_into_another(recwarn):
+def test_a_calibrated_twin_is_saved_and_loaded_into_another():
     torch.manual_seed(0)
     net = nn.Sequential(
         layer.Conv2d(1, 2, 3), neuron.IFNode(0.5), layer.Flatten(), layer.Linear(32, 3)
     )
     twins = [to_spikingjelly(to_slayer(net, (1, 6, 6), calibrate=c)) for c in ("weights", None)]
+    x = (torch.rand(8, 3, 1, 6, 6) < 0.4).float()
     factors = [[getattr(part, "weight_factor", None) for part in twin] for twin in twins]
     assert factors[0] != factors[1]
     twins[1].load_state_dict(twins[0].state_dict())
     assert [getattr(part, "weight_factor", None) for part in twins[1]] == factors[0]
-    twins[0].load_state_dict(twins[1].state_dict())
+    assert check_equivalence(*twins, x, layout="TNX").ok  # the thresholds are loaded too
+    fresh = to_spikingjelly(to_slayer(net, (1, 6, 6)))
+    with pytest.warns(UserWarning, match=r"^0\.weight: those that were multiplied by 1 are loaded"):
+        twins[0].load_state_dict(fresh.state_dict())
 
 
 @pytest.mark.parametrize("name", ["weight_factors", "factor"])
