@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -62,7 +62,10 @@ class Side:
 
     def run(self, x: Tensor) -> list[LayerOutput]:
         try:
-            return self._run(x)
+            # What is claimed of whole numbers is of float32's, whatever the caller casts to.
+            plain = torch.autocast(x.device.type, enabled=False)
+            with plain if self.quantised else nullcontext():
+                return self._run(x)
         except BridgeError as error:
             raise BridgeError(f"{self.name}: {error}") from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -129,9 +132,10 @@ def has_neurons(net: nn.Module) -> bool:
 
 def _fitting(parts: Iterable[nn.Module], x: Tensor) -> Tensor:
     """The input where a net is, in the floating dtype that it computes in; without one as it is."""
-    floats = (p for part in parts for p in part.parameters() if p.is_floating_point())
-    dtype = next(floats, x).dtype
-    return _where(parts, x).to(dtype)
+    floats: list[Tensor] = [p for part in parts for p in part.parameters() if p.is_floating_point()]
+    # A weight, if there is one: a neuron's decays are float32 whatever the default dtype is.
+    weights = [p for p in floats if p.dim() > 1] or floats or [x]
+    return _where(parts, x).to(weights[0].dtype)
 
 
 def _where(parts: Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -135,7 +135,15 @@ def _quantised(node: Any, factor: float, scale: int) -> Any:
 
 
 def _drive(synapse: Any, x_seq: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """What a synapse with this weight and bias gives, ``[T, N, *]`` for ``[T, N, *]``."""
+    """What a synapse with this weight and bias gives, ``[T, N, *]`` for ``[T, N, *]``.
+
+    Factors are chosen by float32's sums, whatever the caller casts to.
+    """
+    with torch.autocast(x_seq.device.type, enabled=False):
+        return _weighed(synapse, x_seq, weight, bias)
+
+
+def _weighed(synapse: Any, x_seq: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is None and getattr(synapse, "step_mode", "s") == "m":
         return synapse(x_seq)
     x = x_seq.flatten(0, 1)

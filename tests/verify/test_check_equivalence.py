@@ -399,3 +399,43 @@ def test_a_net_of_both_frameworks_is_not_half_compared():
         with pytest.raises(BridgeError, match=r"a: a net of both frameworks .*; check its parts"):
             check_equivalence(mixed, mixed, spikes(6, 2, 4))
     assert check_equivalence(dense, dense, spikes(6, 2, 4)).ok
+
+
+def trained(dtype=torch.float32):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Linear(300, 40), neuron.IFNode(0.2), layer.Linear(40, 30), neuron.IFNode(0.1)
+    )
+    functional.set_step_mode(net, "m")
+    return net.to(dtype)
+
+
+def factors(blocks):
+    return [getattr(block, "weight_factor", None) for block in blocks]
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_exact_claims_and_calibration_hold_under_autocast(half, tmp_path):
+    net, x = trained(), (torch.rand(12, 8, 300) < 0.3).float()
+    expected = factors(to_slayer(net, (300,), calibrate=x))
+    with torch.autocast("cpu", dtype=half):
+        blocks = to_slayer(net, (300,), calibrate=x)
+        assert factors(blocks) == expected
+        export_hdf5(blocks, tmp_path / "n.net")
+        for a, b in ((to_spikingjelly(blocks), blocks), (blocks, tmp_path / "n.net")):
+            assert check_equivalence(a, b, x).ok
+        assert check_equivalence(blocks, tmp_path / "n.net", x, integers=True).ok
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_nets_of_another_default_dtype_are_checked(given, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        blocks = to_slayer(trained(torch.float64), (300,), calibrate="weights")
+        export_hdf5(blocks, tmp_path / "n.net")
+        x = (torch.rand(12, 4, 300) < 0.3).to(given)
+        assert check_equivalence(to_spikingjelly(blocks), blocks, x).ok
+        for integers in (False, True):
+            assert check_equivalence(blocks, tmp_path / "n.net", x, integers=integers).ok
+    finally:
+        torch.set_default_dtype(torch.float32)
