@@ -18,6 +18,7 @@ class Stateful(LazyChannels):
     Attributes:
         shape: Shape ``[C, *]`` of the layer, without batch and time. Taken from the first input; it
             may be set before.
+        num_neurons: Number of neurons in it, or None before.
         persistent_state: Go on from the state at the end of the last forward (of the same batch
             size).
     """
@@ -26,6 +27,7 @@ class Stateful(LazyChannels):
         super().__init__()
         self.persistent_state = persistent_state
         self._shape: torch.Size | None = None
+        self.num_neurons: int | None = None
         self._starts: dict[str, float] = {}
         self._ran = False
 
@@ -35,12 +37,11 @@ class Stateful(LazyChannels):
 
     @shape.setter
     def shape(self, shape: tuple[int, ...] | None) -> None:
-        self._shape = None if shape is None else torch.Size(shape)
+        self._set_shape(shape)
 
-    @property
-    def num_neurons(self) -> int | None:
-        """Number of neurons in the layer, or None before its shape is known."""
-        return None if self._shape is None else math.prod(self._shape)
+    def _set_shape(self, shape: tuple[int, ...] | None) -> None:
+        self._shape = None if shape is None else torch.Size(shape)
+        self.num_neurons = None if shape is None else math.prod(shape)
 
     @property
     def device(self) -> torch.device | None:

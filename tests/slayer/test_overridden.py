@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lava_bridge import slayer
+from lava_bridge import BridgeError, slayer
 
 LEAK = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.1}
 TURN = {"threshold": 0.3, "period": 8, "decay": 0.1}
@@ -32,16 +32,16 @@ def neuron_class(frameworks, family):
     return getattr(frameworks.neuron, family).Neuron
 
 
-def doubling(neuron):
-    """A subclass that takes twice the (real) input, and remembers its states."""
+def changing(neuron):
+    """A subclass that takes another input, and remembers its states."""
 
-    class Doubling(neuron):
+    class Changing(neuron):
         def dynamics(self, input):
-            double = (2 * input[0], input[1]) if isinstance(input, tuple) else 2 * input
-            self.states = super().dynamics(double)
+            other = (2 * input[0], -input[1]) if isinstance(input, tuple) else 2 * input
+            self.states = super().dynamics(other)
             return self.states
 
-    return Doubling
+    return Changing
 
 
 def muted(neuron):
@@ -52,7 +52,7 @@ def muted(neuron):
     return Muted
 
 
-@pytest.mark.parametrize("changed", [doubling, muted])
+@pytest.mark.parametrize("changed", [changing, muted])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_subclass_gives_what_the_same_one_of_slayers_gives(lava, family, changed, persistent):
     if family == "adrf_iz":
@@ -68,7 +68,7 @@ def test_a_subclass_gives_what_the_same_one_of_slayers_gives(lava, family, chang
         assert ours.any()
         assert torch.equal(ours, lavas)
         assert not torch.equal(ours, unchanged)
-    if changed is doubling:
+    if changed is changing:
         for mine, theirs in zip(made[0].states, made[1].states, strict=True):
             assert torch.equal(mine, theirs)
 
@@ -96,5 +96,61 @@ def test_a_block_calls_it_before_it_delays(family):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_spikes_come_in_the_inputs_dtype(family, dtype):
-    neuron = doubling(neuron_class(slayer, family))(**FAMILIES[family])
+    neuron = changing(neuron_class(slayer, family))(**FAMILIES[family])
     assert neuron(input_of(family, dtype)).dtype == dtype
+
+
+def test_a_neuron_may_set_what_slayers_own_set(family):
+    """lava-dl's neurons, and those written after them, set both in their dynamics."""
+    neuron = neuron_class(slayer, family)(**FAMILIES[family])
+    assert neuron.num_neurons is None
+    neuron.shape, neuron.num_neurons = torch.Size((3,)), 3
+    assert neuron(input_of(family)).any()
+    assert neuron.num_neurons == 3
+
+
+class Own(slayer.neuron.cuba.Neuron):
+    """A neuron of the user's, which fires twice as strongly."""
+
+    def spike(self, voltage):
+        return 2 * super().spike(voltage)
+
+
+class Family(slayer.block.base.NeuronFamily):
+    neuron_class = Own
+    synapse_types = slayer.synapse
+
+
+class OwnDense(Family, slayer.block.base.AbstractDense):
+    pass
+
+
+class OwnInput(Family, slayer.block.base.AbstractInput):
+    pass
+
+
+def test_a_family_of_the_users_own_neuron_makes_blocks():
+    x = torch.ones(2, 3, 20)
+    blocks = [OwnInput(LEAK), OwnDense(LEAK, 3, 4, weight_scale=3)]
+    for block in blocks:
+        x = block(x)
+        assert set(x.unique().tolist()) == {0, 2}
+    assert blocks[1].synapse.pre_hook_fx == blocks[1].neuron.quantize_8bit
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("Dense", (3, 4)),
+        ("Input", ()),
+        ("Affine", (3, 4)),
+        ("Recurrent", (3, 4)),
+        ("KWTA", (3, 4, 1)),
+    ],
+)
+def test_a_block_without_a_family_says_what_it_lacks(kind, sizes):
+    abstract = getattr(slayer.block.base, f"Abstract{kind}")
+    block = type("Mine", (abstract,), {})
+    with pytest.raises(BridgeError, match=r"^block.Mine: has no neuron_class; mix in") as caught:
+        block(LEAK, *sizes)
+    assert len(str(caught.value).splitlines()) == 1

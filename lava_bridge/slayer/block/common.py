@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import net_writer
+from ...errors import BridgeError
 from ...ops import shift
 from ..axon import Delay
 from ..neuron import base as neuron_base
@@ -57,7 +58,6 @@ class Block(torch.nn.Module):
     persistent_state = False  # of a block without a neuron that has one
     delay_buffer: Tensor | None = None
     # From the family that is mixed in.
-    neuron_class: Any
     synapse_types: Any
 
     def __init__(self, count_log: bool = False) -> None:
@@ -92,6 +92,14 @@ class Block(torch.nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def neuron_class(self) -> Any:
+        """The neuron that the block is made of; a :class:`NeuronFamily` says which."""
+        raise BridgeError(
+            f"block.{type(self).__name__}: has no neuron_class; mix in block.base.NeuronFamily, "
+            "with a neuron_class and synapse_types, as block.cuba does"
+        )
+
     def forget(self) -> None:
         """Let go of what waits for the next forward; the neuron has a ``forget`` of its own."""
         self.delay_buffer = None
@@ -113,7 +121,7 @@ class NeuronFamily(torch.nn.Module):
     Weights are quantised to 8 bits by the neuron, unless ``pre_hook_fx`` is given by name.
     """
 
-    neuron_class: type[neuron_base.Neuron]
+    neuron_class: Any
     synapse_types: ModuleType
     abstract: type
     neuron: Any
@@ -133,8 +141,8 @@ class SynapticBlock(Block):
     # The type in a file, the names and values of its integers, and the dimensions of its weight.
     kind: str
     weight_dimensions: int
-    # Whether the neuron takes part; an Affine block can do without.
-    dynamics = True
+    # Whether the neuron takes part; an Affine block can do without. And whether its norm does.
+    dynamics = applies_norm = True
     # By what the weights, bias and threshold of the net that it was converted from were multiplied.
     weight_factor = 1.0
     mask: Tensor | None
@@ -194,5 +202,6 @@ class SynapticBlock(Block):
         if self.weight_factor != 1:
             handle.attrs["weight_factor"] = float(self.weight_factor)
         if self.dynamics:
-            net_writer.write_norm(handle, self.neuron)
+            if self.applies_norm:
+                net_writer.write_norm(handle, self.neuron)
             net_writer.write_neuron(handle, self.neuron)

@@ -52,13 +52,14 @@ class Output(AbstractSDRelu, base.DenseFields):
     """All-to-all layer that gives the sum of its messages: ``y = neuron.sigma(synapse(x))``.
 
     Args:
-        neuron_params: The neuron's constructor arguments; a ``norm`` is left out.
+        neuron_params: The neuron's constructor arguments; a ``norm`` is held, and not applied.
         in_neurons, out_neurons, weight_scale, weight_norm: The synapse's
             (:class:`lava_bridge.slayer.synapse.Dense`).
         count_log: Give the rate of values other than 0 too.
     """
 
     kind = "dense"
+    applies_norm = False
 
     def __init__(
         self,
@@ -70,13 +71,17 @@ class Output(AbstractSDRelu, base.DenseFields):
         count_log: bool = False,
     ) -> None:
         synapse = "Dense", in_neurons, out_neurons, weight_scale, weight_norm
-        super().__init__({**neuron_params, "norm": None}, synapse, count_log=count_log)
+        super().__init__(neuron_params, synapse, count_log=count_log)
         self._know_shape(in_neurons)
 
     def forward(self, x: Tensor) -> Any:
-        z = self.synapse(x)
-        self.neuron.prepare(z)
-        return self._counted(self.neuron.sigma(z))
+        sums = self.neuron.sigma(self.synapse(x))
+        self.neuron.shape = self.neuron.sigma.shape
+        return self._counted(sums)
+
+    def infer_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.neuron.shape = shape = self.synapse.output_shape(input_shape)
+        return shape
 
     def export_hdf5(self, handle: Any) -> None:
         super().export_hdf5(handle)

@@ -86,13 +86,8 @@ class Neuron(base.Neuron):
         self.bias_is_set = False
         self.bias = torch.nn.Parameter(torch.zeros(1), requires_grad)
 
-    @property
-    def shape(self) -> torch.Size | None:
-        return self._shape
-
-    @shape.setter
-    def shape(self, shape: tuple[int, ...] | None) -> None:
-        self._shape = None if shape is None else torch.Size(shape)
+    def _set_shape(self, shape: tuple[int, ...] | None) -> None:
+        super()._set_shape(shape)
         self.sigma.shape = self.delta.shape = shape
 
     @property
