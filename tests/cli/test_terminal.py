@@ -18,6 +18,7 @@ from lava_bridge import export_hdf5, netx
 from lava_bridge.cli import main
 from lava_bridge.console import fitted
 from lava_bridge.slayer.block import cuba
+from tests.forked import lava_bridge
 
 from .test_cli import NET, PROGRAM
 
@@ -137,6 +138,23 @@ def test_an_output_that_can_not_be_is_refused_before_any_work(folder, command, o
     assert done.exit_code == 2
     assert done.output == f"Error: {message}\n"
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("folders", ["", "nets"])
+def test_a_file_imports_what_lies_beside_it(folder, folders):
+    """As for ``python FILE.py``, when it is read and when its function is called."""
+    where = folder / folders
+    where.mkdir(exist_ok=True)
+    for name in ("read", "called"):
+        (where / f"beside_{name}.py").write_text("made = ['no net']")
+    lines = ("import beside_read", "def build():", "    import beside_called", "    return 7")
+    (where / "imports.py").write_text("\n".join(lines))
+    file = str(where.relative_to(folder) / "imports.py")
+    done = lava_bridge("convert", f"{file}:build", "--input-shape", "4", "-o", "o.net", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"Error: {file}:build: gave an object of type int, not a net; return an nn.Sequential\n"
+    )
 
 
 def state():
