@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from . import __version__
-from .console import OutputFile, Shape, show
+from .console import OutputFile, Shape, refuse_overwriting, show
 from .errors import BridgeError
 from .given import build_net, load_array
 from .progress import is_first_rank
@@ -137,6 +137,8 @@ def convert(
     from .hdf5 import export_hdf5
     from .hdf5.encoder import encoder_file
 
+    code, data = factory.partition(":")[0], None if calibrate == "weights" else calibrate
+    refuse_overwriting(output, code=code, weights=weights, calibration=data)
     net = build_net(factory, weights)
     by = None if calibrate is None else _calibration(calibrate)
     blocks = to_slayer(net, input_shape, delay_shift=delay_shift, encoding=encoding, calibrate=by)
@@ -225,8 +227,14 @@ def verify(
     from .distributed import agreed, joined
     from .encoder import split_encoder
     from .hdf5 import load_hdf5
+    from .hdf5.encoder import encoder_file
     from .sides import has_neurons
     from .verify import check_equivalence
+
+    if report is not None:
+        code = factory.partition(":")[0]
+        read = {"net": file, "encoder": str(encoder_file(file)), "weights": weights}
+        refuse_overwriting(report, input=input_file, code=code, **read)
 
     def sides() -> tuple[Any, Any, "np.ndarray", Any]:
         """The net, its twin, and the input, as every process has them, and how it was converted."""
@@ -332,10 +340,13 @@ def run(
     reset_interval: int | None,
     reset_offset: int,
 ) -> None:
+    from .hdf5.encoder import encoder_file
     from .hdf5.writer import write_whole
     from .netx import Network
     from .netx.neuron import Lif
 
+    beside = str(encoder_file(file))
+    refuse_overwriting(output, net=file, encoder=beside, input=input_file)
     net = Network(
         file,
         input_shape=input_shape,

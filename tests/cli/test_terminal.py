@@ -140,6 +140,44 @@ def test_an_output_that_can_not_be_is_refused_before_any_work(folder, command, o
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("spelling", ["{}", "./{}", "linked", "copied"])
+@pytest.mark.parametrize(
+    ("what", "file", "command"),
+    [
+        ("net", "n.net", ("run", "n.net", "--input", "x.npy", "-o")),
+        ("input", "x.npy", ("run", "n.net", "--input", "x.npy", "-o")),
+        ("encoder", "n.encoder.h5", ("run", "n.net", "--input", "x.npy", "-o")),
+        ("net", "n.net", ("verify", "no:no", "n.net", "--input", "x.npy", "--report")),
+        ("input", "x.npy", ("verify", "no:no", "n.net", "--input", "x.npy", "--report")),
+        ("weights", "w.pt", ("verify", "no:no", "n.net", "--input", "x.npy", "--report")),
+        ("weights", "w.pt", ("convert", "no:no", "--input-shape", "4", "-o")),
+        ("calibration", "x.npy", ("convert", "no:no", "--input-shape", "4", "-o")),
+        ("code", "terminal_net.py", ("convert", "terminal_net.py:no", "--input-shape", "4", "-o")),
+    ],
+)
+def test_an_output_is_no_file_that_the_command_reads(folder, what, file, command, spelling):
+    for name in ("w.pt", "n.encoder.h5"):
+        (folder / name).write_bytes(b"something")
+    (folder / "linked").symlink_to(file)
+    os.link(folder / file, folder / "copied")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    output = spelling.format(file)
+    options = {"weights": ("--weights", "w.pt"), "calibration": ("--calibrate", "x.npy")}
+    done = call(*command, output, *options.get(what, ()))
+    assert done.exit_code == 2
+    assert done.output.startswith(f"Error: {output}: is the {what}")
+    assert done.output.endswith(
+        "that this command reads, and would be replaced; name another file to write\n"
+    )
+    assert done.output.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_output_replaces_what_the_command_does_not_read(folder):
+    for _ in range(2):
+        assert call("run", "n.net", "--input", "x.npy", "-o", "y.npy").exit_code == 0
+
+
 @pytest.mark.parametrize("folders", ["", "nets"])
 def test_a_file_imports_what_lies_beside_it(folder, folders):
     """As for ``python FILE.py``, when it is read and when its function is called."""
