@@ -14,6 +14,7 @@ __all__ = [
     "HOOKS",
     "as_array",
     "checked_shape",
+    "dense",
     "described",
     "exporting",
     "has_hooks",
@@ -73,6 +74,37 @@ def require(
 def as_array(value: Any) -> np.ndarray:
     """An array of a value; of a tensor on a GPU, of its copy on the CPU."""
     return np.asarray(value.cpu() if isinstance(value, Tensor) else value)
+
+
+def dense(place: str, value: Any, error: type[BridgeError] = BridgeError) -> Tensor:
+    """An array of any order of bytes and strides, or a sparse tensor, as a dense tensor.
+
+    An ``error`` where it holds no numbers to compute with; ``place`` is "run: the input is".
+    """
+    advice = ""
+    if isinstance(value, Tensor):
+        if value.is_nested:
+            advice = "pass torch.nested.to_padded_tensor(x, 0)"
+        elif value.is_quantized:
+            advice = "pass x.dequantize()"
+        elif value.is_meta:
+            advice = "on 'meta' tensors hold none, make it on another device"
+    if advice:
+        raise error(f"{place} {described(value)}, no array of numbers; {advice}")
+    try:
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+            value = torch.from_numpy(
+                value if value.flags.writeable else value.copy()
+            )  # or it warns
+        x = torch.as_tensor(value)
+        return x if x.layout == torch.strided else x.to_dense()
+    except (TypeError, ValueError, RuntimeError) as cause:
+        raise error(f"{place} no array of numbers: {_first_line(cause)}") from cause
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def integer(place: str, value: Any) -> int:

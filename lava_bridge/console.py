@@ -1,5 +1,6 @@
 """The command line's kinds of arguments, and its tables, no wider than the terminal."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from .errors import BridgeError
 
-__all__ = ["OutputFile", "Shape", "show"]
+__all__ = ["OutputFile", "Shape", "refuse_overwriting", "show"]
 
 # Columns of a table that does not go to a terminal, at least.
 LOG_WIDTH = 160
@@ -49,6 +50,27 @@ class OutputFile(click.ParamType):
                 f"{path}: can't be written (there is no folder {path.parent}); make it first"
             )
         return value
+
+
+def refuse_overwriting(output: str, **read: str | None) -> None:
+    """Refuse an output that is a file which the command reads, by whatever name or link.
+
+    A BridgeError is raised; ``read`` are those files by what they are, None where there is none.
+    """
+    for what, path in read.items():
+        if path is not None and _same_file(output, path):
+            named = "" if output == path else f" ({path})"
+            raise BridgeError(
+                f"{output}: is the {what}{named} that this command reads, and would be replaced; "
+                "name another file to write"
+            )
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is no file, and not there to be replaced
+        return False
 
 
 def show(table: Table) -> None:

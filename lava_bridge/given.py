@@ -95,12 +95,12 @@ def _factory(name: str) -> Callable[[], Any]:
 
 def _import(module_name: str) -> Any:
     if not module_name.endswith(".py"):
-        if "" not in sys.path:
-            sys.path.insert(0, "")
+        _find_from("")
         return importlib.import_module(module_name)
     path = Path(module_name)
     if not path.is_file():
         raise ImportError(f"there is no file {module_name}")
+    _find_from(str(path.resolve().parent))  # of a link too that of its file, as Python does
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -108,6 +108,12 @@ def _import(module_name: str) -> Any:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _find_from(folder: str) -> None:
+    """Let a folder's modules be imported, before others; for good: a factory may import later."""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def load_array(path: str, mapped: bool = False) -> "np.ndarray":

@@ -92,7 +92,7 @@ def side_of(net: Any, letter: str, integers: bool, x: Tensor) -> Side:
             # A file that does not have the input's shape takes that of this input, as blocks do.
             shape = tuple(x.shape[1:-1])
             chw = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
-            return _integer_side(Network(net, aligned=True, input_shape=chw[::-1]))
+            return _integer_side(_OnInput(net, aligned=True, input_shape=chw[::-1]))
         return _slayer_side(os.fspath(net), load_hdf5(net).to(x.device))
     if isinstance(net, Network):
         return _integer_side(net)
@@ -243,6 +243,20 @@ def _untouched(blocks: list[Any], x: Tensor) -> Iterator[None]:
 
 
 # Integers ---------------------------------------------------------------------------------------
+
+
+class _OnInput(Network):
+    """A file's net with the shape of an input, which no user wrote in Lava's order."""
+
+    def _require_given(self, shape: tuple[int, ...] | None) -> None:
+        try:
+            super()._require_given(shape)
+        except BridgeError as error:
+            found = None if shape is None else tuple(shape)[::-1]
+            raise BridgeError(
+                f"{self.filename}: expected samples of shape {self.input_shape}, found {found}; "
+                "give the input that the net takes, in the layout that layout= says"
+            ) from error
 
 
 def _integer_side(net: Network) -> Side:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import dense, integer
 from .distributed import agreed, gathered, require_group, share_of
 from .errors import BridgeError
 from .layout import TNX_to_NXT
 from .netx import Network
-from .netx.network import as_dense
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
 from .sides import LayerOutput, Side, side_of
@@ -69,6 +69,7 @@ def check_equivalence(
     if distributed:
         return _over_ranks(a, b, x, layout, batch_size, integers)
     x_nxt = _as_nxt(x, layout)
+    batch_size = integer("check_equivalence: batch_size", batch_size)
     if batch_size < 1:
         raise BridgeError(f"check_equivalence: batch_size must be 1 or more, found {batch_size}")
     if integers and not any(isinstance(net, str | os.PathLike | Network) for net in (a, b)):
@@ -148,12 +149,7 @@ def _over_ranks(
 def _as_nxt(x: Tensor | np.ndarray, layout: str) -> Tensor:
     if layout not in ("TNX", "NXT"):
         raise BridgeError(f"check_equivalence: layout must be 'TNX' or 'NXT', found {layout!r}")
-    try:
-        x = as_dense(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BridgeError(
-            f"check_equivalence: the input is no array of numbers: {error}"
-        ) from error
+    x = dense("check_equivalence: the input is", x)
     if x.is_complex():
         raise BridgeError("check_equivalence: the input is complex; give spikes, real numbers")
     if not x.is_floating_point():

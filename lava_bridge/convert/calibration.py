@@ -24,6 +24,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
+from ..checks import dense
 from ..errors import ConversionError
 from ..exchange import SumPool2d
 from ..exchange.cuba_lif import THRESHOLD_MAX
@@ -142,10 +143,7 @@ def _check(layer: FloatLayer) -> None:
 
 def checked_data(data: Any) -> Tensor:
     """Data of a calibration, refused where they can be none."""
-    try:
-        x = torch.as_tensor(data)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConversionError(f"calibrate: the data are no array of numbers: {error}") from error
+    x = dense("calibrate: the data are", data, ConversionError)
     if x.is_complex() or x.dim() < 3 or not x.numel():
         raise ConversionError(
             f"calibrate: expected real data [T, N, *] of at least one sample and one step, found "

@@ -94,13 +94,27 @@ def to_slayer(
         front.append(_encoder(chain.encoder, shape))
     elif chain.front is not None:
         front.append(chain.front)
+    _require_layers(chain)
     made = torch.empty(0).device  # where the blocks will be, whatever the net's
     front = [part.to(made) for part in front]
-    chosen = _calibration(chain, calibrate, front)
+    chosen = _calibration(chain, calibrate, front, shape)
     factors = None if chosen is None else chosen.factors
     blocks = build_blocks(chain.layers, chain.input_shape, delay_shift, slayer, factors)
     everything = [*([chain.encoder] if chain.encoder else []), *chain.layers]
     return SlayerNet(*front, *blocks, report=ConversionReport.of(everything, chosen))
+
+
+def _require_layers(chain: Chain) -> None:
+    """Refuse a net of which all is in front of the chip: no file of it could be verified."""
+    if chain.encoder is None and chain.front is None:
+        return
+    if any(not isinstance(part.synapse, nn.Flatten | layer.VotingLayer) for part in chain.layers):
+        return
+    place = "net" if chain.encoder is None else chain.encoder.neuron_place
+    raise ConversionError(
+        f"{place}: the net's one spiking layer becomes the encoder, and no layer is left for the "
+        "chip; give a net of two layers or more, or encode the input as spikes (encoding=None)"
+    )
 
 
 def _encoder(part: FloatLayer, shape: tuple[int, ...] | None) -> Encoder:
@@ -118,7 +132,9 @@ def _encoder(part: FloatLayer, shape: tuple[int, ...] | None) -> Encoder:
         raise ConversionError(f"{part.place}: {error}") from error
 
 
-def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibration | None:
+def _calibration(
+    chain: Chain, given: Any, front: list[nn.Module], shape: tuple[int, ...] | None
+) -> Calibration | None:
     """The choices for the layers that a caller asked for."""
     layers = chain.layers
     if given is None:
@@ -129,8 +145,8 @@ def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibratio
                 f"calibrate: expected None, 'weights', or a batch of input [T, N, *], found "
                 f"{given!r}"
             )
-        shape = chain.input_shape or ()
-        return calibrate_layers(layers, channels=shape[0] if len(shape) == 3 else 1)
+        first = chain.input_shape or ()
+        return calibrate_layers(layers, channels=first[0] if len(first) == 3 else 1)
     if isinstance(given, Calibration):
         if len(given.layers) != len(layers):
             raise ConversionError(
@@ -149,6 +165,7 @@ def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibratio
     if isinstance(given, nn.Sequential):
         return _of_blocks(layers, given)
     x = checked_data(given)
+    _require_samples(x, shape)
     if not front and not torch.equal(x, (x != 0).to(x.dtype)):
         warnings.warn(
             "calibrate: the data have values other than 0 and 1, but the net takes spikes; give "
@@ -163,6 +180,19 @@ def _calibration(chain: Chain, given: Any, front: list[nn.Module]) -> Calibratio
         except BridgeError as error:
             raise ConversionError(f"calibrate: {error}") from error
     return calibrate_layers(layers, x)
+
+
+def _require_samples(x: torch.Tensor, shape: tuple[int, ...] | None) -> None:
+    """Refuse data ``[T, N, *]`` whose samples have not the shape of one input, or it flattened."""
+    found = tuple(x.shape[2:])
+    flat = shape is not None and min(len(shape), len(found)) == 1
+    if shape is None or found == shape or _planes(found) == shape:
+        return
+    if not flat or math.prod(found) != math.prod(shape):
+        raise ConversionError(
+            f"calibrate: expected samples of shape {shape}, which input_shape says, found {found} "
+            f"in data of shape {tuple(x.shape)}; give data [T, N, *] of such samples"
+        )
 
 
 def _of_blocks(layers: list[FloatLayer], blocks: nn.Sequential) -> Calibration | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import path_text
+from ..checks import dense, path_text
 from ..encoder import GradedInput, encoder_on
 from ..errors import BridgeError, NetFileError
 from ..hdf5.encoder import read_encoder
@@ -20,7 +20,7 @@ from .neuron_reader import Options
 from .reader import read_layers
 from .synapse import PORT_BITS
 
-__all__ = ["LayerRun", "NetRun", "Network", "as_dense"]
+__all__ = ["LayerRun", "NetRun", "Network"]
 
 LAYOUTS = ("NXT", "TNX")
 # Steps are run in chunks whose largest layer has about so many values: they stay in the caches, and
@@ -359,23 +359,11 @@ class Network:
         return taken
 
 
-def as_dense(x: Tensor | np.ndarray) -> Tensor:
-    """An array of any order of bytes and strides, or a sparse tensor, as a dense tensor."""
-    if isinstance(x, np.ndarray):
-        x = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
-        x = torch.from_numpy(x if x.flags.writeable else x.copy())  # torch would warn
-    x = torch.as_tensor(x)
-    return x if x.layout == torch.strided else x.to_dense()
-
-
 def _dense(x: Tensor | np.ndarray, layout: str, place: str) -> Tensor:
     """The input of ``place`` as a dense tensor, in a layout that there is."""
     if layout not in LAYOUTS:
         raise BridgeError(f"{place}: layout must be 'NXT' or 'TNX', found {layout!r}")
-    try:
-        return as_dense(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BridgeError(f"{place}: the input is no array of numbers: {error}") from error
+    return dense(f"{place}: the input is", x)
 
 
 def _check(options: Options) -> None:

@@ -48,6 +48,22 @@ NET = """
         )
         functional.set_step_mode(net, "m")
         return net
+
+    class Repeats(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x.unsqueeze(0).repeat(8, 1, 1, 1)).mean(0)
+
+    def repeats():
+        return Repeats(signals())
+
+    def larger():
+        net = repeats()
+        net.net[0].weight.data *= 2
+        return net
 """
 
 
@@ -119,6 +135,28 @@ def test_signals_of_one_dimension_are_calibrated_proved_and_run(folder, encoding
     done = called("run", "n.net", "--input", "nxt.npy", "--layout", "NXT", "-o", "z.npy")
     assert done.exit_code == 0, done.output
     assert np.array_equal(np.moveaxis(np.load("z.npy"), -1, 0), expected.numpy())
+
+
+@pytest.mark.parametrize(("net", "status"), [("repeats", 0), ("larger", 1)])
+@pytest.mark.filterwarnings("ignore:.*repeats its input over time")
+def test_a_net_that_repeats_its_input_itself_is_proved_without_a_drift(folder, net, status):
+    converted("repeats", "2,8")
+    done = called(
+        "verify", f"calibrated_nets.py:{net}", "n.net", "--input", "spikes.npy",
+        "--report", "page.html",
+    )  # fmt: skip
+    assert done.exit_code == status, done.output
+    lines = done.stdout.splitlines()
+    exact = ["NOT exact: ", "exact: all"][status == 0]
+    assert any(line.startswith(exact) for line in lines)
+    assert any(line.startswith(f"integers of n.net: {exact}") for line in lines)
+    said = [line for line in lines if line.startswith("float net against")]
+    assert len(said) == 1
+    assert said[0].startswith(
+        "float net against n.net: drift not measured: can't be run on an input of shape "
+        "(6, 2, 8, 9) (NXT): Number of dimensions"
+    )
+    assert (folder / "page.html").read_text().count("<article") == 2
 
 
 def test_run_says_where_sums_are_and_writes_them(folder):

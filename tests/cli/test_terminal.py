@@ -18,6 +18,7 @@ from lava_bridge import export_hdf5, netx
 from lava_bridge.cli import main
 from lava_bridge.console import fitted
 from lava_bridge.slayer.block import cuba
+from tests.forked import lava_bridge
 
 from .test_cli import NET, PROGRAM
 
@@ -137,6 +138,61 @@ def test_an_output_that_can_not_be_is_refused_before_any_work(folder, command, o
     assert done.exit_code == 2
     assert done.output == f"Error: {message}\n"
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("spelling", ["{}", "./{}", "linked", "copied"])
+@pytest.mark.parametrize(
+    ("what", "file", "command"),
+    [
+        ("net", "n.net", ("run", "n.net", "--input", "x.npy", "-o")),
+        ("input", "x.npy", ("run", "n.net", "--input", "x.npy", "-o")),
+        ("encoder", "n.encoder.h5", ("run", "n.net", "--input", "x.npy", "-o")),
+        ("net", "n.net", ("verify", "no:no", "n.net", "--input", "x.npy", "--report")),
+        ("input", "x.npy", ("verify", "no:no", "n.net", "--input", "x.npy", "--report")),
+        ("weights", "w.pt", ("verify", "no:no", "n.net", "--input", "x.npy", "--report")),
+        ("weights", "w.pt", ("convert", "no:no", "--input-shape", "4", "-o")),
+        ("calibration", "x.npy", ("convert", "no:no", "--input-shape", "4", "-o")),
+        ("code", "terminal_net.py", ("convert", "terminal_net.py:no", "--input-shape", "4", "-o")),
+    ],
+)
+def test_an_output_is_no_file_that_the_command_reads(folder, what, file, command, spelling):
+    for name in ("w.pt", "n.encoder.h5"):
+        (folder / name).write_bytes(b"something")
+    (folder / "linked").symlink_to(file)
+    os.link(folder / file, folder / "copied")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    output = spelling.format(file)
+    options = {"weights": ("--weights", "w.pt"), "calibration": ("--calibrate", "x.npy")}
+    done = call(*command, output, *options.get(what, ()))
+    assert done.exit_code == 2
+    assert done.output.startswith(f"Error: {output}: is the {what}")
+    assert done.output.endswith(
+        "that this command reads, and would be replaced; name another file to write\n"
+    )
+    assert done.output.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_output_replaces_what_the_command_does_not_read(folder):
+    for _ in range(2):
+        assert call("run", "n.net", "--input", "x.npy", "-o", "y.npy").exit_code == 0
+
+
+@pytest.mark.parametrize("folders", ["", "nets"])
+def test_a_file_imports_what_lies_beside_it(folder, folders):
+    """As for ``python FILE.py``, when it is read and when its function is called."""
+    where = folder / folders
+    where.mkdir(exist_ok=True)
+    for name in ("read", "called"):
+        (where / f"beside_{name}.py").write_text("made = ['no net']")
+    lines = ("import beside_read", "def build():", "    import beside_called", "    return 7")
+    (where / "imports.py").write_text("\n".join(lines))
+    file = str(where.relative_to(folder) / "imports.py")
+    done = lava_bridge("convert", f"{file}:build", "--input-shape", "4", "-o", "o.net", cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"Error: {file}:build: gave an object of type int, not a net; return an nn.Sequential\n"
+    )
 
 
 def state():

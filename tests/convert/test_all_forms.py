@@ -255,8 +255,22 @@ def test_what_can_not_encode_is_refused():
     for data in ([(batch, 0)], {"x": batch}):
         with pytest.raises(ConversionError, match="calibrate: the data are no array of numbers"):
             to_slayer([nn.Linear(4, 3), lif], (4,), calibrate=data)
-    with pytest.raises(ConversionError, match=r"calibrate: Encoder: expected samples of shape"):
-        to_slayer([nn.Linear(4, 3), lif], (4,), calibrate=spikes(3, 2, 5), encoding="direct")
+    two = [nn.Linear(4, 3), lif, nn.Linear(3, 2), neuron.IFNode()]
+    with pytest.raises(ConversionError, match="calibrate: expected samples of shape"):
+        to_slayer(two, (4,), calibrate=spikes(3, 2, 5), encoding="direct")
+
+
+@pytest.mark.parametrize("tail", [[], [nn.Flatten()], [nn.Flatten(), layer.VotingLayer(2)]])
+def test_an_encoder_alone_leaves_no_layer_for_the_chip(tail):
+    """Its file could be written, and never verified."""
+    net = [nn.Conv2d(1, 4, 3), neuron.IFNode(0.2), *tail]
+    message = (
+        r"^1 \(IFNode\): the net's one spiking layer becomes the encoder, and no layer is left"
+    )
+    with pytest.raises(ConversionError, match=message):
+        to_slayer(net, (1, 6, 6), encoding="direct")
+    assert len(rewrite(net, (1, 6, 6), encoding="direct")) >= 2
+    to_slayer([*net[:2], nn.Flatten(), nn.Linear(64, 2)], (1, 6, 6), encoding="direct")
 
 
 def test_the_report_says_what_was_rewritten_and_calibrated():

@@ -1,5 +1,7 @@
 """Parts without numbers, sparse ones, and what is no slayer: refused in one line."""
 
+import re
+
 import pytest
 import torch
 import torch.nn as nn
@@ -51,3 +53,32 @@ def test_any_part_without_numbers_is_named(module, calibrate):
 def test_a_slayer_that_is_none_is_said(slayer):
     with pytest.raises(ConversionError, match=r"^slayer: expected lava_bridge\.slayer or "):
         to_slayer([linear(), IF()], (4,), slayer=slayer)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "fits"),
+    [
+        ((1, 6, 6), (1, 6, 6), True),
+        ((1, 6, 6), (1, 5, 5), False),
+        ((1, 6, 6), (6, 6, 1), False),
+        ((2, 18), (2, 18), True),
+        ((2, 18), (18, 2), False),
+        ((36,), (36,), True),
+        ((36,), (35,), False),
+    ],
+)
+def test_samples_for_calibration_are_compared_with_the_input_shape(shape, data, fits):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), IF(0.5))
+    x = (torch.rand(5, 2, *data) < 0.5).float()
+    if fits:
+        blocks = to_slayer(net, shape, calibrate=x)
+        sparse = to_slayer(net, shape, calibrate=x.to_sparse())
+        assert torch.equal(blocks[-1].synapse.weight, sparse[-1].synapse.weight)
+        return
+    planes = shape if len(shape) != 2 else (shape[0], 1, shape[1])
+    message = (
+        f"calibrate: expected samples of shape {planes}, which input_shape says, found {data} "
+    )
+    with pytest.raises(ConversionError, match=re.escape(message)) as caught:
+        to_slayer(net, shape, calibrate=x)
+    assert "\n" not in str(caught.value)

@@ -1,8 +1,11 @@
 """Calls that would compare something else than what was meant: each is one line that says so."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn as nn
+from spikingjelly.activation_based import neuron
 
 from lava_bridge import (
     BridgeError,
@@ -14,6 +17,7 @@ from lava_bridge import (
 )
 from lava_bridge.chip import CHIPS, check_chip
 from lava_bridge.exchange import AsSlayer, AsSpikingJelly
+from lava_bridge.netx import Network
 from lava_bridge.slayer.block import cuba
 
 from ..convert.nets import spikes
@@ -103,3 +107,56 @@ def test_what_is_blocks_already_is_not_converted_and_says_so():
         to_slayer([block], (6,))
     with pytest.raises(BridgeError, match=r"^0 \(AsSpikingJelly\): holds slayer blocks already; "):
         to_slayer([AsSpikingJelly(block)], (6,))
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_samples_of_another_shape_are_told_in_the_order_of_the_input(path, integers):
+    blocks = to_slayer([nn.Conv2d(1, 2, 3), neuron.IFNode()], (1, 6, 4))
+    export_hdf5(blocks, path)
+    x = spikes(8, 2, 1, 6, 4)
+    assert check_equivalence(blocks, path, x, integers=integers).ok
+    if integers:
+        message = (
+            r"n\.net: expected samples of shape \(1, 6, 4\), found \(1, 6, 3\); give the input"
+        )
+        with pytest.raises(BridgeError, match=message):
+            check_equivalence(blocks, path, x[..., :3], integers=True)
+
+
+@pytest.mark.parametrize("size", [None, "a", 1.5, [2]])
+def test_a_batch_size_is_an_integer(size):
+    net, x = Plain(), spikes(8, 3, 6)
+    with pytest.raises(
+        BridgeError, match=r"^check_equivalence: batch_size: .* is no integer; give"
+    ):
+        check_equivalence(net.blocks, net.blocks, x, batch_size=size)
+    assert check_equivalence(net.blocks, net.blocks, x, batch_size=2.0).ok
+
+
+def test_tensors_without_numbers_to_compute_with_are_refused_in_one_line(path):
+    net, x = Plain(), spikes(8, 2, 6)
+    export_hdf5(net.blocks, path)
+    run = Network(path).run
+    for given, message in (
+        (torch.nested.nested_tensor([x[0], x[1]]), "a nested tensor of 2, .*to_padded_tensor"),
+        (
+            torch.quantize_per_tensor(x, 1.0, 0, torch.quint8),
+            r"a quint8 tensor .*x\.dequantize\(\)",
+        ),
+        (x.to("meta"), r"a float32 tensor of shape \(8, 2, 6\), no array .*'meta'"),
+    ):
+        for place, call in (
+            ("check_equivalence: the input is", partial(check_equivalence, net.blocks, path)),
+            ("run: the input is", run),
+        ):
+            with pytest.raises(BridgeError, match=f"^{place} {message}") as caught:
+                call(given)
+            assert "\n" not in str(caught.value)
+
+
+def test_sparse_inputs_are_taken_as_dense(path):
+    net, x = Plain(), spikes(8, 3, 6)
+    export_hdf5(net.blocks, path)
+    given = x.to_sparse()
+    assert check_equivalence(net.blocks, path, given).samples == 3
+    assert torch.equal(Network(path).run(given, layout="TNX"), Network(path).run(x, layout="TNX"))
