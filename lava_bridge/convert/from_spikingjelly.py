@@ -234,7 +234,7 @@ def rewrite(
     """
     chain = rewritten(net, input_shape, encoding)
     modules: list[nn.Module] = []
-    dtype = next((p.dtype for p in _parameters(net) if p.is_floating_point()), torch.float32)
+    dtype = next((p.dtype for p in _tensors(net) if p.is_floating_point()), torch.float32)
     flat = input_shape is not None and len(input_shape) == 1
     if chain.encoder and isinstance(chain.encoder.synapse, nn.Linear) and not flat:
         modules.append(layer.SeqToANNContainer(nn.Flatten()))
@@ -258,7 +258,7 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     if encoding is not None and encoding not in ENCODINGS:
         raise ConversionError(f"encoding: expected None, 'direct' or 'graded', found {encoding!r}")
     chain = Chain(checked_shape(input_shape, ConversionError), encoding)
-    device = next((p.device for p in _parameters(net)), torch.device("cpu"))
+    device = next((p.device for p in _tensors(net)), torch.device("cpu"))
     # Layers are merged with gradients, and those that the rules make join the net's where it is.
     with torch.inference_mode(False), device:
         for place, module in leaves(net):
@@ -274,12 +274,13 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     return chain
 
 
-def _parameters(net: Any) -> Iterator[torch.Tensor]:
+def _tensors(net: Any) -> Iterator[torch.Tensor]:
     if isinstance(net, list | tuple):
         for part in net:
-            yield from _parameters(part)
+            yield from _tensors(part)
     elif isinstance(net, nn.Module):
         yield from net.parameters()
+        yield from net.buffers()
 
 
 def _fresh(node: Any) -> nn.Module:

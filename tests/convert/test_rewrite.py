@@ -5,7 +5,7 @@ import copy
 import torch
 import torch.nn as nn
 from hypothesis import given, settings, strategies as st
-from spikingjelly.activation_based import monitor, neuron
+from spikingjelly.activation_based import functional, layer, monitor, neuron
 
 from lava_bridge.convert import rewrite
 
@@ -46,3 +46,12 @@ def test_a_linear_encoder_takes_planes_also_once_rewritten():
     found, _ = run(rewrite(net, (2, 3, 3), "direct"), x)
     torch.testing.assert_close(found, expected)
     assert expected.std() > 0
+
+
+def test_a_net_of_which_only_buffers_say_the_dtype_keeps_it():
+    net = nn.Sequential(layer.BatchNorm2d(3, affine=False), neuron.IFNode(0.3)).double().eval()
+    functional.set_step_mode(net, "m")
+    x = (torch.rand(6, 2, 3, 4, 4) < 0.5).double()
+    expected = net(x)
+    assert expected.any()
+    assert torch.equal(rewrite(net, (3, 4, 4))(x), expected)
