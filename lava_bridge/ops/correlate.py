@@ -23,6 +23,9 @@ __all__ = ["correlate"]
 # twice as long as blocks of K steps; with a longer kernel they would take too much memory.
 _LEAST_BLOCK, _LONGEST_KERNEL = 32, 512
 
+# With fewer products than this, torch's own gradient is done before ours has begun.
+_WORTHWHILE = 1 << 17
+
 
 def _convolved(x: Tensor, kernel: Tensor, before: int, after: int) -> Tensor:
     return F.conv3d(_as_images(x, before, after), kernel.reshape(1, 1, 1, 1, -1)).reshape(x.shape)
@@ -36,7 +39,7 @@ def _as_images(x: Tensor, before: int = 0, after: int = 0) -> Tensor:
 def _multiplied(x: Tensor, kernel: Tensor, before: int, after: int) -> Tensor:
     """The same up to rounding: each block of B steps is its window times ``[B + K - 1, B]``."""
     steps, reach = x.shape[-1], kernel.numel() - 1
-    block = max(reach + 1, _LEAST_BLOCK)
+    block = max(min(steps, reach + 1), _LEAST_BLOCK)
     rest = -steps % block
     windows = F.pad(x, (before, after + rest)).unfold(-1, block + reach, block)
     band = F.pad(kernel, (block - 1, block - 1)).unfold(0, block, 1).flip(-1)
@@ -84,5 +87,6 @@ def correlate(x: Tensor, kernel: Tensor, before: int, after: int) -> Tensor:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or not (torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad))
+        or x.numel() * kernel.numel() < _WORTHWHILE
     )
     return (_convolved if plain else _Correlate.apply)(x, kernel, before, after)
