@@ -17,8 +17,9 @@ from .. import kernels
 from ..quantize import exact_dtype, integers
 from .adaptive_threshold import adapt, adaptation_steps, adapted_like
 from .operator import operator
+from .persistent import persistent_ref_state, persistent_th_state
 
-__all__ = ["dynamics", "phase_turns"]
+__all__ = ["dynamics", "persistent_ref_state", "persistent_th_state", "phase_turns"]
 
 
 def phase_turns(imag: Tensor, imag_state: Tensor, scale: float) -> Tensor:

@@ -14,9 +14,10 @@ from .. import kernels
 from ..quantize import exact_dtype
 from .adaptive_threshold import adapt, adaptation_steps, adapted_like
 from .operator import operator
+from .persistent import persistent_ref_state, persistent_th_state
 from .resonator import input_gradients, resonate
 
-__all__ = ["dynamics"]
+__all__ = ["dynamics", "persistent_ref_state", "persistent_th_state"]
 
 
 @operator("lava_bridge::adaptive_resonator")

@@ -21,8 +21,10 @@ from torch import Tensor
 from .. import kernels
 from ..quantize import decayed, exact_dtype, integers, kept
 from .operator import operator
+from .persistent import persistent_ref_state, persistent_th_state
 
 __all__ = ["adapt", "adaptation_steps", "adapted_like", "dynamics"]
+__all__ += ["persistent_ref_state", "persistent_th_state"]
 
 
 def adaptation_steps(th_scale: float, th0: float, scale: float) -> tuple[int, int]:

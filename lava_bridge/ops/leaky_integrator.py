@@ -23,8 +23,9 @@ from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers, kept
 from .autograd import before_last, no_gradients, per_neuron, reduced, summed
 from .operator import operator
+from .persistent import persistent_state
 
-__all__ = ["dynamics", "integrate", "leak", "leak_adjoint"]
+__all__ = ["dynamics", "integrate", "leak", "leak_adjoint", "persistent_state"]
 
 
 def integrate(

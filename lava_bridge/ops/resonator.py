@@ -22,8 +22,10 @@ from .. import kernels
 from ..quantize import DECAY_SCALE, decayed, exact_dtype, integers
 from .autograd import before_last, no_gradients, per_neuron, reduced, summed
 from .operator import operator
+from .persistent import persistent_imag_state, persistent_real_state
 
-__all__ = ["dynamics", "input_gradients", "reset_steps", "resonate", "turn_adjoint", "turn_sums"]
+__all__ = ["dynamics", "input_gradients", "persistent_imag_state", "persistent_real_state"]
+__all__ += ["reset_steps", "resonate", "turn_adjoint", "turn_sums"]
 
 
 Pair = tuple[Tensor, Tensor]

@@ -10,15 +10,25 @@ import torch
 from hypothesis import given, strategies as st
 
 from lava_bridge.errors import BridgeError
+from lava_bridge.ops import correlate
 from lava_bridge.slayer import classifier, io, loss, utils
 from lava_bridge.slayer.utils.time.replicate import replicate
 from lava_bridge.slayer.utils.time.shift import shift
 
+from ..conftest import traced_since
 from ..slayer.strategies import assert_close, in_other_memory, memory_orders
 
 seeds = st.integers(0, 1000)
 shapes = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 times = st.integers(1, 12)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_gradient():
+    """Small sequences too go back in our way; test_loss.py has them in torch's."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(correlate, "_WORTHWHILE", 0)
+        yield
 
 
 def both(mine, reference, x, seed):
@@ -55,7 +65,60 @@ def test_conv_and_corr_are_lavas(lava, shape, time, length, sampling_time, seed,
 def test_a_filter_gets_its_gradient(name):
     x = torch.rand(2, 3, 9, dtype=torch.float64, requires_grad=True)
     h = torch.rand(4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, h: getattr(utils.filter, name)(x, h, 0.5), (x, h))
+
+    def filtered(x, h):
+        return getattr(utils.filter, name)(x, h, 0.5)
+
+    batched = {"check_batched_grad": True}
+    assert torch.autograd.gradcheck(filtered, (x, h), check_forward_ad=True, **batched)
+    assert torch.autograd.gradgradcheck(filtered, (x, h))
+    assert torch.autograd.gradcheck(lambda x: filtered(x, h.detach()), (x[0, 0],), **batched)
+    assert torch.autograd.gradcheck(lambda h: filtered(x.detach(), h), (h,))
+
+
+@pytest.mark.parametrize("name", ["conv", "corr"])
+@pytest.mark.parametrize("length", [1, 40, 512, 513])
+@pytest.mark.parametrize("time", [1, 40, 600])
+def test_filters_are_lavas_over_many_blocks_of_steps(lava, name, length, time):
+    h, x = torch.randn(length), torch.randn(2, 3, time)
+    mine, theirs = (getattr(which.filter, name) for which in (utils, lava.utils))
+    both(lambda y: mine(y, h), lambda y: theirs(y, h), x, 0)
+    both(lambda y: mine(y, h), lambda y: theirs(y, h), x[..., ::2], 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_filters_gradient_in_half_precision(dtype):
+    h = torch.rand(5).to(dtype)
+    grads = []
+    for kind in (dtype, torch.float32):
+        x = torch.ones(2, 90, dtype=kind, requires_grad=True)
+        utils.filter.conv(x, h).sum().backward()
+        assert x.grad.dtype == kind
+        grads.append(x.grad.float())
+    assert (grads[0] - grads[1]).abs().max() <= torch.finfo(dtype).eps * grads[1].max()
+
+
+def test_a_filter_that_learns_nothing_keeps_no_input():
+    x, h, kept = torch.rand(2, 9, requires_grad=True), torch.rand(4), []
+    for leaf in (h, h.clone().requires_grad_()):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape), lambda t: t):
+            utils.filter.conv(x, leaf)
+        assert (x.shape in kept) == leaf.requires_grad
+
+
+@traced_since("2.8")
+def test_filters_are_compiled_whole_exported_and_transformed():
+    x, h = torch.rand(2, 3, 9, requires_grad=True), torch.rand(4)
+    expected = utils.filter.conv(x, h)
+    slope = torch.autograd.grad(expected.square().sum(), x)[0]
+
+    fir = utils.filter.FIR(h)
+    y = torch.compile(fir, fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(y, expected)
+    assert_close(torch.autograd.grad(y.square().sum(), x)[0], slope)
+    assert torch.equal(torch.export.export(fir, (x.detach(),)).module()(x.detach()), expected)
+    assert_close(torch.func.grad(lambda x: fir(x).square().sum())(x.detach()), slope)
+    assert torch.equal(torch.vmap(fir)(x.detach()), expected)
 
 
 def test_a_filtered_signal_keeps_its_shape_and_its_dtype():

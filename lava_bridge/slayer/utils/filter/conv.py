@@ -1,7 +1,8 @@
 """Convolution and correlation in time with one filter for all channels."""
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from ....ops.correlate import correlate
 
 __all__ = ["conv", "corr"]
 
@@ -26,9 +27,7 @@ def corr(input: Tensor, filter: Tensor, sampling_time: float = 1) -> Tensor:
 
 
 def _correlated(input: Tensor, kernel: Tensor, zeros: tuple[int, int]) -> Tensor:
-    """With ``zeros`` before and after. Slayer's own operation: the same to the last bit."""
+    """With ``zeros`` before and after."""
     if not input.is_floating_point():  # spikes held as integers
         input = input.to(kernel.dtype)
-    batch = input.shape[0] if input.dim() > 1 else 1
-    padded = F.pad(input.reshape(batch, 1, 1, -1, input.shape[-1]), zeros)
-    return F.conv3d(padded, kernel.to(input.dtype).reshape(1, 1, 1, 1, -1)).reshape(input.shape)
+    return correlate(input, kernel.to(input.dtype), *zeros)
