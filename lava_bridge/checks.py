@@ -198,12 +198,18 @@ def checked_shape(shape: Any, error: type[BridgeError]) -> tuple[int, ...] | Non
 
 
 def overridden(module: nn.Module, *names: str) -> bool:
-    """Whether a method of these names is not this library's: a subclass' or an instance's own."""
-    library, own = __name__.partition(".")[0] + ".", module.__dict__
-    return any(
-        name in own or not getattr(type(module), name).__module__.startswith(library)
-        for name in names
-    )
+    """Whether a method of these names is not this library's: a subclass' or an instance's own.
+
+    A method that there is none of is not.
+    """
+    library = __name__.partition(".")[0] + "."
+    for name in names:
+        method = getattr(type(module), name, None)
+        if name in module.__dict__:
+            return True
+        if method is not None and not method.__module__.startswith(library):
+            return True
+    return False
 
 
 def path_text(path: Any) -> str:

@@ -4,12 +4,14 @@ Datasets are lava-dl's, name for name. What lava-dl leaves out and reading back 
 ``delay_shift``) is kept in attributes, which Lava's reader does not look at.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .checks import overridden
 from .errors import BridgeError
 from .quantize import all_finite
 
@@ -160,6 +162,12 @@ def write_axon(handle: Any, block: Any) -> None:
 
 def write_neuron(handle: Any, neuron: Any) -> None:
     """The neuron's device parameters, and the scale that they were made with."""
+    if overridden(neuron, "forward", "dynamics", "spike"):
+        warnings.warn(
+            f"{neuron.place}: its forward, dynamics or spike is not slayer's, and a file holds "
+            "nothing of them; compare the file with the blocks by check_equivalence",
+            stacklevel=2,
+        )
     params = neuron.device_params
     if "activation" in params and not _is_restored(neuron, params["activation"]):
         raise BridgeError(

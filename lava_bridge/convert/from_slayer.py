@@ -8,6 +8,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import layer
 from torch import Tensor
 
+from ..checks import overridden
 from ..drawing import no_drawing
 from ..encoder import Encoder, GradedInput, InputEncoder, in_order
 from ..errors import BridgeError, ConversionError
@@ -225,6 +226,11 @@ def _weight(block: Any) -> Tensor:
 
 
 def _neuron(neuron: Any, spatial: int) -> CubaLIFNode:
+    if overridden(neuron, "forward", "dynamics", "spike"):
+        raise ConversionError(
+            "has a neuron whose forward, dynamics or spike is not slayer's, which no CubaLIFNode "
+            "equals; convert blocks of slayer's own neurons"
+        )
     if neuron.graded_spike:
         raise ConversionError("has graded spikes, but SpikingJelly's are 0 or 1")
     if neuron.shape is not None:

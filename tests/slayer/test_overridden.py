@@ -1,9 +1,18 @@
 """What users override of a neuron is called, as by slayer's forward: ``spike(dynamics(x))``."""
 
+import warnings
+
 import pytest
 import torch
 
-from lava_bridge import BridgeError, slayer
+from lava_bridge import (
+    BridgeError,
+    ConversionError,
+    check_equivalence,
+    export_hdf5,
+    slayer,
+    to_spikingjelly,
+)
 
 LEAK = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.1}
 TURN = {"threshold": 0.3, "period": 8, "decay": 0.1}
@@ -154,3 +163,31 @@ def test_a_block_without_a_family_says_what_it_lacks(kind, sizes):
     with pytest.raises(BridgeError, match=r"^block.Mine: has no neuron_class; mix in") as caught:
         block(LEAK, *sizes)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def changed_block(how):
+    if how == "instance":
+        block = slayer.block.cuba.Dense(LEAK, 3, 4, weight_scale=3, delay_shift=False)
+        block.neuron.spike = lambda voltage: 0 * voltage
+        return block
+    block = slayer.block.cuba.Dense(LEAK, 3, 4, weight_scale=3, delay_shift=False)
+    block.neuron = Own(**LEAK)
+    return block
+
+
+@pytest.mark.parametrize("how", ["instance", "subclass"])
+def test_what_a_file_or_a_twin_can_not_hold_is_said(how, tmp_path):
+    block, x = changed_block(how), (torch.rand(9, 2, 3) < 0.5).float()
+    block(torch.ones(1, 3, 2))
+    with pytest.raises(ConversionError, match=r"^0 \(Dense\): has a neuron whose forward"):
+        to_spikingjelly([block])
+    with pytest.warns(UserWarning, match="(Neuron|Own): its forward, dynamics or spike"):
+        export_hdf5([block], tmp_path / "n.net")
+    assert not check_equivalence([block], tmp_path / "n.net", x).ok
+
+
+def test_of_slayers_own_neurons_nothing_is_said(family, tmp_path):
+    block = getattr(slayer.block, family).Dense(FAMILIES[family], 3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export_hdf5([block], tmp_path / "n.net")
