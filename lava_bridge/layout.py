@@ -48,7 +48,7 @@ def no_samples(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Frames ``[0, *shape]`` of the dtype and on the device of ``like``, to ask a layer for shapes.
 
     Nothing is computed for them. (On torch's meta device neither, but that imports torch's compiler
-    and sympy first: about a second, for a command line of two.)
+    and sympy first, which takes longer than a small net's conversion.)
     """
     return like.new_empty((0, *shape))
 

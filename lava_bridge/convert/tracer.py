@@ -55,6 +55,9 @@ _SIZE_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "layout", "re
 _SIZE_METHODS = ("size", "dim", "ndimension", "numel", "nelement", "get_device", "stride")
 
 
+# What a forward may set of a layer: no spike depends on it.
+_HARMLESS = ("training", "_backend", "_store_v_seq", "v_seq")
+
 # While torch.fx traces, it patches torch.nn.Module for all threads.
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -427,12 +430,13 @@ def _check_settings(module: nn.Module, own: dict[str, Any]) -> None:
     if not is_leaf(module):
         return
     now = module.__dict__
-    changed = [name for name in own if name != "training" and not _same(now.get(name), own[name])]
+    changed = [name for name in own if not _same(now.get(name), own[name])]
     if isinstance(now.get("_memories"), _States):
         resting, each_step = own["_memories_rv"], getattr(module, "step_mode", "s") == "s"
         for name in sorted(now["_memories"].set):
-            if each_step or not _same(now["_memories"][name], resting[name]):
+            if each_step or not _same(now["_memories"][name], resting.get(name)):
                 changed.append(name)
+    changed = [name for name in changed if name not in _HARMLESS]
     if changed:
         name = changed[0].removeprefix("_")
         raise ConversionError(
@@ -446,8 +450,9 @@ def _same(now: Any, before: Any) -> bool:
     if isinstance(now, fx.Proxy):  # computed from the signal, or from a parameter
         return False
     if isinstance(now, Tensor) or isinstance(before, Tensor):
-        both = isinstance(now, Tensor) and isinstance(before, Tensor)
-        return both and now.shape == before.shape and torch.equal(now, before)
+        if not (isinstance(now, Tensor) and isinstance(before, Tensor)):
+            return False
+        return now.device == before.device and torch.equal(now, before)
     plain = bool | int | float | str | tuple | None
     return not (isinstance(now, plain) and isinstance(before, plain)) or now == before
 

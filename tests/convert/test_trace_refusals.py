@@ -287,7 +287,13 @@ def test_a_forward_that_resets_a_neuron_in_each_step_is_refused():
 
 
 @pytest.mark.parametrize(
-    "sets", [functional.reset_net, lambda net: net.fire.reset(), setting("tau", 2.0)]
+    "sets",
+    [
+        functional.reset_net,
+        lambda net: net.fire.reset(),
+        setting("tau", 2.0),
+        setting("store_v_seq", True),
+    ],
 )
 def test_a_forward_that_changes_nothing_by_what_it_sets_converts(sets):
     assert len(to_slayer(Sets(sets).eval(), (6,))) == 2
