@@ -36,10 +36,10 @@ FLAGS += ("-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _folder(tmp_path_factory, worker_id):
+def _folder(tmp_path_factory):
     """Where libraries are built: one folder for all workers of pytest-xdist."""
     own = tmp_path_factory.getbasetemp()
-    FOLDER.append(own if worker_id == "master" else own.parent)
+    FOLDER.append(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
 
 
 FOLDER: list[Path] = []
