@@ -1,11 +1,11 @@
 """The sigma-delta output block holds a norm that it doesn't apply, as lava-dl's does."""
 
-import h5py
-import numpy as np
 import pytest
 import torch
 
 from lava_bridge import slayer
+
+from .files import assert_same_file, exported
 
 
 def output(frameworks, shared):
@@ -16,18 +16,6 @@ def output(frameworks, shared):
         "shared_param": shared,
     }
     return frameworks.block.sigma_delta.Output(params, 10, 3)
-
-
-def datasets(block, path):
-    with h5py.File(path, "w") as file:
-        block.export_hdf5(file)
-        found = {}
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return found
 
 
 @pytest.mark.parametrize("ran", [False, True])
@@ -45,12 +33,8 @@ def test_states_load_both_ways_and_the_norm_changes_nothing(lava, shared, ran):
     assert ours.shape == theirs.shape == (3,)
 
 
-def test_its_file_is_lavas(lava, tmp_path):
+def test_its_file_is_lavas(lava):
     theirs, ours = output(lava, True), output(slayer, True)
     ours.load_state_dict(theirs.state_dict())
     theirs(torch.ones(1, 10, 2)), ours(torch.ones(1, 10, 2))
-    expected = datasets(theirs, tmp_path / "theirs.net")
-    found = datasets(ours, tmp_path / "ours.net")
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert np.array_equal(found[name], value), name
+    assert_same_file(exported(ours), exported(theirs))

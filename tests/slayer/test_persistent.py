@@ -10,9 +10,9 @@ CALLS = [
     ("leaky_integrator", "persistent_state", ()),
     ("resonator", "persistent_real_state", ()),
     ("resonator", "persistent_imag_state", (1.3, 64)),
-    *((name, "persistent_ref_state", (torch.rand(3),)) for name in ADAPTIVE),
+    *((name, "persistent_ref_state", (torch.tensor([0.2, 0.5, 0.9]),)) for name in ADAPTIVE),
     *((name, "persistent_th_state", (0.7,)) for name in ADAPTIVE),
-    *((name, "persistent_th_state", (torch.rand(3),)) for name in ADAPTIVE),
+    *((name, "persistent_th_state", (torch.tensor([0.2, 0.5, 0.9]),)) for name in ADAPTIVE),
 ]
 
 
