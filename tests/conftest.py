@@ -31,10 +31,13 @@ _STAND_INS = (
 # The tests' tensors are small: more threads would only wait for each other.
 torch.set_num_threads(1)
 
+# Other numbers than the usual ones, to look for a test that passes by luck.
+SEED = int(os.environ.get("LAVA_BRIDGE_SEED", "0"))
+
 settings.register_profile(
     "bridge",
     deadline=None,
-    derandomize=True,
+    derandomize=SEED == 0,
     max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -52,9 +55,14 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"SpikingJelly {version('spikingjelly')} is in use, not {meant}", returncode=1)
 
 
+def pytest_collectstart() -> None:
+    """What a test module makes while it is imported, as parameters, is the same in every run."""
+    torch.manual_seed(SEED)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
 
 
 def traced_since(torch_version: str) -> pytest.MarkDecorator:

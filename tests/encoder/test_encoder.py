@@ -290,13 +290,14 @@ def test_calibration_says_that_data_are_no_spikes(encoding, analog):
     assert all(w.filename == __file__ for w in said)
 
 
-@pytest.mark.parametrize("synapse", [nn.Linear(64, 7), nn.Conv2d(1, 4, 3)])
+@pytest.mark.parametrize("synapse", [lambda: nn.Linear(64, 7), lambda: nn.Conv2d(1, 4, 3)])
 def test_autocast_changes_no_spike(synapse):
-    encoder, x = Encoder(synapse, 0.5), torch.rand(5, 1, 8, 8, 6)
+    encoder, x = Encoder(synapse(), 0.1), torch.rand(5, 1, 8, 8, 6)
     expected = encoder(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(encoder(x), expected)
     assert expected.any()
+    assert not expected.all()
 
 
 def test_an_encoder_for_another_device_is_a_copy():
