@@ -27,6 +27,7 @@ struct Call {
     int threads;                 // CPU: how many at most
     int instructions;            // CPU: 0 the best there is, else 1 + an index of the table
     int past_caches;             // CPU: a PastCaches
+    int own_cache;               // CPU: bytes of the cache that a core has for itself; 0: what it has
 };
 
 enum StorageType { STORED_FLOAT = 0, STORED_DOUBLE = 1, STORED_HALF = 2, STORED_BFLOAT = 3 };

@@ -7,6 +7,7 @@
 // time are turned into rows in a small buffer, and back.
 
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #if defined(LB_X86)
 #include <immintrin.h>
@@ -25,12 +26,11 @@ namespace LB_SET {
 template <class L, class Program, class R>
 __attribute__((noinline)) static void step_chunk(const Call &call, const Program &program,
                                                  typename Program::Neuron *neurons,
-                                                 long long first, int count, bool side_by_side,
-                                                 typename L::Int &high) {
-    if (side_by_side) {
-        in_place<L, Program, R>(call, program, neurons, first, count, high);
+                                                 const Chunk &chunk, typename L::Int &high) {
+    if (chunk.side_by_side) {
+        in_place<L, Program, R>(call, program, neurons, chunk.first, chunk.count, high);
     } else {
-        turned<L, Program, R>(call, program, neurons, first, count, high);
+        turned<L, Program, R>(call, program, neurons, chunk, high);
     }
 }
 
@@ -61,7 +61,9 @@ template <bool whole> struct TowardZero {
 
 // A chunk with integers of one width. False: they were too narrow.
 template <class L, class Program, class R>
-static bool run_chunk(const Call &call, long long first, int count, bool side_by_side) {
+static bool run_chunk(const Call &call, const Chunk &chunk) {
+    const long long first = chunk.first;
+    const int count = chunk.count;
     Program program(call);
     typename Program::Neuron neurons[IN_PLACE / L::count];
     typename L::Int high = L::zero();
@@ -71,7 +73,7 @@ static bool run_chunk(const Call &call, long long first, int count, bool side_by
     }
     if (Program::integers && Fixed<L>::is_beyond(high)) return false;
     TowardZero<L::whole> rounding(&program, neurons);
-    step_chunk<L, Program, R>(call, program, neurons, first, count, side_by_side, high);
+    step_chunk<L, Program, R>(call, program, neurons, chunk, high);
     for (int j = 0; j < count; j += L::count) {
         At<L, R> at = {call, first + j, count - j < L::count ? count - j : L::count};
         program.finish(neurons[j / L::count], at, high);
@@ -111,7 +113,7 @@ static bool has(const Call &call, const Sequences &sequences) {
 }
 
 // What runs a chunk of a call first: the program of its usual form, or null if it has none.
-typedef bool (*RunChunk)(const Call &call, long long first, int count, bool side_by_side);
+typedef bool (*RunChunk)(const Call &call, const Chunk &chunk);
 
 template <template <class> class P, class R, int form = 0>
 static RunChunk usual_for(const Call &call) {
@@ -127,6 +129,28 @@ template <template <class> class P> static bool is_usual(const Call &call) {
     return usual_for<P, float>(call);
 }
 
+// How many neurons whose steps are turned make a chunk: fewer where a chunk and the one that is fetched
+// meanwhile would not stay in a core's own cache.
+template <class Program, class R> static int turned_together(const Call &call) {
+    long long numbers = 0, neurons = TURNED;
+    for (int k = 0; k < Program::inputs; ++k) numbers += call.in[k] != NULL;
+    for (int k = 0; k < Program::outputs; ++k) numbers += call.out[k] != NULL;
+    numbers *= call.steps;
+    while (neurons > LEAST_TURNED && neurons * numbers * (int)sizeof(R) > call.own_cache / 2)
+        neurons /= 2;
+    return (int)neurons;
+}
+
+// Memory where outputs of such a chunk are gathered on their way past the caches; null if they don't have
+// to, would not stay in a core's own cache, or there is none.
+template <class Program, class R> static char *new_stage(const Call &call, int neurons) {
+    if (!goes_past(call) || call.inner != 1 || lines_go_past<Program, R>(call)) return NULL;
+    size_t bytes = LINE, room = Stage<Program, R>::room(neurons * call.steps * sizeof(R));
+    for (int k = 0; k < Program::outputs; ++k) bytes += call.out[k] ? room : 0;
+    if (bytes > (size_t)call.own_cache / 2) return NULL;
+    return (char *)malloc(bytes);
+}
+
 // The chunks part, part + parts, ... of a call.
 template <template <class> class P, class R>
 static void run(const Call &call, long long part, long long parts) {
@@ -134,21 +158,24 @@ static void run(const Call &call, long long part, long long parts) {
     typedef Lanes<R, long long> Wide;
     const RunChunk usual = usual_for<P, R>(call);
     bool side_by_side = call.inner >= 16;
-    long long most = side_by_side ? IN_PLACE : TURNED;
+    int together = turned_together<P<Narrow>, R>(call);
+    char *stage = side_by_side ? NULL : new_stage<P<Narrow>, R>(call, together);
+    long long most = side_by_side ? IN_PLACE : together;
     // A chunk in place stays within one row of `inner` neurons.
     long long rows = side_by_side ? call.outer : 1;
     long long row = side_by_side ? call.inner : call.outer * call.inner;
     long long in_row = (row + most - 1) / most;
     long long chunks = rows * in_row;
-    for (long long chunk = chunks * part / parts; chunk < chunks * (part + 1) / parts; ++chunk) {
-        long long start = chunk % in_row * most;
+    for (long long i = chunks * part / parts; i < chunks * (part + 1) / parts; ++i) {
+        long long start = i % in_row * most;
         int count = (int)(row - start < most ? row - start : most);
-        long long first = chunk / in_row * row + start;
-        bool done = usual && usual(call, first, count, side_by_side);
-        if (!done) done = run_chunk<Narrow, P<Narrow>, R>(call, first, count, side_by_side);
+        const Chunk chunk = {i / in_row * row + start, count, side_by_side, stage};
+        bool done = usual && usual(call, chunk);
+        if (!done) done = run_chunk<Narrow, P<Narrow>, R>(call, chunk);
         if constexpr (P<Narrow>::integers)
-            if (!done) run_chunk<Wide, P<Wide>, R>(call, first, count, side_by_side);
+            if (!done) run_chunk<Wide, P<Wide>, R>(call, chunk);
     }
+    free(stage);
 #if defined(LB_X86)
     // What went past the caches is there for other threads. (It waits for that: not in each chunk.)
     if (call.past_caches == PAST_ALWAYS) _mm_sfence();

@@ -46,10 +46,14 @@ const InstructionSet SETS[] = {
 };
 const int SET_COUNT = sizeof(SETS) / sizeof(SETS[0]);
 
-// Bytes of the last cache, which cores share. (sysconf of glibc 2.36 tells AMD's of a whole socket,
-// not of one of its groups of cores.)
-long long last_cache() {
-    long long bytes = 0;
+// Bytes of the caches: of that which a core has for itself, and of the last, which cores share; 0:
+// unknown. (sysconf of glibc 2.36 tells AMD's last of a whole socket, not of one of its groups of cores.)
+struct Caches {
+    int own = 0;
+    long long last = 0;
+};
+Caches caches() {
+    Caches found;
 #ifdef LB_X86
     unsigned kind, lines, sets, flags;
     // One list of caches is Intel's, one AMD's, alike; each from the first to the last.
@@ -57,23 +61,27 @@ long long last_cache() {
         for (unsigned k = 0; k < 8 && __get_cpuid_count(list, k, &kind, &lines, &sets, &flags); ++k) {
             if (!(kind & 31)) break;
             long long ways = (lines >> 22) + 1, partitions = (lines >> 12 & 1023) + 1;
-            bytes = ways * partitions * ((lines & 4095) + 1) * (sets + 1LL);
+            found.last = ways * partitions * ((lines & 4095) + 1) * (sets + 1LL);
+            if ((kind >> 5 & 7) == 2) found.own = static_cast<int>(found.last);
         }
 #endif
-    return bytes;
+    return found;
 }
 
 // Whether a call's sequences are too large for that: whoever reads its outputs next finds little of them
-// there. (Measured with that reader, on a Zen 3: what goes past loses well below half of the cache, makes
-// little difference at half of it, and gains from three quarters on. A call that runs on several groups of
-// cores has more cache than is counted here.)
+// there. (Measured with that reader. On a Zen 3 what goes past loses well below half of the cache, makes little
+// difference at half of it, and gains from three quarters on; on a Zen 4 it gains from a quarter on. A call that
+// runs on several groups of cores has more cache than is counted here.)
 bool is_large(const Call &call, bool is_double) {
-    static const long long most = last_cache() / 4 * 3;
+    static const long long most = caches().last / 2;
     long long numbers = 0;
     for (int k = 0; k < LB_SEQUENCES; ++k) numbers += (call.in[k] != nullptr) + (call.out[k] != nullptr);
     numbers *= call.outer * call.steps * call.inner;
     return most && numbers * (is_double ? 8 : 4) > most;
 }
+
+// What a core has for itself, where it does not say so: the least that is common.
+const int USUAL_CACHE = 1 << 18;
 
 // Below so many neuron steps a second thread costs more than it saves.
 const long long STEPS_A_THREAD = 1 << 15;
@@ -149,7 +157,9 @@ PyObject *run(PyObject *, PyObject *args) {
     if (!PyArg_ParseTuple(args, "sOp", &name, &address, &is_double)) return nullptr;
     const CpuKernel *kernel = kernel_of(name, address, call);
     if (!kernel) return nullptr;
+    static const int own = caches().own;
     Call told = *call;
+    if (!told.own_cache) told.own_cache = own ? own : USUAL_CACHE;
     if (told.past_caches == PAST_IF_LARGE)
         told.past_caches = is_large(told, is_double) ? PAST_ALWAYS : PAST_NEVER;
     PyThreadState *state = PyEval_SaveThread();

@@ -9,6 +9,15 @@
 // cache; and for which later row the CPU is asked while it computes one.
 static const int IN_PLACE = 512;
 static const int AHEAD = 2;
+
+// Neurons that are run together, one after the other in memory.
+struct Chunk {
+    long long first;
+    int count;
+    bool side_by_side;
+    char *stage;  // where outputs are gathered that go past the caches, or null
+};
+
 // Which sequences a program has, where that is known: it is then asked for in no step.
 template <class Program, class = void> struct Told {
     static const int count = Program::inputs + Program::outputs;
@@ -23,8 +32,8 @@ template <class Program> struct Told<Program, decltype((void)Program::sequences)
 };
 
 // Neurons and steps of a block that is turned: whole lines of memory, two of them where a program's
-// rows, and what is fetched ahead of them, still stay in the L1 cache then.
-static const int TURNED = 64;
+// rows still stay in the L1 cache then. Neurons are fewer where there are many steps.
+static const int TURNED = 64, LEAST_TURNED = 16;
 template <class Program, class R> struct Turned {
     static const bool few = Told<Program>::count <= 5 && sizeof(R) == sizeof(float);
     static const int steps = few ? 32 : 16;
@@ -159,17 +168,22 @@ LB_INLINE void settle_all(const Program &program, typename Program::Neuron *neur
     for (int j = 0; j < count; j += L::count) settle(program, neurons[j / L::count], 0);
 }
 
-// Whether a call's outputs go past the caches (call.h): a row's registers have places of their own then.
-// (Short rows would lose by it, and have no wide gap between them.)
-template <class Program, class R> static bool goes_past(const Call &call) {
+// Whether a call's outputs go past the caches (call.h), where they lie in memory so that they can.
+static bool goes_past(const Call &call) {
 #if defined(LB_X86)
-    size_t places = call.inner * sizeof(R);
-    for (int k = 0; k < Program::outputs; ++k) places |= (size_t)call.out[k];
-    bool is_long = call.inner >= IN_PLACE / 4;
-    return call.past_caches == PAST_ALWAYS && is_long && places % LB_REGISTER == 0;
+    return call.past_caches == PAST_ALWAYS;
 #else
     return false;
 #endif
+}
+
+// In rows: each of their registers has a place of its own then. (Short rows would lose by it, and have no
+// wide gap between them.)
+template <class Program, class R> static bool rows_go_past(const Call &call) {
+    size_t places = call.inner * sizeof(R);
+    for (int k = 0; k < Program::outputs; ++k) places |= (size_t)call.out[k];
+    bool is_long = call.inner >= IN_PLACE / 4;
+    return goes_past(call) && is_long && places % LB_REGISTER == 0;
 }
 
 template <class L, class Program, class R>
@@ -180,7 +194,7 @@ static void in_place(const Call &call, const Program &program, typename Program:
     R *out[Program::outputs];
     // A CPU gathers what goes past its caches in a few lines only: one output goes there as it comes,
     // each other one a row at a time.
-    const bool past = goes_past<Program, R>(call);
+    const bool past = rows_go_past<Program, R>(call);
     typedef typename Register<R>::Row Row;
     alignas(LB_REGISTER) R later[Program::outputs][IN_PLACE];
     for (long long i = 0; i < call.steps; ++i) {
@@ -211,7 +225,9 @@ static void in_place(const Call &call, const Program &program, typename Program:
 struct Block {
     const long long *offset;  // where each neuron begins in a sequence
     int count, steps;
-    long long start, next;    // what is added to that: for this block, for the one after it
+    long long start;          // what is added to that
+    long long next;           // where that part of the next chunk begins that is fetched meanwhile
+    bool past;                // whether outputs go past the caches
 };
 
 // A block of a sequence to rows.
@@ -239,14 +255,25 @@ static void turn_in(const Call &call, const Block &block, const void *sequence, 
 }
 
 template <class R>
-static void turn_out(const Call &call, const Block &block, const R *rows, void *sequence) {
+static void turn_out(const Call &call, const Block &block, const R *rows, void *sequence,
+                     bool past) {
     const int width = Tile<R>::width;
     R *to = (R *)sequence + block.start;
     for (int first = 0; first < block.count; first += width) {
+        const bool is_square = call.inner == 1 && first + width <= block.count;
+        if (is_square && past) {
+            for (int start = 0; start < block.steps; start += LINE / (int)sizeof(R)) {
+                R *tile = to + block.offset[first] + start;
+                const R *turned = rows + start * TURNED + first;
+                Tile<R>::turn_past([=](int t) { return turned + t * TURNED; },
+                                   [=](int j) { return tile + j * call.steps; });
+            }
+            continue;
+        }
         for (int start = 0; start < block.steps; start += width) {
             R *tile = to + block.offset[first] + start;
             int steps = block.steps - start < width ? block.steps - start : width;
-            if (call.inner == 1 && first + width <= block.count) {
+            if (is_square) {
                 const R *turned = rows + start * TURNED + first;
                 Tile<R>::turn([=](int t) { return turned + t * TURNED; },
                               [=](int j) { return tile + j * call.steps; }, steps);
@@ -259,19 +286,19 @@ static void turn_out(const Call &call, const Block &block, const R *rows, void *
     }
 }
 
-// Asks for a neuron's part of the next block. The CPU does not see by itself which that is, and waits
-// for memory if it is asked for all of it at once.
+// Asks for a part of the next chunk, as much as a neuron's part of this block. The CPU does not see by
+// itself which that is: each neuron's row goes on elsewhere. It is asked for in the order of memory, for
+// which memory is fastest, over all blocks of this chunk, as it waits if it is asked for much at once.
 template <class Program, class R>
 LB_INLINE void fetch(const Call &call, const Block &block, int neuron) {
-    // The line at the nearer end came with the block before.
-    const int line = 64 / sizeof(R), far = Program::reversed ? 0 : line - 1;
-    for (int ahead = 0; ahead < Turned<Program, R>::steps; ahead += line) {
-        long long at = block.next + block.offset[neuron] + ahead + far;
+    const int line = LINE / sizeof(R);
+    for (int ahead = 0; ahead < block.steps; ahead += line) {
+        long long at = block.next + neuron * block.steps + ahead;
         for (int k = 0; k < Program::inputs; ++k)
             if (Told<Program>::reads(call.in[k], k))
-                __builtin_prefetch((const R *)call.in[k] + at, 0);
+                __builtin_prefetch((const R *)call.in[k] + at, 0, 2);  // the L1 cache is full
         for (int k = 0; k < Program::outputs; ++k)
-            if (Told<Program>::writes(call.out[k], k))
+            if (Told<Program>::writes(call.out[k], k) && !block.past)
                 __builtin_prefetch((const R *)call.out[k] + at, 1);
     }
 }
@@ -311,9 +338,47 @@ LB_INLINE void step_block(const Call &call, const Block &block, const Program &s
     high = highest;
 }
 
+// Where a chunk's outputs are gathered as they lie in memory, to go past the caches line by line then.
+template <class Program, class R> struct Stage {
+    const Call &call;
+    size_t from, bytes;  // of the chunk in a sequence
+    char *gathered[Program::outputs];
+
+    LB_INLINE Stage(const Call &call, const Chunk &chunk)
+        : call(call), from(chunk.first * call.steps * sizeof(R)),
+          bytes(chunk.count * call.steps * sizeof(R)) {
+        if (!chunk.stage) return;
+        char *next = chunk.stage + -(size_t)chunk.stage % LINE;
+        for (int k = 0; k < Program::outputs; ++k) {
+            // Both ends of a copy are at the same place in a line.
+            gathered[k] = next + ((size_t)call.out[k] + from) % LINE;
+            if (call.out[k]) next += room(bytes);
+        }
+    }
+
+    static size_t room(size_t bytes) { return (bytes + 2 * LINE) / LINE * LINE; }
+
+    // What stands for an output: the chunk lies there at its place in a sequence.
+    LB_INLINE void *instead_of(int k) const { return (void *)((size_t)gathered[k] - from); }
+
+    LB_INLINE void copy() const {
+        for (int k = 0; k < Program::outputs; ++k)
+            if (call.out[k]) copy_past((char *)call.out[k] + from, gathered[k], bytes);
+    }
+};
+
+// Where neurons' rows begin and end with a line of memory, what is turned goes past the caches at once.
+template <class Program, class R> static bool lines_go_past(const Call &call) {
+    size_t places = call.steps * sizeof(R);
+    for (int k = 0; k < Program::outputs; ++k) places |= (size_t)call.out[k];
+    return goes_past(call) && call.inner == 1 && places % LINE == 0;
+}
+
 template <class L, class Program, class R>
 static void turned(const Call &call, const Program &program, typename Program::Neuron *neurons,
-                   long long first, int count, typename L::Int &high) {
+                   const Chunk &chunk, typename L::Int &high) {
+    const long long first = chunk.first;
+    const int count = chunk.count;
     const int most = Program::inputs > Program::outputs ? Program::inputs : Program::outputs;
     const int length = Turned<Program, R>::steps;
     R rows[most][length * TURNED];
@@ -326,19 +391,20 @@ static void turned(const Call &call, const Program &program, typename Program::N
     static_assert(MARKS % length == 0, "a word of marks has whole blocks");
     static_assert(length % Tile<R>::width == 0, "a block has whole tiles");
     long long blocks = (call.steps + length - 1) / length;
-    long long by = Program::reversed ? -length * call.inner : length * call.inner;
+    const bool staged = chunk.stage != NULL;
+    const bool at_once = lines_go_past<Program, R>(call);
+    const Stage<Program, R> stage(call, chunk);
     for (long long i = 0; i < blocks; ++i) {
         long long done = (Program::reversed ? blocks - 1 - i : i) * length;
-        Block block = {offset, count, length, done * call.inner, 0};
+        long long next = offset[0] + count * (call.steps + done);
+        Block block = {offset, count, length, done * call.inner, next, at_once || staged};
         if (call.steps - done < length) block.steps = (int)(call.steps - done);
-        // After the last it is the first one of the next chunk.
-        block.next = block.start + (i + 1 < blocks ? by : count * call.steps - i * by);
         bool last = (done + length) % MARKS == 0 || done + length >= call.steps;
         long long word = done / MARKS;
         if (Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
         for (int k = 0; k < Program::inputs; ++k)
             if (call.in[k]) turn_in<R>(call, block, call.in[k], rows[k]);
-        // Some packs at a time. (Adjoints gain nothing by more than one, and integers of 64 bits fill
+        // Some packs at a time. (Adjoints gain little by more than one, and integers of 64 bits fill
         // the registers.)
         const int packs = L::whole ? 4 : L::narrow && !Program::reversed ? 2 : 1;
         int place = 0;
@@ -351,7 +417,9 @@ static void turned(const Call &call, const Program &program, typename Program::N
             step_block<1, false, L>(call, block, program, neurons, place, rows[0], high);
         if (done && done % SETTLED == 0) settle_all<L>(program, neurons, count);
         for (int k = 0; k < Program::outputs; ++k)
-            if (call.out[k]) turn_out<R>(call, block, rows[k], call.out[k]);
+            if (call.out[k])
+                turn_out<R>(call, block, rows[k], staged ? stage.instead_of(k) : call.out[k], at_once);
         if (!Program::reversed && last) move_marks<L, Program>(call, neurons, first, count, word);
     }
+    if (staged) stage.copy();
 }

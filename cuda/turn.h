@@ -24,6 +24,22 @@ template <class Pack> LB_INLINE void write_past(void *to, Pack pack) {
 template <class Pack> LB_INLINE void write_past(void *to, Pack pack) { Loose<Pack>::write(to, pack); }
 #endif
 
+// Bytes of a line of memory. What goes past the caches goes a line at a time: the CPU gathers its pieces in
+// a few places only, and has to read a line of which it did not get all.
+static const int LINE = 64;
+
+// Bytes that lie side by side, in whole lines past the caches.
+LB_INLINE void copy_past(char *to, const char *from, size_t count) {
+    typedef float Row __attribute__((vector_size(LB_REGISTER)));
+    size_t done = -(size_t)to % LINE;
+    if (done > count) done = count;
+    memcpy(to, from, done);
+    for (; done + LINE <= count; done += LINE)
+        for (int piece = 0; piece < LINE; piece += LB_REGISTER)
+            write_past(to + done + piece, Loose<Row>::read(from + done + piece));
+    memcpy(to + done, from + done, count - done);
+}
+
 // Squares of numbers turned, `to[t][n] = from[n][t]`, as wide as registers are. Lanes of 16 bytes are put
 // in their places as they are read, which is cheaper than to move them later. The small squares within
 // them are turned by dealing two rows out like cards, once or twice. No shuffle is cheaper than that.
@@ -89,23 +105,50 @@ template <class R> struct Tile {
     template <class From, class To> LB_INLINE static void turn(const From &from, const To &to) {
 #pragma GCC unroll 4
         for (int part = 0; part < width; part += lane) {
-            Row rows[2][lane];
-            int now = 0;
+            Row rows[lane];
+            turn_part(from, part, rows);
 #pragma GCC unroll 4
-            for (int i = 0; i < lane; ++i) rows[now][i] = read(from, i, part);
-#pragma GCC unroll 2
-            for (int round = 1; round < lane; round *= 2) {
-#pragma GCC unroll 2
-                for (int i = 0; i < lane; i += 2) {
-                    Row a = rows[now][i / 2], b = rows[now][i / 2 + lane / 2];
-                    rows[1 - now][i] = Deal<R>::low(a, b);
-                    rows[1 - now][i + 1] = Deal<R>::high(a, b);
-                }
-                now = 1 - now;
-            }
-#pragma GCC unroll 4
-            for (int i = 0; i < lane; ++i) Loose<Row>::write(to(part + i), rows[now][i]);
+            for (int i = 0; i < lane; ++i) Loose<Row>::write(to(part + i), rows[i]);
         }
+    }
+
+    // As many squares, one below the other, as give rows of a whole line: past the caches.
+    static const int pieces = LINE / LB_REGISTER;
+    template <class From, class To>
+    LB_INLINE static void turn_past(const From &from, const To &to) {
+#pragma GCC unroll 4
+        for (int part = 0; part < width; part += lane) {
+            Row rows[pieces][lane];
+#pragma GCC unroll 4
+            for (int piece = 0; piece < pieces; ++piece)
+                turn_part([&](int i) { return from(piece * width + i); }, part, rows[piece]);
+#pragma GCC unroll 4
+            for (int i = 0; i < lane; ++i)
+#pragma GCC unroll 4
+                for (int piece = 0; piece < pieces; ++piece)
+                    write_past(to(part + i) + piece * width, rows[piece][i]);
+        }
+    }
+
+    // Rows `part` and following, a lane of them, of a turned square.
+    template <class From>
+    LB_INLINE static void turn_part(const From &from, int part, Row *turned) {
+        Row rows[2][lane];
+        int now = 0;
+#pragma GCC unroll 4
+        for (int i = 0; i < lane; ++i) rows[now][i] = read(from, i, part);
+#pragma GCC unroll 2
+        for (int round = 1; round < lane; round *= 2) {
+#pragma GCC unroll 2
+            for (int i = 0; i < lane; i += 2) {
+                Row a = rows[now][i / 2], b = rows[now][i / 2 + lane / 2];
+                rows[1 - now][i] = Deal<R>::low(a, b);
+                rows[1 - now][i + 1] = Deal<R>::high(a, b);
+            }
+            now = 1 - now;
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < lane; ++i) turned[i] = rows[now][i];
     }
 
     // Numbers `part` and following of the rows i, i + lane, ..., a lane of each.

@@ -36,6 +36,7 @@ class Call(ctypes.Structure):
         ("threads", ctypes.c_int),
         ("instructions", ctypes.c_int),
         ("past_caches", ctypes.c_int),
+        ("own_cache", ctypes.c_int),
     )
 
 
@@ -123,7 +124,7 @@ def _same_order(shape: tuple[int, ...], strides: tuple[int, ...], others: tuple[
 
 # All fields of a Call in one go: setting them one by one takes longer than a small layer's step.
 _FIELDS = struct.Struct(
-    f"@{2 * SEQUENCES + PARAMETERS + RESULTS + 1}P{NUMBERS}d3q{PARAMETERS + 2 * SEQUENCES + 3}i0q"
+    f"@{2 * SEQUENCES + PARAMETERS + RESULTS + 1}P{NUMBERS}d3q{PARAMETERS + 2 * SEQUENCES + 4}i0q"
 )
 
 
@@ -153,7 +154,7 @@ def filled(
     for sequences in (inputs, outputs):
         values += [0 if tensor is None else _STORED[tensor.dtype] for tensor in sequences]
         values += [0] * (SEQUENCES - len(sequences))
-    return Call.from_buffer(bytearray(_FIELDS.pack(*values, 1, 0, 0)))
+    return Call.from_buffer(bytearray(_FIELDS.pack(*values, 1, 0, 0, 0)))
 
 
 class Form(NamedTuple):

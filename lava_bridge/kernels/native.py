@@ -23,6 +23,10 @@ instructions = 0
 # The tests set it.
 past_caches = 0
 
+# Bytes of the cache that a core has for itself, which say how many neurons are taken together;
+# 0: what it has. The tests set it.
+own_cache = 0
+
 _native: Any
 try:
     _native = import_module(f"{__package__}._native")  # built by setup.py
@@ -64,4 +68,5 @@ def launch(kernel: str, call: Call, device: torch.device, real: torch.dtype) -> 
     call.threads = torch.get_num_threads()
     call.instructions = instructions
     call.past_caches = past_caches
+    call.own_cache = own_cache
     _native.run(kernel, ctypes.addressof(call), real == torch.float64)

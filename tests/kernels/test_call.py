@@ -24,7 +24,7 @@ def test_a_call_holds_what_it_was_filled_with():
     assert list(call.shared)[:3] == [1, 0, 0]
     assert list(call.input_type)[:3] == [0, 0, 1]
     assert call.output_type[0] == 2
-    assert (call.threads, call.instructions, call.past_caches) == (1, 0, 0)
+    assert (call.threads, call.instructions, call.past_caches, call.own_cache) == (1, 0, 0, 0)
 
 
 def test_a_call_has_the_size_that_the_kernels_expect():

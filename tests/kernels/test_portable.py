@@ -70,7 +70,7 @@ class Recorded:
     Attributes:
         calls: Each call's bytes for the program.
         given: The kernel, and the tensors that it left, of each.
-        past: Kernels with outputs in long rows of whole registers of 64 bytes.
+        past: Kernels with outputs that have whole lines of 64 bytes, in rows or with time last.
     """
 
     def __init__(self) -> None:
@@ -89,8 +89,12 @@ class Recorded:
         told = Call.from_buffer_copy(call)
         told.instructions = kind
         told.past_caches = PAST_ALWAYS
+        told.own_cache = 1 << 18
         whole = call.inner >= 128 and call.inner * real.itemsize % 64 == 0
-        if whole and call.outer and any(call.output) and kernel != "shift":  # that only moves
+        gathered = call.inner == 1 and neurons * call.steps * real.itemsize >= 128
+        if (
+            (whole or gathered) and call.outer and any(call.output) and kernel != "shift"
+        ):  # that only moves
             self.past.add(kernel)
         read = b"".join(_bytes(*field) for field in fields)
         self.calls.append(kernel.encode().ljust(NAME, b"\0") + bytes(told) + read)
@@ -113,7 +117,15 @@ def _tensor(content: bytes, dtype: torch.dtype) -> Tensor:
 
 
 def ordinary(name: str, dtype: torch.dtype) -> None:
-    shapes = [(1, 1, 1), (3, 5, 7, 2, 9), (2, 17, 33), (1, 5, 70), (0, 4, 6), (1, 528, 2)]
+    shapes = [
+        (1, 1, 1),
+        (3, 5, 7, 2, 9),
+        (2, 17, 33),
+        (1, 5, 70),
+        (0, 4, 6),
+        (1, 528, 2),
+        (1, 50, 32),
+    ]
     for k, shape in enumerate(shapes):
         for order in orders(len(shape)):
             x = laid_out(numbers(shape, k, 3.0, dtype), order)
