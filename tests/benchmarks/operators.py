@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from lava_bridge import NXT_to_TNX, TNX_to_NXT, slayer
 from lava_bridge.exchange import BlockContainer, CubaLIFNode
+from lava_bridge.memory import keep_memory
 
 from .measure import COPY, LAVA, LIF, SPIKINGJELLY, Case, Run, Sizes, timed
 
@@ -188,7 +191,18 @@ SHORTEST = 2e-3
 def growth(
     sizes: Sizes, time_now: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[dict[str, Any]]]:
-    """Seconds of CUBA forward and backward where steps, batch or neurons grow, in both layouts."""
+    """Seconds of CUBA forward and backward where steps, batch or neurons grow, in both layouts.
+
+    In a process of its own, which keeps its memory: at some sizes page faults would be what grows.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), keep_memory) as process:
+        return process.submit(_grown, sizes, time_now, torch.get_num_threads()).result()
+
+
+def _grown(
+    sizes: Sizes, time_now: Callable[[], float], threads: int
+) -> dict[str, list[dict[str, Any]]]:
+    torch.set_num_threads(threads)
     found: dict[str, list[dict[str, Any]]] = {}
     for i, what in enumerate(("steps", "batch", "neurons")):
         found[what] = []
