@@ -142,9 +142,10 @@ template <class Program, class R> static int turned_together(const Call &call) {
 }
 
 // Memory where outputs of such a chunk are gathered on their way past the caches; null if they don't have
-// to, would not stay in a core's own cache, or there is none.
+// to, would gain nothing (rows of less than a line), would not stay in a core's own cache, or there is none.
 template <class Program, class R> static char *new_stage(const Call &call, int neurons) {
     if (!goes_past(call) || call.inner != 1 || lines_go_past<Program, R>(call)) return NULL;
+    if (call.steps * sizeof(R) < LINE) return NULL;
     size_t bytes = LINE, room = Stage<Program, R>::room(neurons * call.steps * sizeof(R));
     for (int k = 0; k < Program::outputs; ++k) bytes += call.out[k] ? room : 0;
     if (bytes > (size_t)call.own_cache / 2) return NULL;

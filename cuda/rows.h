@@ -226,7 +226,7 @@ struct Block {
     const long long *offset;  // where each neuron begins in a sequence
     int count, steps;
     long long start;          // what is added to that
-    long long next;           // where that part of the next chunk begins that is fetched meanwhile
+    long long next;           // what is fetched meanwhile
     bool past;                // whether outputs go past the caches
 };
 
@@ -286,17 +286,16 @@ static void turn_out(const Call &call, const Block &block, const R *rows, void *
     }
 }
 
-// Asks for a part of the next chunk, as much as a neuron's part of this block. The CPU does not see by
-// itself which that is: each neuron's row goes on elsewhere. It is asked for in the order of memory, for
-// which memory is fastest, over all blocks of this chunk, as it waits if it is asked for much at once.
+// Asks for a part of what comes next, one for each neuron. The CPU does not see by itself where it is, as
+// each neuron's row goes on elsewhere, and waits for memory if it is asked for all of it at once.
 template <class Program, class R>
 LB_INLINE void fetch(const Call &call, const Block &block, int neuron) {
-    const int line = LINE / sizeof(R);
-    for (int ahead = 0; ahead < block.steps; ahead += line) {
-        long long at = block.next + neuron * block.steps + ahead;
+    const int length = Turned<Program, R>::steps;
+    for (int ahead = 0; ahead < length; ahead += LINE / (int)sizeof(R)) {
+        long long at = block.next + neuron * length + ahead;
         for (int k = 0; k < Program::inputs; ++k)
             if (Told<Program>::reads(call.in[k], k))
-                __builtin_prefetch((const R *)call.in[k] + at, 0, 2);  // the L1 cache is full
+                __builtin_prefetch((const R *)call.in[k] + at, 0, 2);  // for the L1 cache it is too much
         for (int k = 0; k < Program::outputs; ++k)
             if (Told<Program>::writes(call.out[k], k) && !block.past)
                 __builtin_prefetch((const R *)call.out[k] + at, 1);
@@ -394,9 +393,12 @@ static void turned(const Call &call, const Program &program, typename Program::N
     const bool staged = chunk.stage != NULL;
     const bool at_once = lines_go_past<Program, R>(call);
     const Stage<Program, R> stage(call, chunk);
+    // Memory is fastest in its own order, and needs a while: the next chunk is fetched, not the next block,
+    // and where that is short what lies as far ahead as a whole block.
+    const long long reach = call.steps > length ? call.steps : length;
     for (long long i = 0; i < blocks; ++i) {
         long long done = (Program::reversed ? blocks - 1 - i : i) * length;
-        long long next = offset[0] + count * (call.steps + done);
+        long long next = offset[0] + count * (reach + i * length);
         Block block = {offset, count, length, done * call.inner, next, at_once || staged};
         if (call.steps - done < length) block.steps = (int)(call.steps - done);
         bool last = (done + length) % MARKS == 0 || done + length >= call.steps;
