@@ -1,6 +1,7 @@
 """What all parts with a state share: the layer's shape, and states that follow the batch."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,14 @@ class Stateful(LazyChannels):
         self.num_neurons: int | None = None
         self._starts: dict[str, float] = {}
         self._ran = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_starts" not in state:
+            raise BridgeError(
+                f"{type(self).__name__}: expected a pickle of our own, found one of lava-dl's; "
+                "save the net's state_dict() there, and load it into one that is built here"
+            )
+        super().__setstate__(state)
 
     @property
     def shape(self) -> torch.Size | None:

@@ -1,5 +1,7 @@
 """What can't be done is one BridgeError of one line: what was expected, and what was found."""
 
+import io
+import pickle
 from functools import partial
 
 import pytest
@@ -260,3 +262,21 @@ def test_it_is_one_line_that_names_what_was_found_and_expected(case):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+class AsOurs(pickle.Unpickler):
+    """Finds our class where a pickle names one of Lava's, as after ``as_lava()``."""
+
+    def find_class(self, module, name):
+        ours = module.replace("lava.lib.dl.slayer", "lava_bridge.slayer")
+        return super().find_class(ours, name)
+
+
+@pytest.mark.parametrize("kind", ["neuron", "block"])
+def test_a_pickle_of_lavas_is_refused_when_it_is_read(kind, lava):
+    params = {"threshold": 1, "current_decay": 0.2, "voltage_decay": 0.1}
+    made = lava.neuron.cuba.Neuron(**params)
+    if kind == "block":
+        made = lava.block.cuba.Dense(params, 3, 2)
+    with pytest.raises(BridgeError, match=r"^Neuron: .*found one of lava-dl's; .* state_dict\(\)"):
+        AsOurs(io.BytesIO(pickle.dumps(made))).load()
