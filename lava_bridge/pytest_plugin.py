@@ -5,7 +5,9 @@ pytest finds it where lava_bridge is installed. Only a test that uses the fixtur
 
 import hashlib
 import math
+import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,16 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"expected a share from 0 to 1, such as 0.01, found {text!r}")
     return share
+
+
+def _given(max_drift: Any) -> float:
+    try:
+        return _share(str(float(max_drift)))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"assert_equivalent: max_drift: expected a share from 0 to 1, such as 0.01, found "
+            f"{max_drift!r}"
+        ) from None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +93,7 @@ def report_name(nodeid: str, call: int = 1) -> str:
     return f"{readable or 'test'}-{digest}{'' if call == 1 else f'-{call}'}.html"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def assert_equivalent(request: pytest.FixtureRequest) -> Callable[..., "EquivalenceReport"]:
     """Assert that two nets give the same spikes: ``assert_equivalent(a, b, x, max_drift=None)``.
 
@@ -95,7 +107,7 @@ def assert_equivalent(request: pytest.FixtureRequest) -> Callable[..., "Equivale
             where ``--lava-report`` or the ini ``lava_report`` names a folder.
         BridgeError: If the nets can't be compared.
     """
-    config, calls = request.config, 0
+    config, calls = request.config, Counter[str]()
 
     def assert_equivalent(
         a: Any, b: Any, x: Any, *, max_drift: float | None = None, **options: Any
@@ -103,16 +115,16 @@ def assert_equivalent(request: pytest.FixtureRequest) -> Callable[..., "Equivale
         __tracebackhide__ = True
         from .verify import check_equivalence
 
-        nonlocal calls
-        calls += 1
-        tolerance = _tolerance(config) if max_drift is None else _share(str(max_drift))
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+        calls[test] += 1
+        tolerance = _tolerance(config) if max_drift is None else _given(max_drift)
         folder = _folder(config)
-        page = folder and folder / report_name(request.node.nodeid, calls)
+        page = folder and folder / report_name(test, calls[test])
         if page is not None and page.is_file():
             page.unlink()  # of an earlier run
         report = check_equivalence(a, b, x, **options)
         if fault := _fault(report, tolerance):
-            written = "" if page is None else f"\n{_write(report, page, request.node.nodeid)}"
+            written = "" if page is None else f"\n{_write(report, page, test)}"
             raise AssertionError(f"{fault}\n{report}{written}")
         return report
 

@@ -34,6 +34,10 @@ class Divergence:
         return f"sample {self.sample}, t={self.time}, neuron ({neuron})"
 
 
+def _no_raster() -> Tensor:
+    return torch.zeros(0, 0)
+
+
 @dataclass
 class LayerComparison:
     """One layer of both nets, over all samples and steps.
@@ -61,8 +65,8 @@ class LayerComparison:
     first: Divergence | None = None
     largest: float = 0.0
     beyond: Divergence | None = None
-    raster_a: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
-    raster_b: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
+    raster_a: Tensor = field(default_factory=_no_raster, repr=False, compare=False)
+    raster_b: Tensor = field(default_factory=_no_raster, repr=False, compare=False)
 
     @property
     def rate_a(self) -> float:
@@ -158,6 +162,8 @@ class EquivalenceReport:
             for layer, later in zip(whole.layers, report.layers, strict=True):
                 layer.merge(later, whole.samples)
             whole.samples += report.samples
+        if whole.input_shape:
+            whole.input_shape = (whole.samples, *whole.input_shape[1:])
         return whole
 
     @property
@@ -178,12 +184,12 @@ class EquivalenceReport:
         total = sum(layer.spikes for layer in self.layers)
         if self.claim == "drift":
             return (
-                f"drift: {self.drift:.2%} of {total:,} spike places differ (measured, not a claim)"
+                f"drift: {self.drift:.2%} of {total:,} spike places differ (measured, not a claim"
+                f"{self._silence()})"
             )
         if self.ok:
-            silent = [layer.name_a for layer in self.layers if not layer.fired_a]
-            note = f" (but no neuron fires in {', '.join(silent)})" if silent else ""
-            return f"exact: all {total:,} spike places agree{note}"
+            silence = self._silence()
+            return f"exact: all {total:,} spike places agree{silence and f' ({silence[2:]})'}"
         first = next(layer for layer in self.layers if layer.mismatches)
         beyond = next((layer for layer in self.layers if layer.beyond), None)
         note = ""
@@ -196,6 +202,16 @@ class EquivalenceReport:
             f"NOT exact: {mismatches:,} of {total:,} spike places differ, first in layer "
             f"{first.name_a} at {first.first}{note}"
         )
+
+    def _silence(self) -> str:
+        """What is to be said of layers in which nothing fires, after a semicolon."""
+        silent = {
+            "": [x.name_a for x in self.layers if not x.fired_a and not x.fired_b],
+            f" of {self.a}": [x.name_a for x in self.layers if not x.fired_a and x.fired_b],
+            f" of {self.b}": [x.name_b for x in self.layers if x.fired_a and not x.fired_b],
+        }
+        notes = [f"in {', '.join(names)}{where}" for where, names in silent.items() if names]
+        return f"; but no neuron fires {', nor '.join(notes)}" if notes else ""
 
     def table(self) -> Table:
         """The layers as a table for rich."""

@@ -20,10 +20,14 @@ from .exchange.neurons import SPIKING
 from .hdf5 import load_hdf5
 from .layout import NXT_to_TNX, TNX_to_NXT
 from .netx import Network
+from .netx.layer import SynapticLayer
+from .netx.neuron import SigmaDelta
 from .quantize import DECAY_SCALE, exact_dtype
 from .slayer.neuron.base import STATE_OVER_WEIGHT
 
 __all__ = ["LayerOutput", "Side", "as_module", "has_neurons", "side_of"]
+
+_LISTS = list, tuple, nn.Sequential, nn.ModuleList
 
 # The layer of an encoder's neurons.
 ENCODER = "encoder"
@@ -52,23 +56,36 @@ class LayerOutput(NamedTuple):
     forgets: bool = False
 
 
+class Outputs(NamedTuple):
+    """What a net gave.
+
+    Attributes:
+        layers: The layers with neurons, in order.
+        shape: Shape ``[N, *, T]`` of what the whole net gives; None where that is no sequence.
+    """
+
+    layers: list[LayerOutput]
+    shape: torch.Size | None
+
+
 class Side:
     """One of the two nets; it runs where it is, whatever device its input is on."""
 
-    def __init__(self, name: str, quantised: bool, run: Callable[[Tensor], Any]) -> None:
+    def __init__(self, name: str, quantised: bool, run: Callable[[Tensor], Outputs]) -> None:
         self.name = name
         self.quantised = quantised
         self._run = run
 
-    def run(self, x: Tensor) -> list[LayerOutput]:
+    def run(self, x: Tensor) -> Outputs:
+        """What the net gives for a copy of ``x``: a net may compute in place."""
         try:
             # What is claimed of whole numbers is of float32's, whatever the caller casts to.
             plain = torch.autocast(x.device.type, enabled=False)
             with plain if self.quantised else nullcontext():
-                return self._run(x)
+                return self._run(x.clone())
         except BridgeError as error:
             raise BridgeError(f"{self.name}: {error}") from error
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # a net is the user's, and so is what it raises
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BridgeError(
                 f"{self.name}: can't be run on an input of shape {tuple(x.shape)} (NXT): {reason}"
@@ -104,8 +121,14 @@ def side_of(net: Any, letter: str, integers: bool, x: Tensor) -> Side:
             )
     if is_block(net):
         net = [net]
-    if isinstance(net, list | tuple | nn.Sequential | nn.ModuleList) and any(map(is_block, net)):
-        return _slayer_side(f"{letter} (slayer blocks)", net)
+    if isinstance(net, _LISTS) and any(map(is_block, parts := list(_parts(net)))):
+        for part in parts:
+            if not is_block(part) and any(is_block(m) for m in part.modules()):
+                raise BridgeError(
+                    f"{letter}: has slayer blocks inside a {type(part).__name__}, whose order only "
+                    "its forward knows; give the blocks themselves, in order"
+                )
+        return _slayer_side(f"{letter} (slayer blocks)", parts)
     net = as_module(net)
     if isinstance(net, nn.Module):
         if has_neurons(net):
@@ -149,6 +172,15 @@ def _tensors(parts: Iterable[nn.Module]) -> Iterator[Tensor]:
         yield from part.buffers()
 
 
+def _parts(net: Any) -> Iterator[Any]:
+    """The modules of a net that is given in order, nested as you like."""
+    for part in net:
+        if type(part) in _LISTS:
+            yield from _parts(part)
+        else:
+            yield part
+
+
 def as_module(net: Any) -> Any:
     """A net that is given as a list or tuple, nested as you like, as an nn.Sequential."""
     if isinstance(net, list | tuple):
@@ -162,7 +194,7 @@ def as_module(net: Any) -> Any:
 def _slayer_side(name: str, net: Any) -> Side:
     encoder, blocks = split_encoder(net)
 
-    def run(x: Tensor) -> list[LayerOutput]:
+    def run(x: Tensor) -> Outputs:
         delay = 0
         with _untouched(in_order(net), x):
             x, outputs = _encoded(encoder, _as_planes(x))
@@ -175,10 +207,10 @@ def _slayer_side(name: str, net: Any) -> Side:
                 delay += bool(getattr(block, "delay_shift", False))
                 if getattr(block, "neuron", None) is not None:
                     name, sums = f"{i} {type(block).__name__}", _gives_voltage(block)
-                    spikes = x * block.neuron.s_scale if sums else x
+                    spikes = x * block.neuron.s_scale if sums else x.clone()
                     forgets = not sums and _forgets(block.neuron)
                     outputs.append(LayerOutput(name, delay, spikes, None, sums, forgets))
-        return outputs
+        return Outputs(outputs, x.shape)
 
     return Side(name, True, run)
 
@@ -260,14 +292,24 @@ class _OnInput(Network):
 
 
 def _integer_side(net: Network) -> Side:
-    net = copy.copy(net)  # its state stays as it was
+    net = net.aligned_copy()
     encoder, net.encoder = net.encoder, None
+    # Blocks of sigma-delta neurons take numbers, of which the chip's messages are whole parts.
+    first, parts = net.layers[0], 1
+    if isinstance(first, SynapticLayer) and isinstance(first.neuron, SigmaDelta):
+        first.graded = net.graded_input = True
+        parts = first.neuron.spike_scale
 
-    def run(x: Tensor) -> list[LayerOutput]:
+    def run(x: Tensor) -> Outputs:
         delay = 0
         here = None if encoder is None else encoder_on(encoder, x.device)
         x, outputs = _encoded(here, _as_planes(x))
-        given = net.encoded(x)
+        given = net.encoded(x) * parts
+        if parts > 1 and not torch.equal(given, given.trunc()):
+            raise BridgeError(
+                f"the input has values that are no whole parts of 1/{parts}, as messages of "
+                "sigma-delta neurons are; round it to them, or begin with an Input block"
+            )
         if not net.graded_input and not torch.equal(given, (given != 0).to(given.dtype)):
             # The input is at fault: a difference would be called the net's.
             raise BridgeError(
@@ -286,7 +328,7 @@ def _integer_side(net: Network) -> Side:
                 name = f"{layer.name} {layer.kind}"
                 forgets = not sums and _forgets(layer.neuron)
                 outputs.append(LayerOutput(name, delay, spikes, beyond, sums, forgets))
-        return outputs
+        return Outputs(outputs, layers[-1].spike.shape)
 
     return Side(f"{net.filename} (integers)", True, run)
 
@@ -311,78 +353,114 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
         node in sums or node in encoders or (isinstance(node, CubaLIFNode) and node in held)
         for node in nodes
     )
-    multi_step = any(node.step_mode == "m" for node in nodes) or any(
-        map(opens_steps, net.modules())
-    )
+    # A forward may open the steps itself (multi_step_forward), as some containers do.
+    opens = any(node.step_mode == "m" for node in nodes) or any(map(opens_steps, net.modules()))
 
-    def run(x: Tensor) -> list[LayerOutput]:
-        spikes: dict[nn.Module, list[Tensor]] = {}
+    def given(x_seq: Tensor, multi_step: bool) -> tuple[dict[Any, Tensor], Any]:
+        """What each neuron gives, ``[T, N, *]``, and the net: for all steps, or step by step."""
+        found: dict[Any, list[Tensor]] = {}
 
         def keep(node: Any, inputs: Any, output: Tensor) -> None:
-            output = output.detach()
+            output = output.detach().clone()
             if node in sums:
                 output = output * (node.scale * STATE_OVER_WEIGHT)
-            spikes.setdefault(node, []).append(output)
+            found.setdefault(node, []).append(output)
 
         hooks = [node.register_forward_hook(keep) for node in nodes]
         try:
-            with _from_reset(net):
-                given = _as_planes(x) if quantised else x
-                x_seq = NXT_to_TNX(_fitting([net], given))
-                if multi_step:
-                    net(x_seq)
-                else:
-                    for x_step in x_seq:
-                        net(x_step)
+            with _from_reset(net, x_seq):
+                out = net(x_seq) if multi_step else [net(x_step) for x_step in x_seq]
         finally:
             for hook in hooks:
                 hook.remove()
-        for node, steps in spikes.items():
+        for node, steps in found.items():
             # Within containers of steps neurons of a multi-step net run step by step.
-            expected = 1 if node.step_mode == "m" else x.shape[-1]
+            expected = 1 if node.step_mode == "m" else len(x_seq)
             if len(steps) != expected:
                 raise BridgeError(
                     f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
                     "use each neuron once, all in the same step mode"
                 )
-        return [
+        spikes = {
+            node: steps[0] if node.step_mode == "m" else torch.stack(steps)
+            for node, steps in found.items()
+        }
+        for node, sequence in spikes.items():
+            if sequence.shape[:2] != x_seq.shape[:2]:
+                raise BridgeError(
+                    f"neuron {nodes[node]} gives {tuple(sequence.shape)} where [T, N, *] of "
+                    f"{tuple(x_seq.shape)} is expected; keep samples and steps apart"
+                )
+        return spikes, out if multi_step else _stacked(out)
+
+    def run(x: Tensor) -> Outputs:
+        x_seq = NXT_to_TNX(_fitting([net], _as_planes(x) if quantised else x))
+        try:
+            spikes, out = given(x_seq, opens)
+        except Exception:
+            if opens:
+                raise
+            try:
+                spikes, out = given(x_seq, True)
+            except Exception:
+                spikes, out = given(x_seq, False)  # says what is wrong
+        layers = [
             LayerOutput(
                 _short(nodes[node]),
                 0,
-                TNX_to_NXT(steps[0] if node.step_mode == "m" else torch.stack(steps)),
+                TNX_to_NXT(sequence),
                 is_voltage=node in sums,
                 forgets=isinstance(node, CubaLIFNode) and _forgets(node),
             )
-            for node, steps in spikes.items()
+            for node, sequence in spikes.items()
         ]
+        is_sequence = isinstance(out, Tensor) and out.shape[:2] == x_seq.shape[:2]
+        return Outputs(layers, TNX_to_NXT(out).shape if is_sequence and out.dim() > 2 else None)
 
     kind = "twin of BlockContainers" if quantised else "float SpikingJelly net"
     return Side(f"{letter} ({kind})", quantised, run)
+
+
+def _stacked(steps: list[Any]) -> Tensor | None:
+    """Outputs of single steps as a sequence; None if they are no tensors."""
+    return torch.stack(steps) if all(isinstance(step, Tensor) for step in steps) else None
 
 
 def _short(name: str) -> str:
     return name.removesuffix(".neuron")
 
 
+# What a module has without its author's doing; its buffers may be states of his.
+_OF_ALL_MODULES = set(nn.Module().__dict__) - {"_buffers"}
+
+
 @contextmanager
-def _from_reset(net: nn.Module) -> Iterator[None]:
+def _from_reset(net: nn.Module, x: Tensor) -> Iterator[None]:
     """Run a SpikingJelly net in evaluation mode from its reset state, then put everything back."""
+    gpus = {tensor.device for tensor in (x, *_tensors([net])) if tensor.is_cuda}
     modules = list(net.modules())
     training = [m.training for m in modules]
-    memories = [
-        (m, m.__dict__, dict(m.__dict__)) for m in modules if isinstance(m, base.MemoryModule)
-    ]
+    # SpikingJelly's reset_net resets whatever has a reset().
+    resets = [m for m in modules if callable(getattr(m, "reset", None))]
+    saved = [(m.__dict__, dict(m.__dict__)) for m in resets]
     try:
         for module in modules:
             module.training = False
-        for module, attributes, _ in memories:
-            attributes["_memories"] = dict(module._memories_rv)
-            for sequence in ("v_seq", "i_seq"):
-                if sequence in attributes:
-                    attributes[sequence] = None
-        yield
+        for module in resets:
+            attributes: dict[str, Any] = module.__dict__
+            if isinstance(module, base.MemoryModule):
+                attributes["_memories"] = copy.deepcopy(module._memories_rv)
+                for sequence in ("v_seq", "i_seq"):
+                    if sequence in attributes:
+                        attributes[sequence] = None
+            else:
+                own = {k: v for k, v in attributes.items() if k not in _OF_ALL_MODULES}
+                attributes.update(copy.deepcopy(own))
+                getattr(module, "reset")()  # noqa: B009 - to mypy any attribute may be a Tensor
+        with torch.random.fork_rng(list(gpus)):
+            yield
     finally:
-        for _, attributes, before in memories:
+        for attributes, before in saved:
             attributes.clear()
             attributes.update(before)
         for module, mode in zip(modules, training, strict=True):

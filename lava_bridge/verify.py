@@ -78,19 +78,26 @@ def check_equivalence(
             "one; give the path of the exported file"
         )
     side_a, side_b = (side_of(net, letter, integers, x_nxt) for net, letter in ((a, "a"), (b, "b")))
+    claim = "exact" if side_a.quantised and side_b.quantised else "drift"
     comparisons: list[LayerComparison] = []
     starts = range(0, x_nxt.shape[0], batch_size)
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
         for start in starts:
             batch = x_nxt[start : start + batch_size]
-            outputs_a, outputs_b = side_a.run(batch), side_b.run(batch)
-            if not (side_a.quantised and side_b.quantised):
+            (outputs_a, shape_a), (outputs_b, shape_b) = side_a.run(batch), side_b.run(batch)
+            if claim == "drift":
                 outputs_a, outputs_b = _of_float_nets(outputs_a, outputs_b)
             outputs_b = _matched(side_a, outputs_a, side_b, outputs_b)
             if not outputs_a:
                 raise BridgeError(
                     f"{side_a.name} and {side_b.name} have no layer with neurons, so that there is "
                     "nothing to compare; give whole nets"
+                )
+            if claim == "exact" and shape_a and shape_b and not _same_neurons(shape_a, shape_b):
+                raise BridgeError(
+                    f"{side_a.name} gives {tuple(shape_a)}, but {side_b.name} gives "
+                    f"{tuple(shape_b)} (NXT) after their last neurons; compare nets of the same "
+                    "layers"
                 )
             if not comparisons:
                 comparisons = [
@@ -115,7 +122,6 @@ def check_equivalence(
                     if side.beyond is not None:
                         comparison.add_beyond(side.beyond, start, side.delay)
             advance()
-    claim = "exact" if side_a.quantised and side_b.quantised else "drift"
     return EquivalenceReport(
         claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons, tuple(x_nxt.shape)
     )

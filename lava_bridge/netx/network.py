@@ -1,5 +1,6 @@
 """A ``.net`` file, run with integers as Lava runs it: :class:`Network`."""
 
+import copy
 import math
 import os
 from typing import Literal, NamedTuple, overload
@@ -139,14 +140,26 @@ class Network:
             self._require_given(given)
         self._require_fit()
         self.latency = sum(layer.steps for layer in self.layers)
+        self._shifted_input = read.shifted_input
         if aligned:
-            later = -int(read.shifted_input)  # than the blocks
-            for layer in self.layers:
-                layer.begins = later + layer.steps
-                later += layer.steps - layer.delay_shift
+            self._align()
         first = self.layers[0]
         self.graded_input = first.graded if isinstance(first, SynapticLayer) else True
         self.reset()
+
+    def _align(self) -> None:
+        later = -int(self._shifted_input)  # than the blocks
+        for layer in self.layers:
+            layer.begins = later + layer.steps
+            later += layer.steps - layer.delay_shift
+
+    def aligned_copy(self) -> "Network":
+        """The net as ``aligned=True`` makes it, from a fresh state; this one stays as it is."""
+        other = copy.copy(self)
+        other.layers = [copy.copy(layer) for layer in self.layers]
+        other._align()
+        other.reset()
+        return other
 
     def reset(self) -> None:
         """Forget the state: the next run begins at the first step."""

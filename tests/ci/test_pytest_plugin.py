@@ -131,6 +131,35 @@ def test_a_page_that_cannot_be_written_hides_no_failure(run, pytester):
     result.stdout.fnmatch_lines(["*NOT exact: *", "*report: *can't be written*"])
 
 
+def test_fixtures_of_any_scope_and_hypothesis_may_use_it(run, pytester):
+    run(
+        "import pytest\n"
+        "from hypothesis import given, strategies as st\n"
+        "@pytest.fixture(scope='module')\n"
+        "def proved(assert_equivalent):\n"
+        "    return assert_equivalent(TWIN, BLOCKS, X)\n"
+        "def test_module(proved):\n"
+        "    assert proved.ok\n"
+        "@given(st.integers(0, 3))\n"
+        "def test_drawn(assert_equivalent, seed):\n"
+        "    assert assert_equivalent(TWIN, BLOCKS, X).ok\n"
+    ).assert_outcomes(passed=2)
+    both = "    for net in (TWIN, BLOCKS):\n        try:\n"
+    both += "            assert_equivalent(net, OTHER, X)\n"
+    both += "        except AssertionError:\n            pass\n"
+    tests = "".join(f"def test_{k}(assert_equivalent):\n{both}" for k in "ab")
+    run(tests, "--lava-report", "reports").assert_outcomes(passed=2)
+    names = [f"test_net.py::test_{k}" for k in "ab"]
+    pages = {report_name(name, call) for name in names for call in (1, 2)}
+    assert {page.name for page in (pytester.path / "reports").iterdir()} == pages
+
+
+@pytest.mark.parametrize("given", [50, -0.1, "lots", float("nan"), [0.1]])
+def test_a_call_s_tolerance_that_is_no_share_is_one_line(run, given):
+    result = run(DRIFT.format(f", max_drift={given!r}".replace("nan", "float('nan')")))
+    result.stdout.fnmatch_lines(["*ValueError: assert_equivalent: max_drift: expected a share*"])
+
+
 def test_names_of_pages_are_plain_bounded_and_differ():
     ids = ["a.py::test[x/y]", "a.py::test[x-y]", "a.py::Test", "a.py::test", "a.py::" + "t" * 999]
     ids += ["../../etc::x", "ä\ud800\0", "a.py::test[C:\\con]"]

@@ -1,0 +1,248 @@
+"""Nets that differ are never called the same, and a net is the same as itself."""
+
+import copy
+
+import pytest
+import torch
+from spikingjelly.activation_based import encoding, functional, layer, neuron
+from torch import nn
+
+from lava_bridge import check_equivalence, export_hdf5, to_slayer, to_spikingjelly
+from lava_bridge.errors import BridgeError
+from lava_bridge.netx import Network
+from lava_bridge.report import EquivalenceReport
+from lava_bridge.slayer import block
+
+CUBA = {"threshold": 0.3, "current_decay": 0.3, "voltage_decay": 0.1}
+SIGMA_DELTA = {"threshold": 0.1, "activation": torch.nn.functional.relu}
+
+
+def spikes(steps=12, batch=4, *shape):
+    return (torch.rand(steps, batch, *(shape or (20,))) < 0.5).float()
+
+
+def net(*more):
+    return nn.Sequential(
+        nn.Linear(20, 16, bias=False),
+        neuron.IFNode(step_mode="m", v_threshold=0.3),
+        nn.Linear(16, 10, bias=False),
+        neuron.IFNode(step_mode="m", v_threshold=0.2),
+        *more,
+    )
+
+
+def dense(inputs, outputs):
+    return block.cuba.Dense(CUBA, inputs, outputs, weight_scale=4)
+
+
+class Cleared(nn.Module):
+    """Computes in place, which its input does not survive."""
+
+    def forward(self, x):
+        return x.mul_(0)
+
+
+class Held(nn.Module):
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+    def forward(self, x):
+        return self.held(x)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_what_follows_the_last_neuron_is_of_one_size(integers, tmp_path):
+    float_net = net(layer.VotingLayer(5, step_mode="m"))
+    twin = to_spikingjelly(to_slayer(float_net, (20,)))
+    for votes in (2, 5):
+        other = nn.Sequential(*float_net[:4], layer.VotingLayer(votes, step_mode="m"))
+        export_hdf5(to_slayer(other, (20,)), tmp_path / f"{votes}.net")
+    with pytest.raises(BridgeError, match=r"gives \(4, 2, 12\), but .* gives \(4, 5, 12\)"):
+        check_equivalence(twin, tmp_path / "2.net", spikes(), integers=integers)
+    assert check_equivalence(twin, tmp_path / "5.net", spikes(), integers=integers).ok
+    with pytest.raises(BridgeError, match="after their last neurons"):
+        check_equivalence(nn.Sequential(*twin, nn.Linear(2, 3)), tmp_path / "5.net", spikes())
+
+
+def test_what_a_net_does_in_place_reaches_neither_the_other_net_nor_the_input():
+    blocks = to_slayer(net(), (20,))
+    twin = to_spikingjelly(blocks)
+    x = spikes()
+    before = x.clone()
+    assert not check_equivalence(nn.Sequential(Cleared(), *twin), blocks, x).ok
+    assert check_equivalence(twin, blocks, x.numpy()).ok
+    assert torch.equal(x, before)
+
+
+def test_spikes_that_a_later_layer_overwrites_are_compared_as_they_were():
+    first, other = dense(20, 10), dense(20, 10)
+    nets = [[one, Cleared(), dense(10, 3)] for one in (first, other)]
+    assert not check_equivalence(*nets, spikes()).ok
+    plain = net()
+    overwriting = nn.Sequential(*plain[:2], Cleared(), *plain[2:])
+    report = check_equivalence(overwriting, to_slayer(plain, (20,), calibrate="weights"), spikes())
+    assert report.layers[0].rate_a > 0.1
+    assert report.layers[0].drift < 0.05
+
+
+def test_blocks_are_found_in_a_sequential_and_refused_in_what_has_a_forward_of_its_own():
+    first, one, other = dense(20, 16), dense(16, 10), dense(16, 10)
+    nested = [nn.Sequential(first, nn.Sequential(last)) for last in (one, other)]
+    assert not check_equivalence(*nested, spikes()).ok
+    assert check_equivalence(nested[0], [first, [one]], spikes()).ok
+    for held in ([first, Held(one)], nn.Sequential(first, Held(one))):
+        with pytest.raises(BridgeError, match="has slayer blocks inside a Held"):
+            check_equivalence(held, held, spikes())
+
+
+class Counting(nn.Module):
+    """A state that only ``reset`` forgets, in a buffer, a list and a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(1))
+        self.seen: list[int] = []
+        self.steps = 0
+
+    def reset(self):
+        self.sum.zero_()
+        self.seen.clear()
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += 1
+        self.seen.append(self.steps)
+        self.sum += 0.01
+        return x + self.sum * len(self.seen)
+
+
+@pytest.mark.parametrize("made", [lambda: layer.Delay(2), Counting])
+def test_a_net_is_the_same_as_itself_and_as_before(made):
+    remembers = nn.Sequential(made(), nn.Linear(20, 10, bias=False), neuron.IFNode(0.3))
+    x = spikes()
+
+    def run():
+        functional.reset_net(remembers)
+        return torch.stack([remembers(step) for step in x]).detach()
+
+    before = run()
+    remembers(x[0])  # in the middle of something
+    state = copy.deepcopy({k: v for k, v in vars(remembers[0]).items() if k != "_modules"})
+    assert check_equivalence(remembers, remembers, x).drift == 0
+    assert check_equivalence(remembers, remembers, x, batch_size=2).drift == 0
+    for name in ("steps", "seen", "_memories"):
+        assert str(state.get(name)) == str(vars(remembers[0]).get(name))
+    assert torch.equal(run(), before)
+
+
+def test_random_encoders_draw_the_same_on_both_sides_and_nothing_from_the_user():
+    random = nn.Sequential(encoding.PoissonEncoder(step_mode="m"), *net())
+    x = spikes() * 0.5
+    state = torch.get_rng_state()
+    assert check_equivalence(random, random, x).drift == 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class OpensSteps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.Sequential(nn.Linear(20, 10, bias=False), neuron.IFNode(0.3))
+
+    def forward(self, x):
+        return functional.multi_step_forward(x, self.steps)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_forward_that_opens_the_steps_itself_is_run_as_it_wants(batch):
+    opens = OpensSteps()
+    report = check_equivalence(
+        opens, to_slayer(opens, (20,), calibrate="weights"), spikes(12, batch)
+    )
+    assert report.layers[0].shape == (10,)
+    assert report.layers[0].rate_a > 0.05
+    assert report.drift < 0.05
+    recurrent = layer.LinearRecurrentContainer(neuron.IFNode(0.3), 10, 10)
+    functional.set_step_mode(recurrent, "m")
+    whole = nn.Sequential(nn.Linear(20, 10), recurrent)
+    report = check_equivalence(whole, whole, spikes(12, batch))
+    assert (report.drift, report.layers[0].shape) == (0, (10,))
+
+
+def test_whatever_a_net_raises_is_one_line():
+    class Fussy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.node = neuron.IFNode()
+
+        def forward(self, x):
+            assert x.dim() == 5, "frames, please"
+            return self.node(x)
+
+    with pytest.raises(BridgeError, match=r"can't be run on .*: frames, please"):
+        check_equivalence(Fussy(), Fussy(), spikes())
+
+
+def test_a_network_is_run_as_a_file_is(tmp_path):
+    biased = nn.Sequential(
+        nn.Linear(20, 16),
+        neuron.LIFNode(step_mode="m", v_threshold=0.3),
+        nn.Linear(16, 10),
+        neuron.LIFNode(step_mode="m", v_threshold=0.05),
+    )
+    nn.init.constant_(biased[2].bias, 0.06)
+    blocks = to_slayer(biased, (20,), calibrate="weights")
+    export_hdf5(blocks, tmp_path / "net.net")
+    network = Network(tmp_path / "net.net")
+    x = spikes()
+    before = network.run(x, layout="TNX")
+    network.reset()
+    report = check_equivalence(blocks, network, x)
+    assert report.ok
+    assert report.layers[1].rate_a > 0
+    assert torch.equal(network.run(x, layout="TNX"), before)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_integers_of_sigma_delta_layers_without_an_input_block(whole, tmp_path):
+    blocks = nn.Sequential(
+        block.sigma_delta.Dense(SIGMA_DELTA, 20, 16, weight_scale=4),
+        block.sigma_delta.Output(SIGMA_DELTA, 16, 5, weight_scale=4),
+    )
+    export_hdf5(blocks, tmp_path / "net.net", input_shape=(20,))
+    x = torch.randint(-9000, 9000, (12, 4, 20)) / (4096 if whole else 4100)
+    for file in (tmp_path / "net.net", Network(tmp_path / "net.net", input_message_bits=16)):
+        if whole:
+            report = check_equivalence(blocks, file, x, integers=True)
+            assert report.ok
+            assert report.layers[0].rate_a > 0.1
+        else:
+            with pytest.raises(BridgeError, match="no whole parts of 1/4096"):
+                check_equivalence(blocks, file, x, integers=True)
+
+
+def test_silence_is_said_of_a_drift_too():
+    alive = net()
+    dead = copy.deepcopy(alive)
+    for weight in dead.parameters():
+        nn.init.zeros_(weight)
+    blocks = to_slayer(alive, (20,), calibrate="weights")
+    assert "no neuron fires" not in check_equivalence(alive, blocks, spikes()).verdict
+    assert (
+        "but no neuron fires in 1, 3 of a (float"
+        in check_equivalence(dead, blocks, spikes()).verdict
+    )
+    assert "but no neuron fires in 1, 3)" in check_equivalence(alive, blocks, spikes() * 0).verdict
+    assert (
+        "(but no neuron fires in 1 Dense" in check_equivalence(blocks, blocks, spikes() * 0).verdict
+    )
+
+
+def test_reports_can_be_compared_and_merged():
+    blocks, x = to_slayer(net(), (20,)), spikes(12, 3)
+    whole = check_equivalence(blocks, blocks, x)
+    assert whole == check_equivalence(blocks, blocks, x)
+    assert whole != check_equivalence(blocks, blocks, x[:, :2])
+    parts = [check_equivalence(blocks, blocks, x[:, rows]) for rows in (slice(2), slice(2, 3))]
+    assert EquivalenceReport.merged(parts) == whole
+    assert EquivalenceReport.merged(parts).input_shape == (3, 20, 12)
