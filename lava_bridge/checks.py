@@ -20,9 +20,11 @@ __all__ = [
     "has_hooks",
     "held",
     "integer",
+    "kept",
     "made_in_inference_mode",
     "overridden",
     "path_text",
+    "recompute",
     "require",
     "set_data",
 ]
@@ -156,15 +158,34 @@ def held(parameter: Tensor, low: float, high: float | None = None) -> Tensor:
     """A parameter that was brought back into a range, in place.
 
     Autograd does not see it: an earlier forward may have saved the parameter for its backward. A
-    program that is exported can't be saved so: there it is a copy that is in the range.
+    program that is exported can't be saved so, torch.func's transforms change nothing, and what its
+    functional_call puts in a parameter's place is the caller's: there it is a copy in the range.
     """
-    if exporting():
+    traced = torch.compiler.is_compiling()
+    transformed = not traced and torch._C._functorch.peek_interpreter_stack() is not None
+    if exporting() or transformed or not isinstance(parameter, nn.Parameter):
         return parameter.clamp(low, high)
     with torch.no_grad():
         # torch.compile can't follow .data.
-        traced = torch.compiler.is_compiling()
         (parameter.detach() if traced else parameter.data).clamp_(low, high)
     return parameter
+
+
+def kept(state: Tensor) -> Tensor | None:
+    """A copy of a state without its gradient, to be kept in a module; None: there is none to keep.
+
+    Within torch.func's transforms a tensor is one of a level that ends with them; vmap's is one for
+    many.
+    """
+    functorch = torch._C._functorch
+    if torch.compiler.is_compiling() or not functorch.is_functorch_wrapped_tensor(state):
+        return state.detach().clone()
+    while functorch.is_functorch_wrapped_tensor(state):
+        if functorch.is_batchedtensor(state):
+            return None
+        state = functorch.get_unwrapped(state)
+    with torch._C._DisableFuncTorch():  # else the copy is of the level again
+        return state.detach().clone()
 
 
 def set_data(parameter: nn.Parameter, data: Tensor) -> None:
@@ -180,6 +201,17 @@ def set_data(parameter: nn.Parameter, data: Tensor) -> None:
             "infer_shape"
         )
     parameter.data = data
+
+
+def recompute(module: nn.Module) -> None:
+    """Have torch's hooks compute a module's weight anew, as they do before a call.
+
+    They are those of pruning and of ``torch.nn.utils.weight_norm``: after an optimiser's step the
+    attribute ``weight`` is out of date.
+    """
+    for hook in module._forward_pre_hooks.values():
+        if hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight"):
+            hook(module, ())
 
 
 def checked_shape(shape: Any, error: type[BridgeError]) -> tuple[int, ...] | None:

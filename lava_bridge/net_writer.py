@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checks import overridden
+from .checks import overridden, recompute
 from .errors import BridgeError
 from .quantize import all_finite
 
@@ -83,6 +83,7 @@ def write_weight(
     quantised and written some rows at a time, so that they are not held a second time.
     """
     for place, part in synapse.parts(name):
+        recompute(part)
         weight = part.weight.detach()
         shape = weight.shape[: 4 if max(weight.shape[2:4]) > 1 else dimensions]
         row = max(1, weight[0].numel()) if len(weight) else 1
@@ -106,6 +107,7 @@ def integer_weight(part: Any, mask: Any = None) -> torch.Tensor:
 
     A BridgeError is raised if the synapse has no quantiser, or weights that are no numbers.
     """
+    recompute(part)
     return _integers(part, part.weight.detach(), mask)
 
 

@@ -56,14 +56,7 @@ class AsSpikingJelly(base.MemoryModule):
         super().__init__()
         self.module = _as_module("AsSpikingJelly", module)
         for name, part in self.module.named_modules():
-            if not hasattr(part, "persistent_state"):
-                continue
-            if not hasattr(part, "forget"):
-                raise BridgeError(
-                    f"AsSpikingJelly: {_place(name, part)} is of {type(part).__module__}, whose "
-                    "state can't be reset; use the block of that name in lava_bridge.slayer"
-                )
-            part.persistent_state = True
+            _go_on(name, part)
         self.register_memory("event_rates", ())
         self.register_memory("v", None)  # the voltage of an encoder, which has no state itself
         self.step_mode = step_mode
@@ -94,6 +87,8 @@ class AsSpikingJelly(base.MemoryModule):
         return NXT_to_TNX(self._run(TNX_to_NXT(x_seq)))
 
     def _run(self, x: Tensor) -> Tensor:
+        for name, part in self.module.named_modules():  # a part may have been put there since
+            _go_on(name, part)
         rates: list[Any] = []
         # Not the Sequential's own forward: it would pass a count_log block's pair to the next.
         module: Any = self.module
@@ -191,6 +186,19 @@ def _as_module(place: str, module: Any) -> nn.Module:
                 f"{place}: expected a module or a list of modules, found {described(part)}"
             )
     return nn.Sequential(*module) if several else module
+
+
+def _go_on(name: str, part: Any) -> None:
+    """Have a part of an AsSpikingJelly go on from its state in each forward."""
+    if not hasattr(part, "persistent_state"):
+        return
+    if not hasattr(part, "forget"):
+        raise BridgeError(
+            f"AsSpikingJelly: {_place(name, part)} is of {type(part).__module__}, whose "
+            "state can't be reset; use the block of that name in lava_bridge.slayer"
+        )
+    if not part.persistent_state:
+        part.persistent_state = True
 
 
 def _call(part: nn.Module, name: str) -> None:

@@ -195,7 +195,8 @@ class CubaLIFNode(neuron.BaseNode):
 
     def clamp_decay_parameters(self) -> None:
         """Bring the decays back into 0 ... 4096."""
-        self._decays_in_range()
+        for decay in self.current_decay, self.voltage_decay:
+            decay.data.clamp_(0, DECAY_SCALE)
 
     def _decays_in_range(self) -> tuple[Tensor, Tensor]:
         low_high = 0, DECAY_SCALE

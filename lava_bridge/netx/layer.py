@@ -252,7 +252,8 @@ class SynapticLayer(Layer):
             lines.append(waiting)
             return x
 
-        spikes = delayed(self._arriving, spikes)
+        if self._arriving is not None:  # of a dense layer, whatever shape its inputs have
+            spikes = delayed(self._arriving, spikes.flatten(2))
         inputs = []
         for synapse in self._synapses:
             activation = self._weighed(synapse, spikes.flatten(0, 1))

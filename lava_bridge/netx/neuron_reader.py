@@ -191,12 +191,19 @@ def values(group: LayerReader, key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _spatial(group: LayerReader, name: str, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    """A number for all neurons, for each channel, or for each neuron, to broadcast with them."""
+    """A number for all neurons, for each channel, or for each neuron, to broadcast with them.
+
+    Those of each neuron of an image are ``[W, H, C]``, as Lava has them.
+    """
     found = torch.from_numpy(np.atleast_1d(values).astype(np.float64))
     if found.numel() == 1:
         return found.reshape(1)
     if found.numel() == shape[0]:
         return found.reshape(-1, *[1] * (len(shape) - 1))
+    if found.shape == shape[::-1]:
+        return found.permute(2, 1, 0)
     if found.numel() == math.prod(shape):
-        return found.reshape(shape)
+        raise group.error(
+            name, f"has the shape {tuple(found.shape)}, but Lava takes {shape[::-1]}: (W, H, C)"
+        )
     raise group.error(name, f"has {found.numel()} values for neurons of shape {shape}")

@@ -167,4 +167,4 @@ def shift_on(
     longest = delay.max().item() if most is None else most
     first = max(x.shape[-1] - int(longest / sampling_time), 0)
     shifted = shift_channels(x, delay, sampling_time, grad_scale)
-    return shifted[..., shifted.shape[-1] - steps :], x[..., first:].detach().clone()
+    return shifted[..., shifted.shape[-1] - steps :], x[..., first:].detach()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import described, made_in_inference_mode, require
+from ..checks import described, kept, made_in_inference_mode, require
 from ..errors import BridgeError
 from .lazy import LazyChannels
 
@@ -71,7 +71,9 @@ class Stateful(LazyChannels):
     def set_states(self, **states: Tensor) -> None:
         """Go on from copies of the named states ``[N, *]``."""
         for name, state in states.items():
-            setattr(self, name, state.detach().clone())
+            copied = kept(state)
+            if copied is not None:
+                setattr(self, name, copied)
 
     def forget(self) -> None:
         """Start the next forward afresh, from what :meth:`add_state` was given; so do the parts."""
@@ -94,13 +96,15 @@ class Stateful(LazyChannels):
         if self._shape is None or self._is_same_row(found):
             self.shape = found
         elif found != self._shape:
-            before = f"neurons of shape {tuple(self._shape)} as at the first forward"
+            expected = f"neurons of shape {tuple(self._shape)} as at the first forward"
             given = f"{tuple(found)} in an input {tuple(input.shape)}"
-            raise BridgeError(f"{self.place}: expected {before}, found {given}; use one a layer")
+            raise BridgeError(f"{self.place}: expected {expected}, found {given}; use one a layer")
         self.draw(found[0])
         self._ran = True
         for name, start in self._starts.items():
-            kept = state = getattr(self, name)
+            before = state = getattr(self, name)
+            if state.is_meta and not input.is_meta:  # made there, and given numbers since
+                state = torch.full((1,), float(start), dtype=input.dtype, device=input.device)
             # Else one number for all will do: nothing of the batch's size is left in the module.
             if state.shape != (1,) or self.persistent_state:
                 if state.shape[0] != input.shape[0]:
@@ -109,7 +113,7 @@ class Stateful(LazyChannels):
                     state = state * state.new_ones(input.shape[:-1])
             if made_in_inference_mode(state) and not torch.is_inference_mode_enabled():
                 state = state.clone()  # autograd takes none of these
-            if state is not kept:  # a module's attributes are slow to set
+            if state is not before:  # a module's attributes are slow to set
                 setattr(self, name, state)
 
     @property

@@ -1,8 +1,10 @@
 """What a file has that Lava's netx does not run is said, wherever the blocks do otherwise."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ import lava_bridge
 from lava_bridge import NetFileError, slayer
 from lava_bridge.netx import Network
 from lava_bridge.slayer.neuron.norm import ChannelBias, MeanOnlyBatchNorm, WgtScaleBatchNorm
+
+from .loihi_cases import DATA
 
 CUBA = {"threshold": 0.5, "current_decay": 0.25, "voltage_decay": 0.1}
 AT_ONCE = {**CUBA, "current_decay": 1}
@@ -110,4 +114,21 @@ def test_an_input_is_rounded_by_its_own_scale(scale: int, tmp_path: Path) -> Non
 def test_complex_weights_without_neurons_are_refused(tmp_path: Path) -> None:
     path = written(block.rf.Affine(dict(RF), 4, 3, dynamics=False), tmp_path)
     with pytest.raises(NetFileError, match=r"layer/0/neuron is missing, and its weights are compl"):
+        Network(path)
+
+
+@pytest.mark.parametrize("name", ["bias", "neuron/vThMant", "neuron/iDecay", "neuron/vDecay"])
+@pytest.mark.parametrize("shape", [(3, 3, 4), (36,), (3, 4, 3)])
+def test_numbers_of_each_neuron_in_an_order_that_lava_can_t_take_are_refused(
+    name, shape, tmp_path
+) -> None:
+    path = tmp_path / "net.net"
+    shutil.copy(DATA / "neuron_arrays.net", path)
+    with h5py.File(path, "r+") as file:
+        group = file["layer/1"]
+        before = group[name][()]
+        assert before.shape == (4, 3, 3)
+        del group[name]
+        group[name] = before.reshape(shape)
+    with pytest.raises(NetFileError, match=r"layer/1/.*Lava takes \(4, 3, 3\)"):
         Network(path)

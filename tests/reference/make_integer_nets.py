@@ -32,6 +32,7 @@ from pathlib import Path
 import make_netx_inputs as exported
 import net_layers
 import numpy as np
+from delay_nets import delay_inputs, delay_outputs, delay_planes, delay_scalar, neuron_arrays
 from net_layers import (
     STEPS,
     Case,
@@ -117,35 +118,6 @@ def conv_large_weights(draw: Draw) -> Case:
     weight = draw.ints((3, 2, 2, 2), -900, 1000)
     made = conv(shape, weight, cuba(2000), bias=draw.ints(3, -500, 900))
     return Case([input_layer(shape), made], shape)
-
-
-def delay_outputs(draw: Draw) -> Case:
-    """Delays of each output neuron, 0 and 62 among them; above 62 all count as 62."""
-    delay = draw.ints(9, 0, 12).astype(float)
-    delay[:4] = (0, 62, 70, 3.9)
-    layers = [dense(draw.even((9, 10), -60, 90), cuba(150), delay=delay)]
-    layers.append(dense(draw.even((6, 9), -60, 90), cuba(150)))
-    return Case(layers, (10,), steps=76)
-
-
-def delay_inputs(draw: Draw) -> Case:
-    """As many delays as inputs: each input's spikes come later."""
-    layers = [
-        dense(draw.even((9, 10), -60, 90), cuba(150), delay=draw.ints(10, 0, 6)),
-        dense(
-            draw.even((6, 9), -60, 90), cuba(150), delay=draw.ints(9, 0, 6), bias=draw.ints(6, 0, 9)
-        ),
-    ]
-    return Case(layers, (10,))
-
-
-def delay_scalar(draw: Draw) -> Case:
-    """One delay for all."""
-    layers = [
-        dense(draw.even((7, 10), -60, 90), cuba(150), delay=3),
-        dense(draw.even((6, 7), -60, 90), cuba(50), delay=62),
-    ]
-    return Case(layers, (10,), steps=76)
 
 
 def bias_dense(draw: Draw) -> Case:
@@ -467,6 +439,8 @@ CASES: list[Callable[[Draw], Case]] = [
     rf_izhikevich,
     rf_extremes,
     bias_wraps,
+    neuron_arrays,
+    delay_planes,
 ]
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...checks import held, require, set_data
+from ...checks import held, kept, require, set_data
 from ...ops import shift, shift_channels, shift_on
 from ..lazy import LazyChannels
 
@@ -70,7 +70,8 @@ class Delay(LazyChannels):
         shifting = per_channel, self.sampling_time, self.grad_scale
         if not self.persistent_state:
             return shift_channels(input, *shifting)
-        shifted, self.past = shift_on(input, self.past, self.max_delay, *shifting)
+        shifted, past = shift_on(input, self.past, self.max_delay, *shifting)
+        self.past = kept(past)
         return shifted
 
     def forget(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import net_writer
+from ...checks import kept
 from ...errors import BridgeError
 from ...ops import shift
 from ..axon import Delay
@@ -31,7 +32,7 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
         shifted[..., 0] = waiting
     if persistent or waiting is not None:  # else nothing to say, and torch 2.4 compiles
-        module.delay_buffer = x[..., -1].detach().clone() if persistent else None
+        module.delay_buffer = kept(x[..., -1]) if persistent else None
     return shifted
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import net_writer
-from ...checks import held
-from ..utils.recurrent import recur
+from ...checks import held, kept
+from ..utils.recurrent import called_weights, recur
 from .common import step_delay
 from .layers import DenseFields
 
@@ -34,7 +34,9 @@ class _FedBack(DenseFields):
 
     def _recur(self, z: Any, feedback: Callable[[Tensor], list[Tensor]]) -> Tensor:
         x = recur(self.neuron, z, self.spike_state, feedback)
-        self.spike_state = x[..., -1].detach()
+        spike = kept(x[..., -1])
+        if spike is not None:
+            self.spike_state = spike
         return x
 
     def _save_to_state_dict(
@@ -47,6 +49,8 @@ class _FedBack(DenseFields):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(prefix + "spike_state")
         if saved is not None:
+            self.forget()
+            self.neuron.forget()
             self.spike_state = self.spike_state.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -179,8 +183,7 @@ class AbstractRecurrent(_FedBack):
         return self.input_synapse
 
     def forward(self, x: Tensor) -> Any:
-        parts = self.recurrent_synapse.parts("")
-        weights = [part.hooked_weight().flatten(1) for _, part in parts]
+        weights = [w.flatten(1) for w in called_weights(self.recurrent_synapse)]
         z = self.input_synapse(x)
         x = self._recur(z, lambda spike: [F.linear(spike, w) for w in weights])
         x = step_delay(self, x) if self.delay_shift else x

@@ -171,7 +171,8 @@ class Neuron(Stateful):
 
     def per_neuron(self, parameter: Tensor, input: Tensor) -> Tensor:
         """A parameter ``[1]`` or ``[C]`` as integers that broadcast with ``[N, C, *]``."""
-        if self.requires_grad and exporting():  # then prepare() has not clamped it
+        # Then prepare() has not clamped it.
+        if self.requires_grad and (exporting() or not isinstance(parameter, torch.nn.Parameter)):
             parameter = held(parameter, 0, self.p_scale)
         rounded = quantize(parameter)
         if parameter.numel() == 1:

@@ -89,7 +89,7 @@ class GenericLayer(torch.nn.Module):
     def __getattr__(self, name: str) -> Any:
         # With weight norm on, `weight` is no parameter but computed; unlike torch's own weight norm
         # this keeps no derived tensor on the module, so that it can be copied and compiled.
-        if name == "weight" and "weight_v" in self.__dict__.get("_parameters", ()):
+        if name == "weight" and self.__dict__.get("weight_norm_enabled"):
             return torch._weight_norm(self.weight_v, self.weight_g, 0)
         return super().__getattr__(name)
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...checks import recompute
+
 __all__ = ["custom_recurrent", "custom_recurrent_ground_truth_1", "recur"]
 __all__ += ["custom_recurrent_ground_truth_2"]
 
@@ -29,12 +31,20 @@ def recur(neuron: Any, z: Any, spike: Tensor, feedback: Callable[[Tensor], list[
     return torch.stack(steps, dim=-1)
 
 
+def called_weights(synapse: Any) -> list[Tensor]:
+    """The weights of a synapse's parts as a call of it would use them."""
+    parts = [part for _, part in synapse.parts("")]
+    for part in parts:
+        recompute(part)
+    return [part.hooked_weight() for part in parts]
+
+
 def custom_recurrent(z: Any, neuron: Any, recurrent_synapse: Any) -> Tensor:
     """Spikes for ``z`` ``[N, C, T]`` with feedback through an all-to-all synapse, from silence.
 
     The neuron should have persistent state. Source: ``lava.lib.dl.slayer.utils.recurrent``.
     """
-    weights = [part.hooked_weight().flatten(1) for _, part in recurrent_synapse.parts("")]
+    weights = [weight.flatten(1) for weight in called_weights(recurrent_synapse)]
     return recur(neuron, z, torch.zeros(0), lambda spike: [F.linear(spike, w) for w in weights])
 
 
