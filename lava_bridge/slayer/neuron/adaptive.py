@@ -41,8 +41,8 @@ class Adaptive(base.Neuron):
         threshold_step: What a spike adds to the threshold, :math:`\Delta\vartheta`, rounded toward
             0 to a multiple of ``1 / scale``.
         threshold_decay, refractory_decay: The decays :math:`\alpha_\vartheta`, :math:`\alpha_r` in
-            0 ... 1; drawn from a pair (min, max) where ``shared_param`` is False. They have no
-            gradient.
+            0 ... 1; drawn from a pair (min, max) where ``shared_param`` is False. Their gradients
+            are 0.
 
     Attributes:
         threshold_decay, refractory_decay: 4096 times the decays, ``[1]`` or ``[C]``.
@@ -71,6 +71,17 @@ class Adaptive(base.Neuron):
             self.threshold_step,
             self.threshold,
         )
+
+    def per_neuron(self, parameter: Tensor, input: Tensor) -> Tensor:
+        """As of all neurons. The threshold's decays get gradients of 0 by the others', as in slayer.
+
+        Optimisers' weight decay acts on them so, and DistributedDataParallel finds them used.
+        """
+        used = super().per_neuron(parameter, input)
+        own = self.threshold_decay, self.refractory_decay
+        if not parameter.requires_grad or any(parameter is decay for decay in own):
+            return used
+        return used + 0 * (own[0].sum() + own[1].sum())
 
     def threshold_args(self, input: Tensor) -> tuple[Any, ...]:
         """The last arguments of the adaptive dynamics, ``ref_state`` to ``w_scale``."""
