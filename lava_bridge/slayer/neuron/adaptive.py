@@ -73,9 +73,9 @@ class Adaptive(base.Neuron):
         )
 
     def per_neuron(self, parameter: Tensor, input: Tensor) -> Tensor:
-        """As of all neurons. The threshold's decays get gradients of 0 by the others', as in slayer.
+        """As of all neurons; by the others the threshold's decays get gradients of 0, as slayer's.
 
-        Optimisers' weight decay acts on them so, and DistributedDataParallel finds them used.
+        So weight decay acts on them, and DistributedDataParallel finds them used.
         """
         used = super().per_neuron(parameter, input)
         own = self.threshold_decay, self.refractory_decay
