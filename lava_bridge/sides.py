@@ -353,57 +353,20 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
         node in sums or node in encoders or (isinstance(node, CubaLIFNode) and node in held)
         for node in nodes
     )
-    # A forward may open the steps itself (multi_step_forward), as some containers do.
-    opens = any(node.step_mode == "m" for node in nodes) or any(map(opens_steps, net.modules()))
-
-    def given(x_seq: Tensor, multi_step: bool) -> tuple[dict[Any, Tensor], Any]:
-        """What each neuron gives, ``[T, N, *]``, and the net: for all steps, or step by step."""
-        found: dict[Any, list[Tensor]] = {}
-
-        def keep(node: Any, inputs: Any, output: Tensor) -> None:
-            output = output.detach().clone()
-            if node in sums:
-                output = output * (node.scale * STATE_OVER_WEIGHT)
-            found.setdefault(node, []).append(output)
-
-        hooks = [node.register_forward_hook(keep) for node in nodes]
-        try:
-            with _from_reset(net, x_seq):
-                out = net(x_seq) if multi_step else [net(x_step) for x_step in x_seq]
-        finally:
-            for hook in hooks:
-                hook.remove()
-        for node, steps in found.items():
-            # Within containers of steps neurons of a multi-step net run step by step.
-            expected = 1 if node.step_mode == "m" else len(x_seq)
-            if len(steps) != expected:
-                raise BridgeError(
-                    f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
-                    "use each neuron once, all in the same step mode"
-                )
-        spikes = {
-            node: steps[0] if node.step_mode == "m" else torch.stack(steps)
-            for node, steps in found.items()
-        }
-        for node, sequence in spikes.items():
-            if sequence.shape[:2] != x_seq.shape[:2]:
-                raise BridgeError(
-                    f"neuron {nodes[node]} gives {tuple(sequence.shape)} where [T, N, *] of "
-                    f"{tuple(x_seq.shape)} is expected; keep samples and steps apart"
-                )
-        return spikes, out if multi_step else _stacked(out)
+    at_once = any(node.step_mode == "m" for node in nodes) or any(map(opens_steps, net.modules()))
 
     def run(x: Tensor) -> Outputs:
         x_seq = NXT_to_TNX(_fitting([net], _as_planes(x) if quantised else x))
         try:
-            spikes, out = given(x_seq, opens)
-        except Exception:
-            if opens:
+            spikes, out = _given(net, nodes, sums, x_seq, at_once)
+        except Exception as error:
+            if at_once:
                 raise
+            # Its forward may open the steps itself, as with multi_step_forward.
             try:
-                spikes, out = given(x_seq, True)
+                spikes, out = _given(net, nodes, sums, x_seq, True)
             except Exception:
-                spikes, out = given(x_seq, False)  # says what is wrong
+                raise error from None
         layers = [
             LayerOutput(
                 _short(nodes[node]),
@@ -419,6 +382,49 @@ def _spikingjelly_side(letter: str, net: nn.Module) -> Side:
 
     kind = "twin of BlockContainers" if quantised else "float SpikingJelly net"
     return Side(f"{letter} ({kind})", quantised, run)
+
+
+def _given(
+    net: nn.Module, nodes: dict[Any, str], sums: list[Any], x_seq: Tensor, multi_step: bool
+) -> tuple[dict[Any, Tensor], Any]:
+    """What each of ``nodes`` gives, ``[T, N, *]``, and the net; run at once or step by step.
+
+    ``sums`` are those that give sums of inputs instead of spikes.
+    """
+    found: dict[Any, list[Tensor]] = {}
+
+    def keep(node: Any, inputs: Any, output: Tensor) -> None:
+        output = output.detach().clone()
+        if node in sums:
+            output = output * (node.scale * STATE_OVER_WEIGHT)
+        found.setdefault(node, []).append(output)
+
+    hooks = [node.register_forward_hook(keep) for node in nodes]
+    try:
+        with _from_reset(net, x_seq):
+            out = net(x_seq) if multi_step else [net(x_step) for x_step in x_seq]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for node, steps in found.items():
+        # Within containers of steps neurons of a multi-step net run step by step.
+        expected = 1 if node.step_mode == "m" else len(x_seq)
+        if len(steps) != expected:
+            raise BridgeError(
+                f"neuron {nodes[node]} runs {len(steps)} times where {expected} is expected; "
+                "use each neuron once, all in the same step mode"
+            )
+    spikes = {
+        node: steps[0] if node.step_mode == "m" else torch.stack(steps)
+        for node, steps in found.items()
+    }
+    for node, sequence in spikes.items():
+        if sequence.shape[:2] != x_seq.shape[:2]:
+            raise BridgeError(
+                f"neuron {nodes[node]} gives {tuple(sequence.shape)} where [T, N, *] of "
+                f"{tuple(x_seq.shape)} is expected; keep samples and steps apart"
+            )
+    return spikes, out if multi_step else _stacked(out)
 
 
 def _stacked(steps: list[Any]) -> Tensor | None:
