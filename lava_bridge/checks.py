@@ -177,8 +177,10 @@ def kept(state: Tensor) -> Tensor | None:
     Within torch.func's transforms a tensor is one of a level that ends with them; vmap's is one for
     many.
     """
+    if torch.compiler.is_compiling():  # which follows nothing of what comes
+        return state.detach().clone()
     functorch = torch._C._functorch
-    if torch.compiler.is_compiling() or not functorch.is_functorch_wrapped_tensor(state):
+    if not functorch.is_functorch_wrapped_tensor(state):
         return state.detach().clone()
     while functorch.is_functorch_wrapped_tensor(state):
         if functorch.is_batchedtensor(state):
