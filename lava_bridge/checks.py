@@ -27,6 +27,7 @@ __all__ = [
     "recompute",
     "require",
     "set_data",
+    "transformed",
 ]
 
 # The attributes in which a module keeps what was hooked on to its call.
@@ -161,14 +162,20 @@ def held(parameter: Tensor, low: float, high: float | None = None) -> Tensor:
     program that is exported can't be saved so, torch.func's transforms change nothing, and what its
     functional_call puts in a parameter's place is the caller's: there it is a copy in the range.
     """
-    traced = torch.compiler.is_compiling()
-    transformed = not traced and torch._C._functorch.peek_interpreter_stack() is not None
-    if exporting() or transformed or not isinstance(parameter, nn.Parameter):
+    if exporting() or transformed() or not isinstance(parameter, nn.Parameter):
         return parameter.clamp(low, high)
     with torch.no_grad():
         # torch.compile can't follow .data.
+        traced = torch.compiler.is_compiling()
         (parameter.detach() if traced else parameter.data).clamp_(low, high)
     return parameter
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work, within which nothing may change in place."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def kept(state: Tensor) -> Tensor | None:
@@ -209,10 +216,11 @@ def recompute(module: nn.Module) -> None:
     """Have torch's hooks compute a module's weight anew, as they do before a call.
 
     They are those of pruning and of ``torch.nn.utils.weight_norm``: after an optimiser's step the
-    attribute ``weight`` is out of date.
+    attribute ``weight`` is out of date. (A spectral norm changes buffers of its own in a call.)
     """
     for hook in module._forward_pre_hooks.values():
-        if hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight"):
+        computes = hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight")
+        if computes and not hasattr(hook, "n_power_iterations"):
             hook(module, ())
 
 

@@ -104,7 +104,7 @@ class Stateful(LazyChannels):
         for name, start in self._starts.items():
             before = state = getattr(self, name)
             if state.is_meta and not input.is_meta:  # made there, and given numbers since
-                state = torch.full((1,), float(start), dtype=input.dtype, device=input.device)
+                state = torch.full((1,), float(start), dtype=state.dtype, device=input.device)
             # Else one number for all will do: nothing of the batch's size is left in the module.
             if state.shape != (1,) or self.persistent_state:
                 if state.shape[0] != input.shape[0]:

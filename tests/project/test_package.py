@@ -142,11 +142,11 @@ def test_slayer_stays_a_third_of_the_originals_size():
     # has neither biases, nor axons that go on from forward to forward, of which 40 lines are made,
     # nor neurons that delay their spikes themselves, of which 50 are; nor two ways through a neuron
     # (at once, and by methods that users override), and words for blocks without one: 30; nor does
-    # it stay whole under pruning, torch.func and pickles: 40.
+    # it stay whole under pruning, torch.func and pickles: 50.
     lines = [
         len(path.read_text().splitlines())
         for path in SOURCES
         if path.relative_to(ROOT).parts[1] == "slayer" and path.name != "bias.py"
     ]
     assert len(lines) > 40
-    assert sum(lines) < 13_900 / 3 + 40 + 50 + 30 + 40
+    assert sum(lines) < 13_900 / 3 + 40 + 50 + 30 + 50

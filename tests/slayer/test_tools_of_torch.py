@@ -44,6 +44,9 @@ def test_a_block_from_the_meta_device_starts_where_its_input_is(kind, backend, x
             expected = block(x)
             assert expected.any()
             assert torch.equal(made(x), expected)
+    states = dict(block.named_buffers())
+    for name, state in made.named_buffers():
+        assert (state.dtype, state.device) == (states[name].dtype, states[name].device)
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "kwta"])
@@ -126,12 +129,18 @@ class Streams(torch.nn.Module):
 )
 def test_transforms_leave_nothing_of_theirs_in_a_module(made, x, tmp_path):
     block = made()
-    block(x)
+    block(x[:1])  # as many as a sample of vmap's has
 
     def one(sample):
         return functional_call(block, {}, (sample[None],))
 
+    def waiting():
+        parts = [getattr(m, n, None) for m in block.modules() for n in ("past", "delay_buffer")]
+        return [*block.buffers(), *(part for part in parts if part is not None)]
+
+    before = [state.clone() for state in waiting()]
     vmap(one)(x)
+    assert all(torch.equal(*pair) for pair in zip(waiting(), before, strict=True))
     torch.func.grad(lambda sample: one(sample).sum())(x[0])
     block.eval()
     block(x)

@@ -71,7 +71,9 @@ class Delay(LazyChannels):
         if not self.persistent_state:
             return shift_channels(input, *shifting)
         shifted, past = shift_on(input, self.past, self.max_delay, *shifting)
-        self.past = kept(past)
+        copied = kept(past)
+        if copied is not None:
+            self.past = copied
         return shifted
 
     def forget(self) -> None:

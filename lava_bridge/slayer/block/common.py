@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import net_writer
-from ...checks import kept
+from ...checks import kept, transformed
 from ...errors import BridgeError
 from ...ops import shift
 from ..axon import Delay
@@ -30,9 +30,15 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
     persistent = getattr(getattr(module, "neuron", None) or module, "persistent_state", False)
     shifted = shift(x, 1)
     if persistent and waiting is not None and waiting.shape == x.shape[:-1]:
-        shifted[..., 0] = waiting
-    if persistent or waiting is not None:  # else nothing to say, and torch 2.4 compiles
-        module.delay_buffer = kept(x[..., -1]) if persistent else None
+        if transformed():
+            shifted = torch.cat([waiting.unsqueeze(-1), shifted[..., 1:]], dim=-1)
+        else:
+            shifted[..., 0] = waiting
+    if persistent:
+        last = kept(x[..., -1])
+        module.delay_buffer = waiting if last is None else last
+    elif waiting is not None:  # else nothing to say, and torch 2.4 compiles
+        module.delay_buffer = None
     return shifted
 
 
