@@ -84,7 +84,8 @@ def bounded_sequence(
     params: dict[str, Any], shape: tuple[int, ...], seed: int, size: float
 ) -> Tensor:
     """As :func:`sequence`, in thresholds, for states of 23 bits: a float32 holds them exactly."""
-    largest = 2**23 / (params["scale"] * 64 * shape[0] ** 2)
+    # No multiple of 64 steps: lava fires where a voltage is a large threshold (docs/numerics.md).
+    largest = (2**23 / shape[0] ** 2 - 1) / (params["scale"] * 64)
     return sequence(shape, seed, size * params["v_threshold"]).clamp(-largest, largest)
 
 

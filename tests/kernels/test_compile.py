@@ -227,12 +227,12 @@ def test_every_family_compiles_whole_with_sizes_left_open(family):
 
 def test_a_bias_in_both_parts_of_a_resonator_compiles_with_sizes_left_open():
     neuron = slayer.neuron.rf.Neuron(**TURNING, norm=slayer.neuron.norm.ChannelBias)
-    x = torch.rand(2, 3, 12)
+    x = 2 * torch.rand(2, 3, 12)
     neuron((x, x))
     compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager", dynamic=True)
     for part in (neuron.real_norm, neuron.imag_norm):
         part.value.data.uniform_(0, 0.2)
-    for y in (x, torch.rand(4, 3, 40)):
+    for y in (x, 2 * torch.rand(4, 3, 40)):
         assert neuron((y, y)).any()
         assert torch.equal(compiled((y, y)), neuron((y, y)))
 

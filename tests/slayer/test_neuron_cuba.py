@@ -71,7 +71,7 @@ def test_current_voltage_and_spikes_equal_lavas(
 
 
 @thorough
-@given(neurons(), shapes(), batches, times, seeds, st.sampled_from([18, 21, 23]))
+@given(exact_neurons, shapes(), batches, times, seeds, st.sampled_from([18, 21, 23]))
 def test_states_up_to_24_bits_equal_lavas(lava, params, shape, batch, time, seed, bits):
     largest = 2**bits / (params["scale"] * 64)
     x = analog((batch, *shape, time), seed, largest).clamp(-largest, largest)

@@ -102,8 +102,8 @@ class Neuron(base.Neuron):
     @property
     def v_th_mant(self) -> Any:
         """The threshold as the chip's integer, or integers ``[C]``."""
-        # Down, but float32 may hold a step of the grid a little below it.
-        steps = self.threshold.detach().flatten() * self.w_scale + 1e-4
+        # Down, but float32 may hold a step of the grid half a unit in its last place below it.
+        steps = self.threshold.detach().flatten().double() * self.w_scale * (1 + 2**-23)
         values = steps.cpu().numpy().astype(int)
         return values[0] if len(values) == 1 else values
 
