@@ -67,7 +67,7 @@ def _show_warning(
     """A warning of this library's in one line, another with the place of its code."""
     if not is_first_rank():
         return
-    if Path(filename).parent == Path(__file__).parent:
+    if Path(__file__).parent in Path(filename).parents:
         click.echo(f"Warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, filename, lineno), nl=False, err=True)
@@ -300,7 +300,7 @@ def verify(
 \b
 Examples:
   lava-bridge run net.net --input x.npy -o y.npy
-  lava-bridge run net.net --input x.npy -o y.npy --extra-steps 4
+  lava-bridge run net.net --input x.npy -o y.npy --extra-steps 4 --aligned
   lava-bridge run lava.net --input x.npy -o y.npy --input-shape 34,34,2 --reset-interval 300
   lava-bridge run sums.net --input x.npy -o v.npy --voltages
 """,
@@ -338,6 +338,12 @@ Examples:
 @click.option(
     "--graded", default=0, help="Bits of an input spike; 0: what is not 0 is a spike of 1."
 )
+@click.option(
+    "--aligned",
+    is_flag=True,
+    help="Let each layer rest until the input has come to it: of nets with biases the spikes are "
+    "then the blocks', as verify compares them; Lava begins with all layers at once.",
+)
 @click.option("--reset-interval", type=int, help="Set the neurons to 0 every so many steps.")
 @click.option("--reset-offset", default=0, help="Step of the first reset, counted from 0.")
 def run(
@@ -350,6 +356,7 @@ def run(
     voltages: bool,
     extra_steps: int,
     graded: int,
+    aligned: bool,
     reset_interval: int | None,
     reset_offset: int,
 ) -> None:
@@ -364,6 +371,7 @@ def run(
         input_message_bits=graded,
         reset_interval=reset_interval,
         reset_offset=reset_offset,
+        aligned=aligned,
         encoder=encode,
     )
     x: Any = _input(input_file)

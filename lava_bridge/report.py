@@ -98,12 +98,9 @@ class LayerComparison:
         self.largest = max(self.largest, float((spikes_a - spikes_b).abs().max()))
         self.first = _earlier(self.first, differ, first_sample)
 
-    def add_beyond(self, beyond: Tensor, first_sample: int, delay: int = 0) -> None:
-        """Take into account where a batch ``[N, *, T]``, later by a delay, left 24 bits."""
-        # Before the input has come to it, a layer rests, or by its biases alone is beyond already.
-        begun = beyond[..., : delay + 1].any(dim=-1, keepdim=True)
-        later = beyond[..., delay + 1 :].bool()
-        self.beyond = _earlier(self.beyond, torch.cat([begun, later], dim=-1), first_sample)
+    def add_beyond(self, beyond: Tensor, first_sample: int) -> None:
+        """Take into account where the states of a batch ``[N, *, T]`` left 24 bits."""
+        self.beyond = _earlier(self.beyond, beyond, first_sample)
 
     def merge(self, later: "LayerComparison", first_sample: int) -> None:
         """Take the same layer on later samples into account, which start at ``first_sample``."""

@@ -39,10 +39,11 @@ class LayerOutput(NamedTuple):
 
     Attributes:
         name: The layer.
-        delay: Steps that its spikes come later.
+        delay: Steps that its spikes come later in ``spikes``.
         spikes: ``[N, *, T]``; of a layer that never fires (an Affine block) the voltages, as the
             chip's integers.
-        beyond: Where its states left the chip's 24 bits, likewise; None: it has no such limits.
+        beyond: Where its states left the chip's 24 bits, without the steps that the spikes come
+            later; None: it has no such limits.
         is_voltage: Whether these are voltages.
         forgets: Whether its neurons keep nothing from one step to the next: a conversion adds such
             for a MaxPool2d or an Upsample, which a SpikingJelly net computes without.
@@ -277,6 +278,15 @@ def _untouched(blocks: list[Any], x: Tensor) -> Iterator[None]:
 # Integers ---------------------------------------------------------------------------------------
 
 
+def _begun(beyond: Tensor, delay: int) -> Tensor:
+    """Where states ``[N, *, T]`` left 24 bits, from the step that the input has come to them in.
+
+    Before that a layer rests, or by its biases alone is beyond already.
+    """
+    begun = beyond[..., : delay + 1].any(dim=-1, keepdim=True)
+    return torch.cat([begun, beyond[..., delay + 1 :].bool()], dim=-1)
+
+
 class _OnInput(Network):
     """A file's net with the shape of an input, which no user wrote in Lava's order."""
 
@@ -301,7 +311,6 @@ def _integer_side(net: Network) -> Side:
         parts = first.neuron.spike_scale
 
     def run(x: Tensor) -> Outputs:
-        delay = 0
         here = None if encoder is None else encoder_on(encoder, x.device)
         x, outputs = _encoded(here, _as_planes(x))
         given = net.encoded(x) * parts
@@ -316,19 +325,26 @@ def _integer_side(net: Network) -> Side:
                 "the input has values other than 0 and 1, which integers take for spikes of 1, "
                 "and blocks as they are; give spikes, or convert with encoding= for analog input"
             )
-        layers = net.run(given, traces=True).layers
-        for layer, ran in zip(net.layers, layers, strict=True):
+        # Steps more, in which the deepest layer answers to the input's last one.
+        steps, delay = given.shape[-1], 0
+        layers = net.run(nn.functional.pad(given, (0, net.latency)), traces=True).layers
+        for layer, later, ran in zip(net.layers, net.later_than_blocks(), layers, strict=True):
             delay += layer.steps
+            first = max(later, 0)
+            own = slice(first, first + steps)  # those of its block
             if layer.neuron is not None:
                 dtype = exact_dtype(x)
-                spikes = ran.spike.to(dtype) / layer.neuron.spike_scale
+                spikes = ran.spike[..., own].to(dtype) / layer.neuron.spike_scale
                 beyond, sums = ran.traces.get("beyond"), layer.neuron.never_fires
+                if beyond is not None:
+                    beyond = _begun(beyond[..., : own.stop], delay)
                 if sums:
-                    spikes = ran.traces["voltage"].to(dtype)
+                    spikes = ran.traces["voltage"][..., own].to(dtype)
                 name = f"{layer.name} {layer.kind}"
                 forgets = not sums and _forgets(layer.neuron)
-                outputs.append(LayerOutput(name, delay, spikes, beyond, sums, forgets))
-        return Outputs(outputs, layers[-1].spike.shape)
+                outputs.append(LayerOutput(name, delay - first, spikes, beyond, sums, forgets))
+        last = layers[-1].spike
+        return Outputs(outputs, torch.Size([*last.shape[:-1], steps]))
 
     return Side(f"{net.filename} (integers)", True, run)
 

@@ -120,7 +120,7 @@ def check_equivalence(
                 )
                 for side in (a, b):
                     if side.beyond is not None:
-                        comparison.add_beyond(side.beyond, start, side.delay)
+                        comparison.add_beyond(side.beyond, start)
             advance()
     return EquivalenceReport(
         claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons, tuple(x_nxt.shape)

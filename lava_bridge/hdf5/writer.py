@@ -1,7 +1,8 @@
 """Writing a ``.net`` file: the blocks write themselves, the file appears whole or not at all."""
 
 import os
-import tempfile
+import secrets
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def export_hdf5(
             :func:`load_hdf5` does. ``"lava"``: Lava's own ``netx``; layers that it has not are
             written as such as it has, with the same spikes: a pooling as a convolution, a dense
             layer that sees height and width as a flat one, a sigma-delta neuron's bias as the
-            layer's.
+            layer's. (A warning says where Lava's biases begin too early for that.)
 
     Raises:
         NetFileError: If a block can't be exported (it is named), or the file can't be written; if
@@ -70,6 +71,7 @@ def export_hdf5(
         images.append(encoder_image(encoder))
         targets.insert(0, encoder_file(given))
         input_shape = encoder.shape
+    biased: list[str] = []
     with whole_files(*targets) as files, h5py.File(files[-1], "w") as file:
         for image in images:
             files[0].write(image)
@@ -82,8 +84,21 @@ def export_hdf5(
             lowered = lower(_in_memory(blocks, input_shape), input_shape)
             for i, (_, layer) in enumerate(lowered):
                 layer.write(layers.create_group(str(i)))
+            biased = [place for place, layer in lowered if _is_biased(layer)]
         if not len(layers):
             raise NetFileError(f"{given}: there are no blocks to write; give at least one")
+    if biased:
+        others = f" and {len(biased) - 1} more" if biased[1:] else ""
+        warnings.warn(
+            f"{given}: {biased[0]}{others} has a bias, which Lava runs from the first step on, "
+            "before the input has come to it: for the blocks' spikes give Lava's Network a "
+            "reset_interval of all steps and a reset_offset of 1 (docs/netx.md, Time)",
+            stacklevel=2,
+        )
+
+
+def _is_biased(layer: Layer) -> bool:
+    return layer.kind != "input" and "bias" in layer and bool(np.any(layer["bias"]))
 
 
 def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Any]]:
@@ -139,7 +154,7 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
     Raises:
         NetFileError: If one can't be written.
     """
-    written: list[tuple[IO[bytes], str, Path]] = []
+    written: list[tuple[IO[bytes], Path, Path]] = []
     place = targets[-1]
     try:
         for given in targets:
@@ -150,15 +165,14 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
                 raise NetFileError(
                     f"{place}: is a directory or a device, not a file; choose another path"
                 )
-            handle, temporary = tempfile.mkstemp(
-                dir=place.parent, prefix=f".{place.name}.", suffix=".part"
-            )
-            written.append((os.fdopen(handle, "w+b"), temporary, place))
+            temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
+            written.append((open(temporary, "x+b"), temporary, place))  # noqa: SIM115
         yield [file for file, _, _ in written]
         for file, temporary, place in written:
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(temporary, _mode_of(place))
+            if place.exists():  # a new file has what the umask leaves it
+                os.chmod(temporary, place.stat().st_mode & 0o777)
         for _, temporary, place in written:
             os.replace(temporary, place)
     except (OSError, SystemError) as error:
@@ -174,14 +188,4 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
     finally:
         for file, temporary, _ in written:
             file.close()
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-
-
-def _mode_of(target: Path) -> int:
-    """The permissions of the file that is replaced, or those of a new file."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+            temporary.unlink(missing_ok=True)

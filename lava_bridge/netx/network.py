@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import warnings
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -143,15 +144,39 @@ class Network:
         self._shifted_input = read.shifted_input
         if aligned:
             self._align()
+        elif not reset_interval:
+            self._warn_of_early_biases()
         first = self.layers[0]
         self.graded_input = first.graded if isinstance(first, SynapticLayer) else True
         self.reset()
 
-    def _align(self) -> None:
-        later = -int(self._shifted_input)  # than the blocks
+    def later_than_blocks(self) -> list[int]:
+        """Steps by which each layer's spikes come later than its block's, which may be late too."""
+        later, found = -int(self._shifted_input), []
         for layer in self.layers:
-            layer.begins = later + layer.steps
             later += layer.steps - layer.delay_shift
+            found.append(later)
+        return found
+
+    def _align(self) -> None:
+        for layer, later in zip(self.layers, self.later_than_blocks(), strict=True):
+            layer.begins = later + layer.delay_shift
+
+    def _warn_of_early_biases(self) -> None:
+        early = [
+            layer.name
+            for layer, later in zip(self.layers, self.later_than_blocks(), strict=True)
+            if later + layer.delay_shift > 0 and _is_biased(layer)
+        ]
+        if early:
+            others = f" and of {len(early) - 1} more layers" if early[1:] else ""
+            warnings.warn(
+                f"{self.filename}: the bias of {early[0]}{others} works from the first step on, as "
+                "in Lava, before the input has come to it: the spikes are not the blocks'; "
+                "aligned=True (lava-bridge run: --aligned) makes them so, in Lava reset_interval "
+                "does (docs/netx.md, Time)",
+                stacklevel=3,
+            )
 
     def aligned_copy(self) -> "Network":
         """The net as ``aligned=True`` makes it, from a fresh state; this one stays as it is."""
@@ -377,6 +402,11 @@ def _dense(x: Tensor | np.ndarray, layout: str, place: str) -> Tensor:
     if layout not in LAYOUTS:
         raise BridgeError(f"{place}: layout must be 'NXT' or 'TNX', found {layout!r}")
     return dense(f"{place}: the input is", x)
+
+
+def _is_biased(layer: Layer) -> bool:
+    bias = getattr(layer.neuron, "bias", None)
+    return bias is not None and bool(bias.any())
 
 
 def _check(options: Options) -> None:

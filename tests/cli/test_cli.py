@@ -203,8 +203,7 @@ def test_a_net_of_sums_alone_is_verified_too(tmp_path, monkeypatch):
     ):
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, done.output
-    # The voltage comes a step late.
-    assert "integers of n.net: exact: all 30 spike places agree" in done.output
+    assert "integers of n.net: exact: all 36 spike places agree" in done.output
     assert "drift" not in done.output
     assert Path("r.html").is_file()
 

@@ -382,3 +382,13 @@ def test_a_written_file_keeps_the_permissions_of_the_former_one(former):
     former.chmod(0o640)
     export_hdf5([cuba.Dense(dict(PARAMS), 4, 3)], former)
     assert former.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        export_hdf5([cuba.Dense(dict(PARAMS), 4, 3)], tmp_path / "new.net")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.net").stat().st_mode & 0o777 == 0o666 & ~mask

@@ -373,7 +373,7 @@ def test_an_input_of_another_scale_gets_it_as_its_weight(tmp_path) -> None:
     assert fired.any()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore:.*which Lava runs from the first step on")
 @pytest.mark.parametrize(("norm", "decay"), [(ChannelBias, 0.3), (MeanOnlyBatchNorm, 1)])
 def test_a_bias_that_netx_feeds_back_as_the_block_is_written(tmp_path, norm, decay) -> None:
     neuron = {**CUBA, "current_decay": decay, "norm": norm}

@@ -50,6 +50,22 @@ def test_lava_loses_one_of_a_decay_that_the_file_has() -> None:
         assert file["layer/1/neuron/cosDecay"][()] == recording.decays[1][1] + 1
 
 
+def test_a_reset_as_the_input_comes_gives_the_spikes_of_aligned_layers_in_lava(tmp_path) -> None:
+    recording = load("reset_when_input_comes")
+    path = shutil.copy(recording.path, tmp_path)
+    with h5py.File(path, "r+") as file:
+        for layer in file[
+            "layer"
+        ].values():  # of blocks that delay nothing, as to_slayer makes them
+            layer.attrs["delay_shift"] = False
+    net = Network(path, aligned=True)
+    assert net.latency == 3
+    expected = net.run(recording.x)[..., 3:]
+    assert np.array_equal(expected, recording.y[..., 3:])
+    assert recording.states[2]["voltage"][..., :3].any(), "the bias has begun before"
+    assert 0 < expected.float().mean() < 1
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_runs_of_the_wheel(case: Callable[[Path], WheelCase], tmp_path: Path) -> None:
     path, kwargs, x, expected = case(tmp_path)

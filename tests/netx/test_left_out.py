@@ -1,6 +1,7 @@
 """What a file has that Lava's netx does not run is said, wherever the blocks do otherwise."""
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,19 @@ def test_numbers_of_each_neuron_in_an_order_that_lava_can_t_take_are_refused(
         group[name] = before.reshape(shape)
     with pytest.raises(NetFileError, match=r"layer/1/.*Lava takes \(4, 3, 3\)"):
         Network(path)
+
+
+def test_biases_that_lava_runs_before_the_input_comes_are_said(tmp_path: Path) -> None:
+    made = [
+        block.cuba.Dense({**AT_ONCE, "norm": ChannelBias}, *sizes) for sizes in ((4, 3), (3, 2))
+    ]
+    for dense in made:
+        dense.infer_shape((dense.synapse.in_channels,))
+        dense.neuron.norm.value.data = torch.full((dense.synapse.out_channels,), 0.25)
+    said = r"n.net: 0 \(Dense\) and 1 more has a bias, which Lava runs from the first step on"
+    with pytest.warns(UserWarning, match=said):
+        lava_bridge.export_hdf5(made, tmp_path / "n.net", target="lava")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lava_bridge.export_hdf5(made, tmp_path / "n.net")
+        Network(tmp_path / "n.net", aligned=True)

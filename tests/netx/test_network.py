@@ -251,7 +251,15 @@ def test_a_bias_runs_ahead_of_the_spikes_unless_the_layers_are_aligned(tmp_path)
     x = F.pad(x, (0, 2))
     aligned = Network(DATA / "biased.net", aligned=True).run(x)
     assert torch.equal(aligned[..., 2:], expected)
-    assert not torch.equal(Network(DATA / "biased.net").run(x)[..., 2:], expected)
+    said = "the bias of layer/0 and of 1 more layers works from the first step on, as in Lava"
+    with pytest.warns(UserWarning, match=said):
+        net = Network(DATA / "biased.net")
+    assert not torch.equal(net.run(x)[..., 2:], expected)
+    # What was done before the input came is forgotten; Lava does it too (loihi_cases.py).
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = Network(DATA / "biased.net", reset_interval=x.shape[-1], reset_offset=1)
+    assert torch.equal(net.run(x)[..., 2:], expected)
 
 
 def test_what_lava_leaves_out_is_left_out_with_a_warning(tmp_path) -> None:
@@ -398,7 +406,7 @@ def test_a_file_is_read_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for path in sorted(DATA.glob("*.net")):
-            Network(path)
+            Network(path, aligned=True)
 
 
 # What a review by probes found --------------------------------------------------------------------

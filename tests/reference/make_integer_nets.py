@@ -170,6 +170,11 @@ def reset_skip(draw: Draw) -> Case:
     return Case(three_biased(draw), (8,), kwargs)
 
 
+def reset_when_input_comes(draw: Draw) -> Case:
+    """What biases did until the input comes to a layer is forgotten at that step."""
+    return Case(three_biased(draw), (10,), {"reset_interval": 1 << 20, "reset_offset": 1})
+
+
 def num_layers(draw: Draw) -> Case:
     return Case(three_biased(draw), (10,), {"num_layers": 2})
 
@@ -441,6 +446,7 @@ CASES: list[Callable[[Draw], Case]] = [
     bias_wraps,
     neuron_arrays,
     delay_planes,
+    reset_when_input_comes,
 ]
 
 

@@ -246,3 +246,52 @@ def test_reports_can_be_compared_and_merged():
     parts = [check_equivalence(blocks, blocks, x[:, rows]) for rows in (slice(2), slice(2, 3))]
     assert EquivalenceReport.merged(parts) == whole
     assert EquivalenceReport.merged(parts).input_shape == (3, 20, 12)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+def test_integers_are_compared_in_every_step_also_of_deep_nets(steps, biased, tmp_path):
+    layers = [
+        part
+        for _ in range(5)
+        for part in (nn.Linear(20, 20, bias=biased), neuron.IFNode(0.2, step_mode="m"))
+    ]
+    file, x = tmp_path / "n.net", spikes(steps, 3)
+    blocks = to_slayer(nn.Sequential(*layers), (20,), calibrate="weights")
+    export_hdf5(blocks, file)
+    report = check_equivalence(blocks, file, x, integers=True)
+    assert report.ok
+    assert [part.spikes for part in report.layers] == [steps * 3 * 20] * 5
+    # What blocks delay comes after their last step.
+    late = to_slayer(nn.Sequential(*layers), (20,), calibrate="weights", delay_shift=True)
+    export_hdf5(late, file)
+    if steps < 6:
+        with pytest.raises(BridgeError, match=f"come {steps} steps late, and the input has"):
+            check_equivalence(late, file, x, integers=True)
+    else:
+        report = check_equivalence(late, file, x, integers=True)
+        assert report.ok
+        assert [part.spikes for part in report.layers] == [(steps - k) * 60 for k in range(1, 6)]
+
+
+def test_a_difference_in_the_last_step_of_the_last_layer_is_found(tmp_path):
+    blocks = [dense(20, 16), dense(16, 10), dense(10, 6)]
+    for part in blocks:
+        part.delay_shift = False
+    file, x = tmp_path / "n.net", spikes(3)
+    export_hdf5(blocks, file, input_shape=(20,))
+    assert check_equivalence(blocks, file, x, integers=True).ok
+    other = copy.deepcopy(blocks)
+    fired = []
+
+    def hook(_, __, y):
+        y = y.clone()
+        y[0, 0, -1] = 1 - y[0, 0, -1]
+        fired.append(y)
+        return y
+
+    other[-1].register_forward_hook(hook)
+    report = check_equivalence(other, file, x, integers=True)
+    assert fired
+    assert [part.mismatches for part in report.layers] == [0, 0, 1]
+    assert report.layers[-1].first.time == 2
