@@ -22,6 +22,7 @@ __all__ = [
     "integer",
     "kept",
     "made_in_inference_mode",
+    "makes_weight",
     "overridden",
     "path_text",
     "recompute",
@@ -219,9 +220,13 @@ def recompute(module: nn.Module) -> None:
     attribute ``weight`` is out of date. (A spectral norm changes buffers of its own in a call.)
     """
     for hook in module._forward_pre_hooks.values():
-        computes = hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight")
-        if computes and not hasattr(hook, "n_power_iterations"):
+        if makes_weight(hook) and not hasattr(hook, "n_power_iterations"):
             hook(module, ())
+
+
+def makes_weight(hook: object) -> bool:
+    """Whether a hook is torch's, of pruning or of a norm of weights."""
+    return hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight")
 
 
 def checked_shape(shape: Any, error: type[BridgeError]) -> tuple[int, ...] | None:

@@ -169,9 +169,9 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
             f"together{let}",
             stacklevel=4,
         )
-    levels = round((most - least) * scale / 2) + 1
-    few = levels < FEW_LEVELS <= weight.numel() and not float_layer.quantised
-    if few and not held_by_8bit(weight, scale):
+    levels = round(most * scale / 2) - round(least * scale / 2) + 1  # even integers
+    few = levels == 1 or levels < FEW_LEVELS <= weight.numel()
+    if few and not float_layer.quantised and not held_by_8bit(weight, scale):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "
             f"{levels} of the 256 levels of 8 bits; to_slayer(..., calibrate='weights') gives the "

@@ -57,6 +57,8 @@ LARGEST_FACTOR = 2.0**64
 ENDLESS = 1e6
 # What a layer without freedom is fixed by.
 ONES, NO_WEIGHTS = "weights of 1", "no weights"
+# What limits a layer whose threshold would vanish.
+LEAST_THRESHOLD = "threshold of 1"
 
 
 def calibrate(
@@ -213,7 +215,7 @@ def _candidates(layer: FloatLayer, points: Sequence[float], reach: float) -> lis
         if wanted > bound:
             found.append(_Candidate(bound, limit))
         elif wanted < lowest:
-            found.append(_Candidate(lowest, "threshold of 1"))
+            found.append(_Candidate(lowest, LEAST_THRESHOLD))
         else:
             found.append(_Candidate(wanted, "8-bit weights"))
     settled = [choice._replace(factor=_settled(layer, choice.factor)) for choice in found]

@@ -18,7 +18,12 @@ from ..errors import BridgeError, ConversionError
 from ..layout import NXT_to_TNX, TNX_to_NXT
 from . import neuron_rules as neuron_rules  # registers the rules of neurons
 from .build import build_blocks
-from .calibration import calibrate as calibrate_layers, calibration_of, checked_data
+from .calibration import (
+    LEAST_THRESHOLD,
+    calibrate as calibrate_layers,
+    calibration_of,
+    checked_data,
+)
 from .chain import ENCODINGS, Chain
 from .choices import Calibration
 from .layer_run import scale_of
@@ -30,6 +35,9 @@ from .trace import leaves
 from .waiting import SYNAPSES
 
 __all__ = ["rewrite", "to_slayer"]
+
+# The share of a layer's weights that calibration may clip without a warning.
+MOST_CLIPPED = 0.05
 
 
 def to_slayer(
@@ -79,7 +87,7 @@ def to_slayer(
     UserWarning
         If weights lie outside the 8-bit range and are clipped, or use few of its levels; if a bias
         acts before delayed spikes arrive; if data for calibration are no spikes, and no encoding
-        is given.
+        is given; if modules have forward hooks, which are left out.
     """
     if not hasattr(slayer, "block"):
         raise ConversionError(
@@ -99,6 +107,14 @@ def to_slayer(
     front = [part.to(made) for part in front]
     chosen = _calibration(chain, calibrate, front, shape)
     factors = None if chosen is None else chosen.factors
+    for choice in () if chosen is None else chosen.layers:
+        if choice.limit == LEAST_THRESHOLD and choice.clipped > MOST_CLIPPED:
+            warnings.warn(
+                f"{choice.place}: {choice.clipped:.0%} of its weights are clipped, since its "
+                "threshold can't be lower with them; scale the net's weights down, or its "
+                "threshold up",
+                stacklevel=2,
+            )
     blocks = build_blocks(chain.layers, chain.input_shape, delay_shift, slayer, factors)
     everything = [*([chain.encoder] if chain.encoder else []), *chain.layers]
     return SlayerNet(*front, *blocks, report=ConversionReport.of(everything, chosen))
@@ -260,7 +276,9 @@ def rewritten(net: Any, input_shape: Any, encoding: str | None) -> Chain:
     chain = Chain(checked_shape(input_shape, ConversionError), encoding)
     device = next((p.device for p in _tensors(net)), torch.device("cpu"))
     # Layers are merged with gradients, and those that the rules make join the net's where it is.
-    with torch.inference_mode(False), device:
+    # A forward that is traced may draw numbers.
+    gpus = [device] if device.type == "cuda" else []
+    with torch.inference_mode(False), torch.random.fork_rng(gpus), device:
         for place, module in leaves(net):
             chain.place = f"{place or 'net'} ({type(module).__name__})"
             try:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch.fx as fx
+import torch.nn as nn
 
+from ..checks import makes_weight
 from ..errors import ConversionError
 from .calls import Size, Time, builder_of
 from .rules import is_container
@@ -45,8 +47,8 @@ def leaves(net: Any) -> Iterator[tuple[str, Any]]:
     traced with ``torch.fx``, without data, in evaluation: its forward must be a chain, each call
     taking the output of the one before. Calls of functions (flatten, pooling, padding, ...) come as
     the modules of ``torch.nn`` that compute the same, with a path like ``"head: flatten"``; those
-    made of a net's own weights share them. Hooks of traced modules are not run. The net is as it
-    was afterwards, and also after an error.
+    made of a net's own weights share them. Hooks are not run. The net is as it was afterwards, and
+    also after an error.
 
     Args:
         net: A module, or a list or tuple of modules, nested as you like.
@@ -62,13 +64,39 @@ def leaves(net: Any) -> Iterator[tuple[str, Any]]:
     -----
     UserWarning
         If the net repeats its input over time, or averages (or sums) its output over time: these
-        are left out.
+        are left out. If a module has hooks, but for SpikingJelly's own, which only look.
     """
+    _warn_of_hooks(net)
     if not _has_forward(net):
         found = list(_opened(net, ""))
         check_modes(found)
         return ((path, module) for path, module, _ in found)
     return iter(_layers(_chain(Tracer(net).record(), place_of(net, "")), place_of(net, "")))
+
+
+def _warn_of_hooks(net: Any) -> None:
+    """Say which module's hooks are left out; those that make a weight are refused elsewhere."""
+    hooked = [
+        f"{path or 'net'} ({type(module).__name__})"
+        for path, module in _modules(net, "")
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if not (makes_weight(hook) or str(hook.__module__).startswith("spikingjelly."))
+    ]
+    if hooked:
+        others = f" (one of {len(hooked)} in the net)" if hooked[1:] else ""
+        warnings.warn(
+            f"{hooked[0]}: has a forward hook{others}, which the blocks have not; what changes "
+            "values there has to be a module of the net",
+            stacklevel=5,
+        )
+
+
+def _modules(net: Any, path: str) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(net, list | tuple):
+        for i, part in enumerate(net):
+            yield from _modules(part, join_path(path, str(i)))
+    elif isinstance(net, nn.Module):
+        yield from ((join_path(path, name), part) for name, part in net.named_modules())
 
 
 def _opened(module: Any, path: str, stepped: bool = False) -> Iterator[tuple[str, Any, bool]]:

@@ -1,5 +1,7 @@
 """What calibration leaves room for: a step's states in 24 bits, and weights that Lava keeps."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn as nn
@@ -7,6 +9,7 @@ from hypothesis import given, strategies as st
 from spikingjelly.activation_based import neuron
 
 import lava_bridge
+from lava_bridge import to_slayer
 from lava_bridge.convert import FloatLayer, calibrate
 from lava_bridge.convert.build import build_blocks
 from lava_bridge.netx.weights import cut, spread
@@ -189,3 +192,32 @@ def test_a_linear_that_comes_first_knows_the_channels_of_planes():
     assert flat == factor(nn.Flatten(), shape=(1, 20, 40))
     assert flat > 1.1 * known
     assert calibrate(single(first, node), channels=8).factors == [known]
+
+
+def test_weights_that_are_clipped_since_a_threshold_would_vanish_are_warned_of():
+    net = nn.Sequential(nn.Linear(20, 10), neuron.IFNode(0.3, step_mode="m"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_slayer(net, (20,), calibrate="weights")
+    for parameter in net.parameters():
+        parameter.data *= 1000
+    with pytest.warns(UserWarning, match=r"0 \(Linear\): \d\d% of its weights are clipped, since"):
+        to_slayer(net, (20,), calibrate="weights")
+
+
+@pytest.mark.parametrize("weights", [[0.001, 0.015], [0.01, 0.01], [-0.01, 0.01]])
+def test_weights_of_a_small_layer_that_all_become_0_are_warned_of(weights):
+    net = nn.Sequential(nn.Linear(2, 1, bias=False), neuron.IFNode(0.02, step_mode="m"))
+    net[0].weight.data = torch.tensor([weights])
+    with pytest.warns(UserWarning, match="are rounded to 1 of the 256 levels of 8 bits"):
+        blocks = to_slayer(net, (2,))
+    assert not blocks[1].synapse.pre_hook_fx(blocks[1].synapse.weight).any()
+
+
+def test_levels_are_those_that_the_weights_are_rounded_to():
+    net = nn.Sequential(nn.Linear(100, 3, bias=False), neuron.IFNode(step_mode="m"))
+    net[0].weight.data = torch.linspace(-0.05, 0.05, 300).reshape(3, 100)
+    with pytest.warns(UserWarning, match="are rounded to 5 of the 256 levels of 8 bits"):
+        to_slayer(net, (100,))
+    choice = to_slayer(net, (100,), calibrate="weights").report.calibration.layers[0]
+    assert choice.levels_before == 5

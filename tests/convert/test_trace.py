@@ -1,15 +1,16 @@
 """Modules of their own forward give the chain of modules that they call, and stay as they were."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import functional, layer, monitor, neuron
 from spikingjelly.activation_based.functional import seq_to_ann_forward
 
-from lava_bridge import to_slayer
+from lava_bridge import ConversionError, to_slayer
 from lava_bridge.convert.trace import leaves
 from lava_bridge.exchange import CubaLIFNode
 
@@ -425,3 +426,41 @@ def test_the_net_is_as_it_was_also_after_an_error_and_nothing_in_it_is_run(fails
     assert not net.fc.training
     assert torch.equal(net.plain, torch.zeros(2))
     assert not runs
+
+
+# Hooks --------------------------------------------------------------------------------------------
+
+
+def test_hooks_are_said_to_be_left_out_but_for_monitors_and_those_that_make_a_weight():
+    net = nn.Sequential(
+        layer.Linear(4, 3), IF(), nn.Sequential(layer.Linear(3, 2, bias=False), IF())
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitor.OutputMonitor(net, IF)
+        monitor.InputMonitor(net, IF)
+        to_slayer(net, (4,), calibrate="weights")
+    hooks = [net[2][0].register_forward_pre_hook(lambda _, x: (1 - x[0],))]
+    for given in (net, [*net], Forward(lambda self, x: self.net(x), net=net)):
+        with pytest.warns(UserWarning, match=r"2.0 \(Linear\): has a forward hook, which the bl"):
+            to_slayer(given, (4,), calibrate="weights")
+    hooks.append(net.register_forward_hook(lambda *_: None))
+    with pytest.warns(UserWarning, match=r"net \(Sequential\): has a forward hook \(one of 2 in"):
+        to_slayer(net, (4,), calibrate="weights")
+    assert all(hook.id in hook.hooks_dict_ref() for hook in hooks)
+
+
+@pytest.mark.parametrize("ends", ["", "refused"])
+def test_a_forward_that_draws_numbers_leaves_the_generator_as_it_was(ends):
+    def forward(self, x):
+        torch.randn(3)
+        return self.fc(x).sigmoid() if ends else self.node(self.fc(x))
+
+    net = Forward(forward, fc=layer.Linear(4, 3), node=IF())
+    before = torch.get_rng_state()
+    if ends:
+        with pytest.raises(ConversionError, match="sigmoid"):
+            to_slayer(net, (4,))
+    else:
+        to_slayer(net, (4,))
+    assert torch.equal(torch.get_rng_state(), before)
