@@ -9,6 +9,7 @@ from torch import nn
 
 from lava_bridge import check_equivalence, export_hdf5, to_slayer, to_spikingjelly
 from lava_bridge.errors import BridgeError
+from lava_bridge.exchange import BlockContainer, CubaLIFNode
 from lava_bridge.netx import Network
 from lava_bridge.report import EquivalenceReport
 from lava_bridge.slayer import block
@@ -295,3 +296,27 @@ def test_a_difference_in_the_last_step_of_the_last_layer_is_found(tmp_path):
     assert fired
     assert [part.mismatches for part in report.layers] == [0, 0, 1]
     assert report.layers[-1].first.time == 2
+
+
+def test_a_net_of_containers_that_pools_by_a_maximum_is_its_own_conversion(tmp_path):
+    def quantised(synapse):
+        node = CubaLIFNode(1.0, 0.5, v_threshold=0.3)
+        return BlockContainer(synapse, node, step_mode="m")
+
+    made = nn.Sequential(
+        quantised(nn.Conv2d(2, 4, 3, bias=False)),
+        layer.MaxPool2d(2, step_mode="m"),
+        quantised(nn.Conv2d(4, 4, 2, bias=False)),
+    )
+    x, file = spikes(12, 3, 2, 8, 8), tmp_path / "n.net"
+    blocks = to_slayer(made, (2, 8, 8))
+    export_hdf5(blocks, file)
+    for other, integers in ((blocks, False), (file, False), (file, True)):
+        report = check_equivalence(made, other, x, integers=integers)
+        assert report.ok
+        assert len(report.layers) == 2
+        assert check_equivalence(blocks, other, x, integers=integers).layers[1].spikes
+    made[2].synapse.weight.data[0] += 1
+    assert not check_equivalence(made, blocks, x).ok
+    with pytest.raises(BridgeError, match=r"has 1 layers with neurons, b .* has 3; compare nets"):
+        check_equivalence(made[:2], blocks, x)
