@@ -1,7 +1,9 @@
 """A synapse and its quantised neuron as one SpikingJelly module: the twin of a slayer block."""
 
 import copy
+import threading
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ from .pool import SumPool2d
 from .to_lava import block_of, check_flatten, check_synapse, check_type, to_lava_block_flatten
 
 __all__ = ["BlockContainer", "to_cuba_lif"]
+
+# While a synapse is called with its hooks it computes what its container does: in one thread only.
+_CALLED = threading.RLock()
 
 SYNAPSES = (
     nn.Linear,
@@ -173,12 +178,13 @@ class BlockContainer(nn.Module, base.StepModule):
 
     def _called(self, x: Tensor) -> Tensor:
         """The synapse called, with its hooks, to compute what the container does."""
-        # Through its dict: torch.compile does not follow the deletion of an attribute.
-        vars(self.synapse)["forward"] = self._apply_synapse
-        try:
-            return self.synapse(x)
-        finally:
-            vars(self.synapse).pop("forward")
+        with nullcontext() if torch.compiler.is_compiling() else _CALLED:
+            # Through its dict: torch.compile does not follow the deletion of an attribute.
+            vars(self.synapse)["forward"] = self._apply_synapse
+            try:
+                return self.synapse(x)
+            finally:
+                vars(self.synapse).pop("forward")
 
     def _apply_synapse(self, x: Tensor) -> Tensor:
         synapse: Any = self.synapse

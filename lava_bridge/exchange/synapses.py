@@ -235,14 +235,18 @@ def conv2d_to_lava_synapse_conv(conv2d_nn: nn.Conv2d, slayer: Any = native_slaye
 def avgpool2d_to_lava_synapse_pool(pool2d_nn: nn.AvgPool2d, slayer: Any = native_slayer) -> Any:
     """slayer's Pool synapse for an average pooling: it *sums*, so it gives ``k * k`` times more.
 
+    Raises:
+        ConversionError: If its windows at an edge are weighed otherwise than the others.
+
     Warns
     -----
     UserWarning
-        That it sums.
+        That it sums, and what to divide by.
     """
     check_type(pool2d_nn, nn.AvgPool2d)
+    _, divisor = sum_pool_of(pool2d_nn)
     warnings.warn(
-        "slayer's Pool sums where AvgPool2d averages: divide its output by the kernel's size",
+        f"slayer's Pool sums where AvgPool2d averages: divide its output by {divisor:g}",
         stacklevel=2,
     )
     return slayer.synapse.Pool(pool2d_nn.kernel_size, pool2d_nn.stride, pool2d_nn.padding)

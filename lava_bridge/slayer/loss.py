@@ -65,7 +65,8 @@ class _RateLoss(torch.nn.Module):
 
     def _labels(self, label: Tensor, input: Tensor) -> Tensor:
         """Classes ``[N]``, or ``[N, T]`` with a window, as torch takes them: of 64 bits."""
-        fits = not label.dim() or label.shape[0] == input.shape[0]
+        label = label if label.dim() else label.reshape(1)
+        fits = label.shape[0] == input.shape[0]
         if label.is_floating_point() or label.is_complex() or not fits:
             raise BridgeError(
                 f"loss.{type(self).__name__}: expected an integer label for each of "

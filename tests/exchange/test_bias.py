@@ -123,7 +123,7 @@ def test_a_last_linear_gives_the_voltages_of_an_affine_block(
         export_hdf5([container.to_lava_block()], path)
         report = check_equivalence(container, path, x_seq, integers=True)
         assert report.ok
-        assert report.layers[0].spikes == 4 * 2 * 3
+        assert report.layers[0].spikes == 5 * 2 * 3
         assert check_equivalence(load_hdf5(path), container, x_seq).ok
 
 

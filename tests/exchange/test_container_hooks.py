@@ -1,6 +1,7 @@
 """A container's synapse keeps its hooks: pruning and weight norm are some, and make its weight."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -144,3 +145,24 @@ def test_a_pruned_container_compiles():
     expected = made(X_SEQ)
     functional.reset_net(made)
     assert torch.equal(torch.compile(made, backend="aot_eager", fullgraph=True)(X_SEQ), expected)
+
+
+def test_a_pruned_container_runs_in_several_threads_at_once():
+    pruned, failed = container(), []
+    prune.l1_unstructured(pruned.synapse, "weight", 0.5)
+    expected = pruned._called(X_SEQ[0])
+
+    def calls():
+        try:
+            for _ in range(400):
+                if not torch.equal(pruned._called(X_SEQ[0]), expected):
+                    failed.append("computed what its synapse does")
+        except Exception as error:
+            failed.append(repr(error))
+
+    threads = [threading.Thread(target=calls) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed

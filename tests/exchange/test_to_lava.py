@@ -264,6 +264,13 @@ def test_the_documented_example_of_an_average_pooling_with_its_warning(which):
     torch.testing.assert_close(NXT_to_TNX(synapse(TNX_to_NXT(x_seq))) / 4.0, y)
 
 
+def test_the_warning_of_an_average_pooling_says_what_to_divide_by():
+    layer, x = nn.AvgPool2d(2, divisor_override=3), torch.rand(2, 3, 8, 8)
+    with pytest.warns(UserWarning, match="sums where AvgPool2d averages: divide its output by 3"):
+        synapse = exchange.avgpool2d_to_lava_synapse_pool(layer)
+    torch.testing.assert_close(synapse(x.unsqueeze(-1)).squeeze(-1) / 3, layer(x))
+
+
 @given(
     kernel=st.sampled_from([1, 2, (3, 2)]),
     stride=st.sampled_from([1, 2, (1, 2)]),
@@ -339,6 +346,16 @@ SYNAPSES = {
         exchange.avgpool2d_to_lava_synapse_pool,
         lambda: nn.MaxPool2d(2),
         "expected a AvgPool2d, found a MaxPool2d",
+    ),
+    "windows of their own at the edges": (
+        exchange.avgpool2d_to_lava_synapse_pool,
+        lambda: nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
+        "use count_include_pad=True",
+    ),
+    "cut off windows": (
+        exchange.avgpool2d_to_lava_synapse_pool,
+        lambda: nn.AvgPool2d(2, ceil_mode=True),
+        "has ceil_mode=True: a window that is cut off is divided by its own size",
     ),
 }
 

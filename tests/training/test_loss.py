@@ -174,3 +174,15 @@ def test_labels_are_integers_one_for_each_sample(make, window):
     for wrong in (label.float(), label[:2], torch.eye(4)[:3]):
         with pytest.raises(BridgeError, match=r"loss\.Spike\w+: expected an integer .* 3 samples,"):
             function(x, wrong)
+
+
+@pytest.mark.parametrize("name", ["SpikeRate", "SpikeMax"])
+def test_one_sample_may_have_a_label_without_dimensions(lava, name):
+    arguments = {"SpikeRate": (0.5, 0.1)}.get(name, ())
+    x, label = spikes(1, (4,), 10, 3), torch.tensor(2)
+    found = getattr(loss, name)(*arguments)(x, label)
+    assert torch.equal(found, getattr(loss, name)(*arguments)(x, label.reshape(1)))
+    if name == "SpikeRate":  # lava's others take none
+        assert torch.equal(found, lava.loss.SpikeRate(*arguments)(x, label))
+    with pytest.raises(BridgeError, match="expected an integer label for each of 2 samples"):
+        getattr(loss, name)(*arguments)(spikes(2, (4,), 10, 3), label)
