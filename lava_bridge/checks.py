@@ -17,10 +17,11 @@ __all__ = [
     "dense",
     "described",
     "exporting",
+    "first_line",
     "has_hooks",
     "held",
     "integer",
-    "kept",
+    "kept_copy",
     "made_in_inference_mode",
     "makes_weight",
     "overridden",
@@ -104,10 +105,11 @@ def dense(place: str, value: Any, error: type[BridgeError] = BridgeError) -> Ten
         x = torch.as_tensor(value)
         return x if x.layout == torch.strided else x.to_dense()
     except (TypeError, ValueError, RuntimeError) as cause:
-        raise error(f"{place} no array of numbers: {_first_line(cause)}") from cause
+        raise error(f"{place} no array of numbers: {first_line(cause)}") from cause
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in its first line; its type, if it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -179,7 +181,7 @@ def transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def kept(state: Tensor) -> Tensor | None:
+def kept_copy(state: Tensor) -> Tensor | None:
     """A copy of a state without its gradient, to be kept in a module; None: there is none to keep.
 
     Within torch.func's transforms a tensor is one of a level that ends with them; vmap's is one for

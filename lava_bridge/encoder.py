@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from .checks import first_line
 from .errors import BridgeError
 from .layout import NXT_to_TNX, TNX_to_NXT, no_samples
 from .quantize import scalar
@@ -237,7 +238,7 @@ class Encoder(InputEncoder):
             with torch.no_grad():
                 sums = synapse(no_samples(input_shape, synapse.weight))
         except (RuntimeError, ValueError, OverflowError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise BridgeError(
                 f"Encoder: a {type(synapse).__name__} can't take the shape {input_shape}: {reason}"
             ) from error

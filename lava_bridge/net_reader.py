@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .checks import path_text
+from .checks import first_line, path_text
 from .errors import NetFileError
 
 __all__ = ["LayerReader", "open_layers", "root_text"]
@@ -215,7 +215,7 @@ class LayerReader:
         except NetFileError:
             raise
         except DAMAGE as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise self.error(name, f"is damaged ({reason})") from error
 
     def _find(self, name: str) -> Any:
@@ -295,7 +295,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         remedy = "close it there" if locked else "check its permissions"
         raise NetFileError(f"{name}: can't be read ({reason}); {remedy}") from error
     except DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise NetFileError(
             f"{name}: is no HDF5 file, or a truncated one ({reason}); export the net anew"
         ) from error
@@ -303,7 +303,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         with file:
             yield file
     except (OSError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise NetFileError(f"{name}: is damaged ({reason}); export the net anew") from error
 
 

@@ -11,6 +11,7 @@ import torch.nn as nn
 from spikingjelly.activation_based import base
 from torch import Tensor
 
+from .checks import first_line
 from .convert.tracer import opens_steps
 from .encoder import Encoder, InputEncoder, encoder_on, in_order, is_block, split_encoder
 from .errors import BridgeError
@@ -87,7 +88,7 @@ class Side:
         except BridgeError as error:
             raise BridgeError(f"{self.name}: {error}") from error
         except Exception as error:  # a net is the user's, and so is what it raises
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise BridgeError(
                 f"{self.name}: can't be run on an input of shape {tuple(x.shape)} (NXT): {reason}"
             ) from error

@@ -84,7 +84,13 @@ def check_equivalence(
     with torch.no_grad(), progress_bar("comparing", len(starts)) as advance:
         for start in starts:
             batch = x_nxt[start : start + batch_size]
-            (outputs_a, shape_a), (outputs_b, shape_b) = side_a.run(batch), side_b.run(batch)
+            try:
+                (outputs_a, shape_a), (outputs_b, shape_b) = side_a.run(batch), side_b.run(batch)
+            except BridgeError as error:
+                axes = "[T, N, *]" if layout == "TNX" else "[N, *, T]"
+                raise BridgeError(
+                    f"{error} (layout={layout!r} takes x {tuple(x.shape)} for {axes})"
+                ) from error
             outputs_a, outputs_b = _of_both(outputs_a, outputs_b, claim)
             outputs_b = _matched(side_a, outputs_a, side_b, outputs_b)
             if not outputs_a:
@@ -103,27 +109,28 @@ def check_equivalence(
                     LayerComparison(a.name, b.name, tuple(a.spikes.shape[1:-1]))
                     for a, b in zip(outputs_a, outputs_b, strict=True)
                 ]
-            for comparison, a, b in zip(comparisons, outputs_a, outputs_b, strict=True):
-                late = max(a.delay, b.delay)
-                steps = a.spikes.shape[-1] - late
-                if steps < 1:
-                    raise BridgeError(
-                        f"check_equivalence: layer {comparison.name_a} has nothing to compare: its "
-                        f"spikes come {late} steps late, and the input has {a.spikes.shape[-1]}; "
-                        "give more time steps"
-                    )
-                comparison.add(
-                    a.spikes[..., a.delay : a.delay + steps],
-                    b.spikes[..., b.delay : b.delay + steps],
-                    start,
-                )
-                for side in (a, b):
-                    if side.beyond is not None:
-                        comparison.add_beyond(side.beyond, start)
+            for comparison, in_a, in_b in zip(comparisons, outputs_a, outputs_b, strict=True):
+                _compare(comparison, in_a, in_b, start)
             advance()
     return EquivalenceReport(
         claim, side_a.name, side_b.name, x_nxt.shape[0], comparisons, tuple(x_nxt.shape)
     )
+
+
+def _compare(comparison: LayerComparison, a: LayerOutput, b: LayerOutput, start: int) -> None:
+    """Take what both sides gave of a layer, for samples from ``start`` on, into account."""
+    late = max(a.delay, b.delay)
+    steps = a.spikes.shape[-1] - late
+    if steps < 1:
+        raise BridgeError(
+            f"check_equivalence: layer {comparison.name_a} has nothing to compare: its spikes come "
+            f"{late} steps late, and the input has {a.spikes.shape[-1]}; give more time steps"
+        )
+    in_a, in_b = (side.spikes[..., side.delay : side.delay + steps] for side in (a, b))
+    comparison.add(in_a, in_b, start)
+    for side in (a, b):
+        if side.beyond is not None:
+            comparison.add_beyond(side.beyond, start)
 
 
 def _over_ranks(

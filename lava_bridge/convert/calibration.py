@@ -24,13 +24,13 @@ import torch.nn as nn
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
-from ..checks import dense
+from ..checks import dense, first_line
 from ..errors import ConversionError
 from ..exchange import SumPool2d
 from ..exchange.cuba_lif import THRESHOLD_MAX
 from ..ops.loihi.register import STATE_MAX
 from ..progress import progress_bar
-from ..quantize import BIAS_MAX, BIAS_MIN, WEIGHT_MAX, WEIGHT_MIN, quantize_8bit
+from ..quantize import BIAS_MAX, BIAS_MIN, WEIGHT_MAX, WEIGHT_MIN, all_finite, quantize_8bit
 from ..slayer.neuron.base import STATE_OVER_WEIGHT
 from .choices import Calibration, LayerChoice
 from .layer_run import FloatRun, QuantisedRun, lowest_weight, scale_of
@@ -125,12 +125,7 @@ def calibration_of(layers: Sequence[FloatLayer], factors: Sequence[float]) -> Ca
 def _check(layer: FloatLayer) -> None:
     for name in ("weight", "bias"):
         value = getattr(layer.synapse, name, None)
-        # A NaN is the least and the largest of all.
-        if (
-            isinstance(value, Tensor)
-            and value.numel()
-            and not all(math.isfinite(x) for x in torch.aminmax(value.detach()))
-        ):
+        if isinstance(value, Tensor) and not all_finite(value):
             raise ConversionError(
                 f"{layer.place}: has a {name} that is NaN or infinite; check the training or the "
                 "checkpoint"
@@ -382,7 +377,7 @@ def _ran(layer: FloatLayer, run: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
         try:
             y = run(x)
         except (RuntimeError, ValueError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise ConversionError(
                 f"{layer.place}: data of shape {tuple(x_seq.shape)} ([T, N, *]) do not fit this "
                 f"layer: {reason}"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
+from ..checks import first_line
 from ..encoder import SYNAPSES, Encoder, GradedInput, InputEncoder, plain_synapse
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers, root_text
@@ -131,7 +132,7 @@ def read_encoder(path: str | os.PathLike[str]) -> InputEncoder | None:
         except NetFileError:
             raise
         except (BridgeError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise layer.error("", f"is no valid encoder: {reason}") from error
     return encoder
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn as nn
 
 from .. import slayer
+from ..checks import first_line
 from ..drawing import no_drawing
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers
@@ -64,7 +65,7 @@ def load_hdf5(path: str | os.PathLike[str], encoder: bool = True) -> nn.Sequenti
             except NetFileError:
                 raise
             except (BridgeError, ValueError, TypeError, RuntimeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise layer.error("", f"is no valid layer of type {kind!r}: {reason}") from error
     return nn.Sequential(*blocks)
 

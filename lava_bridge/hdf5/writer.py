@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import torch.nn as nn
 
-from ..checks import checked_shape, path_text
+from ..checks import checked_shape, first_line, path_text
 from ..encoder import is_block, split_encoder
 from ..errors import BridgeError, NetFileError
 from .encoder import MARK, checksum, encoder_file, encoder_image
@@ -135,7 +135,7 @@ def _named(place: str) -> Iterator[None]:
     try:
         yield
     except (BridgeError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise NetFileError(f"{place}: {reason}") from error
 
 

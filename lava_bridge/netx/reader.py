@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import first_line
 from ..errors import BridgeError, NetFileError
 from ..net_reader import LayerReader, open_layers
 from ..quantize import DECAY_SCALE
@@ -75,7 +76,7 @@ def read_layers(path: str | os.PathLike[str], options: Options) -> Read:
             except NetFileError:
                 raise
             except (BridgeError, ValueError, TypeError, RuntimeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise group.error("", f"is no valid layer of type {kind!r}: {reason}") from error
             if layer is not None:
                 if layer.steps and group.has("neuron"):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import described, kept, made_in_inference_mode, require
+from ..checks import described, kept_copy, made_in_inference_mode, require
 from ..errors import BridgeError
 from .lazy import LazyChannels
 
@@ -71,7 +71,7 @@ class Stateful(LazyChannels):
     def set_states(self, **states: Tensor) -> None:
         """Go on from copies of the named states ``[N, *]``."""
         for name, state in states.items():
-            copied = kept(state)
+            copied = kept_copy(state)
             if copied is not None:
                 setattr(self, name, copied)
 

@@ -1,5 +1,7 @@
 """What an adapter's parts may be: any module that SpikingJelly resets, states that are views."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn as nn
@@ -52,10 +54,17 @@ def test_a_sequential_with_a_forward_of_its_own_is_run_as_it_is():
 
 def test_as_slayer_goes_on_from_a_state_that_is_a_view():
     x = spikes(2, 4, 6)
-    recurrent = layer.LinearRecurrentContainer(neuron.IFNode(), 4, 4)
+    recurrent = layer.LinearRecurrentContainer(neuron.IFNode(0.2), 4, 4)
     adapter = AsSlayer([layer.Linear(4, 4), recurrent], persistent_state=True)
+    again = copy.deepcopy(adapter)
     adapter(x)
-    adapter(x).sum().backward()
+    y = adapter(x)
+    y.sum().backward()
+    assert adapter.module[0].weight.grad.any()
+    with torch.no_grad():
+        first = again(x)
+        assert torch.equal(again(x), y)
+    assert not torch.equal(first, y), "the state went on"
 
 
 @pytest.mark.parametrize("adapter", [AsSlayer, lambda parts: AsSpikingJelly(parts, "m")])

@@ -280,3 +280,10 @@ def test_a_pickle_of_lavas_is_refused_when_it_is_read(kind, lava):
         made = lava.block.cuba.Dense(params, 3, 2)
     with pytest.raises(BridgeError, match=r"^Neuron: .*found one of lava-dl's; .* state_dict\(\)"):
         AsOurs(io.BytesIO(pickle.dumps(made))).load()
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_every_neuron_says_whether_it_has_a_norm(lava, name):
+    for which in (slayer, lava):
+        assert getattr(which.neuron, name).Neuron(**FIRING[name]).norm is None
+    assert slayer.jitconfig.VERBOSE is lava.jitconfig.VERBOSE is False

@@ -160,3 +160,14 @@ def test_sparse_inputs_are_taken_as_dense(path):
     given = x.to_sparse()
     assert check_equivalence(net.blocks, path, given).samples == 3
     assert torch.equal(Network(path).run(given, layout="TNX"), Network(path).run(x, layout="TNX"))
+
+
+def test_an_input_in_the_other_layout_is_said_with_its_shape():
+    params = {"threshold": 0.5, "current_decay": 0.3, "voltage_decay": 0.1}
+    blocks = [cuba.Dense(params, 20, 16), cuba.Dense(params, 16, 4)]
+    x = torch.rand(4, 20, 30)
+    with pytest.raises(
+        BridgeError, match=r"\(layout='TNX' takes x \(4, 20, 30\) for \[T, N, \*\]\)"
+    ):
+        check_equivalence(blocks, blocks, x)
+    assert check_equivalence(blocks, blocks, x, layout="NXT").samples == 4

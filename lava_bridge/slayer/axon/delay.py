@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...checks import held, kept, require, set_data
+from ...checks import held, kept_copy, require, set_data
 from ...ops import shift, shift_channels, shift_on
 from ..lazy import LazyChannels
 
@@ -71,7 +71,7 @@ class Delay(LazyChannels):
         if not self.persistent_state:
             return shift_channels(input, *shifting)
         shifted, past = shift_on(input, self.past, self.max_delay, *shifting)
-        copied = kept(past)
+        copied = kept_copy(past)
         if copied is not None:
             self.past = copied
         return shifted

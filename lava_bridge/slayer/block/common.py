@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import net_writer
-from ...checks import kept, transformed
+from ...checks import kept_copy, transformed
 from ...errors import BridgeError
 from ...ops import shift
 from ..axon import Delay
@@ -35,7 +35,7 @@ def step_delay(module: Any, x: Tensor) -> Tensor:
         else:
             shifted[..., 0] = waiting
     if persistent:
-        last = kept(x[..., -1])
+        last = kept_copy(x[..., -1])
         module.delay_buffer = waiting if last is None else last
     elif waiting is not None:  # else nothing to say, and torch 2.4 compiles
         module.delay_buffer = None

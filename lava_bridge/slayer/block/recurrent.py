@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import net_writer
-from ...checks import held, kept
+from ...checks import held, kept_copy
 from ..utils.recurrent import called_weights, recur
 from .common import step_delay
 from .layers import DenseFields
@@ -34,7 +34,7 @@ class _FedBack(DenseFields):
 
     def _recur(self, z: Any, feedback: Callable[[Tensor], list[Tensor]]) -> Tensor:
         x = recur(self.neuron, z, self.spike_state, feedback)
-        spike = kept(x[..., -1])
+        spike = kept_copy(x[..., -1])
         if spike is not None:
             self.spike_state = spike
         return x

@@ -106,6 +106,7 @@ class Neuron(Stateful):
         self.complex = complex
         self._fractions: list[str] = []
         self._ranges: dict[str, tuple[float, float]] = {}
+        self.norm: Any = None  # a complex neuron has two others
         for name in ("real_norm", "imag_norm") if complex else ("norm",):
             made: Any = None if norm is None else norm()
             setattr(self, name, made)

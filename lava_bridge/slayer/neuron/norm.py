@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...checks import kept, require
+from ...checks import kept_copy, require
 from ...quantize import unquantized
 from ..lazy import LazyChannels
 from .bias import ChannelBias
@@ -76,7 +76,7 @@ class MeanOnlyBatchNorm(LazyChannels):
             moved = self.momentum * new.detach()
             if count is not None:
                 moved = moved * count / (count + 1)  # in slayer's order: the same last bit
-            followed = kept((1 - self.momentum) * getattr(self, name) + moved)
+            followed = kept_copy((1 - self.momentum) * getattr(self, name) + moved)
             if followed is not None:
                 setattr(self, name, followed)
 
