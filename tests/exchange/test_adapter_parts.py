@@ -54,8 +54,9 @@ def test_a_sequential_with_a_forward_of_its_own_is_run_as_it_is():
 
 def test_as_slayer_goes_on_from_a_state_that_is_a_view():
     x = spikes(2, 4, 6)
-    recurrent = layer.LinearRecurrentContainer(neuron.IFNode(0.2), 4, 4)
-    adapter = AsSlayer([layer.Linear(4, 4), recurrent], persistent_state=True)
+    linear, recurrent = layer.Linear(4, 4), layer.LinearRecurrentContainer(neuron.IFNode(), 4, 4)
+    linear.weight.data.fill_(0.2)
+    adapter = AsSlayer([linear, recurrent], persistent_state=True)
     again = copy.deepcopy(adapter)
     adapter(x)
     y = adapter(x)
