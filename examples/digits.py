@@ -7,6 +7,7 @@ picture ``out/digits.png``, and for the command line the trained weights and the
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 import torch.nn as nn
@@ -75,7 +76,9 @@ def accuracy(rate: torch.Tensor, labels: torch.Tensor) -> float:
     return (rate.argmax(1) == labels).float().mean().item()
 
 
+@click.command()
 def main() -> None:
+    """Train a net on handwritten digits, convert it, export it to out/, and prove every spike."""
     OUT.mkdir(exist_ok=True)
     console = Console()
     torch.set_num_threads(1)  # the tensors are small: threads would only wait for each other

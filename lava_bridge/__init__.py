@@ -74,6 +74,7 @@ _LAZY = {
     "load_hdf5": "hdf5",
     "check_equivalence": "verify",
     "EquivalenceReport": "verify",
+    **{name: name for name in ("chip", "encoder", "hdf5", "html_report", "memory", "verify")},
 }
 
 

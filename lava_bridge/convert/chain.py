@@ -374,7 +374,7 @@ class Chain:
         if shape is None:
             raise ConversionError(
                 f"follows {flat[-1].place} without a neuron between, so the shape of its input "
-                "must be known; pass input_shape=(C, H, W)"
+                "must be known; pass input_shape=(C, H, W) to to_slayer"
             )
         made = into_linear([item.computed for item in before], last.computed, shape)
         one = merged(made, last.place, (math.prod(shape),), (*flat, last))

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConversionError
 from ..exchange.pool import SumPool2d
+from ..exchange.synapses import conv_padding
 from .layers import ChannelAffine
 from .merge import (
     Shape,
@@ -148,7 +150,77 @@ def _side(conv: Any, pool: SumPool2d, axis: int, transposed: bool) -> tuple[Tens
 
 
 # Two layers, and the shape [C, *] of the first one's input if known, to the one that equals them.
+def _conv_twice(first: nn.Conv2d, second: nn.Conv2d, shape: Shape) -> nn.Module:
+    r"""A convolution (weights A, stride s, dilation d, padding p), then another (W, s', d').
+
+    .. math:: b' + \sum_j W_j \Bigl(b + \sum_i A_i\,x[s (s' n + d' j) + d i - p]\Bigr)
+        = b' + \sum_j W_j b + \sum_m V_m\, x[(s s') n + m - p],
+        \qquad V_m = \sum_{s d' j + d i = m} W_j A_i
+
+    with as many groups as divide those of both, as of a depthwise convolution and one by 1. Zeros
+    around the second's input are not what the first would give there: refused, but for a first one
+    by 1 without a bias.
+    """
+    if second.in_channels != first.out_channels:
+        raise ConversionError(
+            f"takes {second.in_channels} channels after a layer of {first.out_channels}; give it "
+            "as many"
+        )
+    own, padding = conv_padding(first), conv_padding(second)
+    by_one = {*first.kernel_size, *first.stride} == {1} and not any(own) and first.bias is None
+    if any(padding) and not by_one:
+        raise ConversionError(
+            "is padded, after a convolution without a neuron; use padding=0, or put an IFNode or "
+            "LIFNode between"
+        )
+    groups = math.gcd(first.groups, second.groups)
+    taken = _ungrouped(first).double().chunk(groups)
+    given = _ungrouped(second).double().chunk(groups)
+    inputs, middle = first.in_channels // groups, first.out_channels // groups
+    steps = tuple(s * d for s, d in zip(first.stride, second.dilation, strict=True))
+    parts = [
+        F.conv_transpose2d(
+            w[:, k * middle : (k + 1) * middle],
+            a[:, k * inputs : (k + 1) * inputs],
+            stride=steps,
+            dilation=first.dilation,
+        )
+        for k, (w, a) in enumerate(zip(given, taken, strict=True))
+    ]
+    bias = None if second.bias is None else second.bias.detach().double()
+    if first.bias is not None:
+        moved = _ungrouped(second).double().sum(dim=(2, 3)) @ first.bias.detach().double()
+        bias = moved if bias is None else moved + bias
+    stride: Any = tuple(s * t for s, t in zip(first.stride, second.stride, strict=True))
+    around: Any = tuple(p + q for p, q in zip(own, padding, strict=True))
+    made = nn.Conv2d(
+        first.in_channels,
+        second.out_channels,
+        (parts[0].shape[2], parts[0].shape[3]),
+        stride,
+        around,
+        groups=groups,
+        bias=bias is not None,
+        device="meta",
+    )
+    made.weight = nn.Parameter(torch.cat(parts).to(second.weight.dtype))
+    if bias is not None:
+        made.bias = nn.Parameter(bias.to(second.weight.dtype))
+    return made
+
+
+def _ungrouped(conv: nn.Conv2d) -> Tensor:
+    """The weight ``[O, I, H, W]`` of a convolution without its groups: 0 between them."""
+    weight = conv.weight.detach()
+    made = weight.new_zeros(conv.out_channels, conv.in_channels, *weight.shape[2:])
+    inputs = conv.in_channels // conv.groups
+    for k, rows in enumerate(weight.chunk(conv.groups)):
+        made.chunk(conv.groups)[k][:, k * inputs : (k + 1) * inputs] = rows
+    return made
+
+
 LATE_MERGES: dict[tuple[type, type], Callable[[Any, Any, Shape], nn.Module]] = {
+    (nn.Conv2d, nn.Conv2d): _conv_twice,
     (SumPool2d, SumPool2d): _pool_twice,
     (SumPool2d, ChannelAffine): _affine_after_pool,
     (ChannelAffine, SumPool2d): _affine_before_pool,

@@ -236,7 +236,7 @@ def _adaptive_pool(module: Any, chain: Chain) -> None:
     shape = chain.shape
     if shape is None or len(shape) != 3:
         raise ConversionError(
-            "needs the shape of its input to be converted; pass input_shape=(C, H, W)"
+            "needs the shape of its input to be converted; pass input_shape=(C, H, W) to to_slayer"
         )
     sizes = tuple(size or own for size, own in zip(wanted, shape[1:], strict=True))
     if sizes == shape[1:]:
@@ -333,7 +333,7 @@ def _factors(module: nn.Upsample, chain: Chain) -> tuple[float, ...]:
     else:
         if chain.shape is None:
             raise ConversionError(
-                "has a size, so the shape of its input must be known; pass input_shape"
+                "has a size, so the shape of its input must be known; pass input_shape to to_slayer"
             )
         sizes = tuple(size) if isinstance(size, tuple) else (size,)
         plane = chain.shape[-len(sizes) :] if len(sizes) > 1 or chain.flat else chain.shape[1:]

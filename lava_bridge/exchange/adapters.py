@@ -46,7 +46,8 @@ class AsSpikingJelly(base.MemoryModule):
     Raises:
         BridgeError: For an input of other dimensions. In step mode ``"s"``, also for what can't run
             step by step: a ``TimeDecimation``, dropout in training (it drops neurons for the whole
-            time), and a norm on a CUBA current that decays (slayer goes on from the normed one).
+            time), and a norm on a CUBA current that decays (slayer goes on from the normed one; a
+            ``ChannelBias`` is none).
     """
 
     event_rates: tuple[Any, ...]
@@ -227,7 +228,9 @@ def _no_single_steps(part: nn.Module) -> str | None:
         return "it makes one step of several"
     if isinstance(part, native_slayer.neuron.Dropout) and part.training and part.p > 0:
         return "it drops neurons for the whole time"
-    if not isinstance(part, _cuba.Neuron) or isinstance(part, _alif.Neuron) or part.norm is None:
+    if not isinstance(part, _cuba.Neuron) or isinstance(part, _alif.Neuron):
+        return None
+    if part.norm is None or isinstance(part.norm, native_slayer.neuron.norm.ChannelBias):
         return None
     decays = (part.current_decay.round() < DECAY_SCALE).any()
     return "slayer goes on from the normed current" if decays else None

@@ -33,7 +33,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 # Of a StorageType of cuda/call.h.
 _BYTES = (4, 8, 2, 2)
 
-_INSTALL = "pip install lava_bridge[cuda13] (or [cuda12], as your driver is)"
+_INSTALL = "pip install '.[cuda13]' (or '.[cuda12]', as your driver is)"
 
 # Of cuda/gpu.cu: the threads of a warp, the bytes of time in a tile, and the elements that a thread
 # of a gather moves.

@@ -115,7 +115,7 @@ BAD_NETS = {
     "synapse without a neuron": (
         lambda: [nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, padding=1), IF()],
         (1, 8, 8),
-        ["1 (Conv2d)", "follows 0 (Conv2d)", "IFNode"],
+        ["1 (Conv2d)", "is padded, after a convolution without a neuron", "IFNode"],
     ),
     "convolution without a neuron at the end": (
         lambda: [nn.Conv2d(1, 2, 3)],

@@ -49,7 +49,8 @@ class Neuron(Stateful):
 
     Args:
         threshold: Where the neuron fires, in units of weights.
-        tau_grad, scale_grad: Width (in thresholds) and height of the spike's surrogate gradient.
+        tau_grad, scale_grad: Width (in thresholds, times ``tau_rho_mult``) and height of the
+            spike's surrogate gradient.
         p_scale, w_scale, s_scale: The scales above, with ``w_scale <= s_scale``.
         norm: Makes a norm of the dendritic input, e.g. ``neuron.norm.MeanOnlyBatchNorm``, or a
             ``neuron.norm.ChannelBias``.
