@@ -306,9 +306,9 @@ Examples:
 """,
     help=(
         "Run a .net file with integers, bit for bit as Lava does.\n\nThe input is [T, N, C, H, W], "
-        "[T, N, C, L] or [T, N, C]; the output spikes have its order, a step for each step of the input. Each "
-        "layer takes a step: a net of four answers four steps later, the last four steps only with "
-        "--extra-steps 4. Where the file has an encoder, the input is analog; with "
+        "[T, N, C, L] or [T, N, C]; the output spikes have its order, a step for each step of the "
+        "input. Each layer takes a step: a net of four answers four steps later, the last four "
+        "steps only with --extra-steps 4. Where the file has an encoder, the input is analog; with "
         "--no-encode it is spikes."
     ),
 )

@@ -166,7 +166,8 @@ def pool_as_conv(pool: SumPool2d, shape: Shape) -> nn.Conv2d:
     """A sum pooling as a convolution with weights of 1, each channel on its own."""
     if shape is None:
         raise ConversionError(
-            "is a pooling that needs the shape of its input to be converted; pass input_shape to to_slayer"
+            "is a pooling that needs the shape of its input to be converted; pass input_shape to "
+            "to_slayer"
         )
     if len(shape) != 3:
         raise ConversionError(f"pools height and width, but its input has the shape {shape}")
