@@ -69,7 +69,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     # torch and NumPy take what they do not know for a pickle, and advise to allow that: never here.
-    if isinstance(error, pickle.UnpicklingError) or "pickle" in str(error):
+    stumbled = isinstance(error, pickle.UnpicklingError | LookupError | EOFError)
+    if stumbled or "pickle" in str(error):
         return "it is no file of numbers alone"
     return _one_line(error)
 

@@ -122,6 +122,8 @@ def to_slayer(
 
 def _require_layers(chain: Chain) -> None:
     """Refuse a net of which all is in front of the chip: no file of it could be verified."""
+    if not (chain.layers or chain.encoder or chain.front):
+        raise ConversionError("net: has no layers; give a net of a synapse and a neuron or more")
     if chain.encoder is None and chain.front is None:
         return
     if any(not isinstance(part.synapse, nn.Flatten | layer.VotingLayer) for part in chain.layers):

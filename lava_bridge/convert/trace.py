@@ -171,15 +171,12 @@ def _join_error(node: fx.Node, inputs: list[fx.Node]) -> ConversionError:
         name = _name(node)
         verb = _JOINS.get(name.removeprefix("i").rstrip("_"), _JOINS.get(name, f"calls {name} on"))
     *names, last = (_source(source, path) for source in inputs)
-    called = [source.meta.get("module") for source in inputs]
-    loop = (
-        "; it calls one module several times on the same signal: leave a loop over time to the "
-        "caller"
-        if called[0] is not None and all(module is called[0] for module in called)
-        else ""
-    )
+    called = [call.meta["module"] for call in node.graph.nodes if call.op == "call_module"]
+    again = any(called.count(source.meta.get("module")) > 1 for source in inputs)
+    loop = "; it calls one module several times: leave a loop over time to the caller"
     return ConversionError(
-        f"{place}: {verb} the outputs of {', '.join(names)} and {last}; {ONLY_CHAINS}{loop}"
+        f"{place}: {verb} the outputs of {', '.join(names)} and {last}; {ONLY_CHAINS}"
+        f"{loop if again else ''}"
     )
 
 

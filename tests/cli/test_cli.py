@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from spikingjelly.activation_based import neuron
 
-from lava_bridge import export_hdf5, netx, slayer
+from lava_bridge import NXT_to_TNX, TNX_to_NXT, export_hdf5, netx, slayer, to_slayer
 from lava_bridge.cli import main
 from tests.forked import lava_bridge
 
@@ -376,3 +377,27 @@ def test_run_keeps_a_former_file_when_it_fails(folder):
     done = lava_bridge("run", "n.net", "--input", "s.npy", "-o", "kept.npy", cwd=folder)
     assert done.returncode == 2
     assert (folder / "kept.npy").read_bytes() == b"mine"
+
+
+def test_run_says_in_one_line_where_biases_begin_early_and_aligned_gives_the_blocks_spikes(folder):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential()
+    for _ in range(3):
+        net.append(torch.nn.Linear(6, 6)).append(neuron.IFNode(step_mode="m"))
+        net[-2].weight.data.uniform_(-0.2, 0.5)
+        net[-2].bias.data.uniform_(0.1, 0.3)
+    blocks = to_slayer(net, (6,), calibrate="weights")
+    export_hdf5(blocks, folder / "b.net")
+    x = (torch.rand(8, 2, 6) < 0.4).float()
+    np.save(folder / "b.npy", x.numpy())
+    expected = NXT_to_TNX(blocks(TNX_to_NXT(x))).detach().numpy()
+    arguments = ("b.net", "--input", "b.npy", "-o", "y.npy", "--extra-steps", "3")
+    done = lava_bridge("run", *arguments, cwd=folder)
+    assert done.returncode == 0
+    assert done.stderr.startswith("Warning: b.net: the bias of layer/1 and of 2 more layers works")
+    assert done.stderr.count("\n") == 1
+    assert not np.array_equal(np.load(folder / "y.npy")[3:], expected)
+    done = lava_bridge("run", *arguments, "--aligned", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert np.array_equal(np.load(folder / "y.npy")[3:], expected)
+    assert 0 < expected.mean() < 1

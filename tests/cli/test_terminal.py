@@ -218,12 +218,16 @@ def state():
         ({**state(), "3.weight": torch.zeros(3, 2)}, "size mismatch for 3.weight"),
         (torch.nn.Linear(2, 2), "(it is no file of numbers alone); save"),
         ([1, 2], "list"),
+        ("a text", "(it is no file of numbers alone); save"),
         (None, "w.pt: can't be loaded into the net of terminal_net:build (No such file or"),
     ],
 )
 def test_weights_of_another_form_are_named(folder, saved, message):
     if saved is not None:
-        torch.save(saved, folder / "w.pt")
+        if isinstance(saved, str):
+            (folder / "w.pt").write_text(saved)
+        else:
+            torch.save(saved, folder / "w.pt")
     done = call(
         "convert",
         "terminal_net:build",

@@ -483,3 +483,9 @@ def test_a_good_net_is_bit_identical_after_conversion_states_and_modes_included(
     assert {k: id(v) for k, v in node.__dict__.items()} == {k: id(v) for k, v in attributes.items()}
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("net", [[], nn.Sequential(), nn.Sequential(nn.Dropout(0.5))])
+def test_a_net_without_layers_is_refused(net):
+    with pytest.raises(ConversionError, match="net: has no layers; give a net of a synapse and a"):
+        to_slayer(net, (4,))

@@ -41,6 +41,13 @@ def loop(net, x):
     return total / 4
 
 
+def sum_over_time(net, x):
+    total = 0
+    for _ in range(3):
+        total = total + net.a(x)
+    return total
+
+
 def branch(net, x):
     if x.mean() > 0.5:
         return net.a(x)
@@ -96,6 +103,7 @@ NO_CHAINS = {
     ),
     "two outputs": (lambda net, x: (x, net.a(x)), None),
     "loop over time": (loop, "leave a loop over time to the caller"),
+    "sum over time": (sum_over_time, "leave a loop over time to the caller"),
     "unused": (lambda net, x: (net.b(x), net.a(x))[1], "does not use the output of 1.1.b"),
     "in place": (in_place, "does not use the output of 1.1: mul_"),
     "branch": (branch, "branches on a tensor or its shape (test_trace_refusals.py, line "),

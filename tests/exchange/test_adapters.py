@@ -137,12 +137,15 @@ def test_what_can_not_run_step_by_step_is_refused_there_and_runs_at_once(made, r
     [  # a norm on a current that does not decay into the next step; dropout that drops nothing
         {"current_decay": 1.0, "norm": slayer.neuron.norm.MeanOnlyBatchNorm},
         {"dropout": slayer.neuron.Dropout(0.9)},
+        {"norm": slayer.neuron.norm.ChannelBias},
     ],
 )
 def test_what_is_no_matter_of_time_in_evaluation_runs_step_by_step_there(params):
     made = block.cuba.Dense({**CUBA, **params}, 4, 5, weight_scale=6)
     net, x = AsSpikingJelly(made, "m"), spikes(9, 2, 4)
     net(x)
+    for bias in [part for part in made.modules() if hasattr(part, "value")]:
+        bias.value.data.fill_(0.2)
     net.eval()
     net.reset()
     whole = net(x)
