@@ -46,7 +46,8 @@ class LayerComparison:
         name_a, name_b: The layer's name in either net.
         shape: Its neurons, ``[C, *]``.
         spikes: How many spike places (sample, neuron, step) were compared.
-        rate_a, rate_b: Share of them with a spike.
+        fired_a, fired_b: In how many of them there is one.
+        rate_a, rate_b: The share of these.
         mismatches: How many differ.
         first: Where the first of these is.
         largest: The largest absolute difference.

@@ -21,7 +21,8 @@ from ..slayer.neuron.norm import ChannelBias
 from .cuba_lif import CubaLIFNode, check_scale
 from .neurons import check_bias, check_takes_bias, set_bias, to_lava_neuron_param_dict
 from .pool import SumPool2d
-from .to_lava import block_of, check_flatten, check_synapse, check_type, to_lava_block_flatten
+from .synapses import check_flatten, check_synapse, check_type
+from .to_lava import block_of, to_lava_block_flatten
 
 __all__ = ["BlockContainer", "to_cuba_lif"]
 
