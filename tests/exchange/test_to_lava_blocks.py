@@ -277,7 +277,7 @@ REFUSED = {
         "bias",
     ),
     "a layer without a neuron": (
-        [nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), neuron.IFNode()],
+        [nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3, padding=1), neuron.IFNode()],
         "1 (Conv2d)",
         "without a neuron",
     ),

@@ -282,7 +282,7 @@ def without_nvrtc(monkeypatch):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (without_cupy, r"CuPy is not installed; pip install lava_bridge\[cuda13\]"),
+        (without_cupy, r"CuPy is not installed; pip install '.\[cuda13\]'"),
         (without_cuda, "this torch is built without CUDA"),
         (without_gpu, "torch finds no GPU"),
         (without_nvrtc, r"CuPy does not work here \(no libnvrtc.so\); pip install"),
