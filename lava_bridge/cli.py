@@ -46,7 +46,7 @@ class _Commands(click.Group):
                 shown: Any = _show_warning  # file and line come by place, which no type can say
                 warnings.showwarning = shown
                 return super().invoke(ctx)
-        except BridgeError as error:
+        except (BridgeError, Warning) as error:  # warnings are raised with PYTHONWARNINGS=error
             if is_first_rank():
                 click.echo(f"Error: {error}", err=True)
             ctx.exit(UNUSABLE)

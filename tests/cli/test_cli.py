@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import h5py
@@ -397,6 +398,16 @@ def test_run_says_in_one_line_where_biases_begin_early_and_aligned_gives_the_blo
     assert done.stderr.startswith("Warning: b.net: the bias of layer/1 and of 2 more layers works")
     assert done.stderr.count("\n") == 1
     assert not np.array_equal(np.load(folder / "y.npy")[3:], expected)
+    with warnings.catch_warnings():  # as with PYTHONWARNINGS=error
+        warnings.simplefilter("error")
+        places = [str(folder / name) for name in ("b.net", "b.npy", "none.npy")]
+        refused = CliRunner().invoke(
+            main, ["run", places[0], "--input", places[1], "-o", places[2]]
+        )
+    assert refused.exit_code == 2
+    assert refused.output.startswith(f"Error: {places[0]}: the bias of layer/1")
+    assert refused.output.count("\n") == 1
+    assert not Path(places[2]).exists()
     done = lava_bridge("run", *arguments, "--aligned", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert np.array_equal(np.load(folder / "y.npy")[3:], expected)
