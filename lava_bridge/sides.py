@@ -43,8 +43,7 @@ class LayerOutput(NamedTuple):
         delay: Steps that its spikes come later in ``spikes``.
         spikes: ``[N, *, T]``; of a layer that never fires (an Affine block) the voltages, as the
             chip's integers.
-        beyond: Where its states left the chip's 24 bits, without the steps that the spikes come
-            later; None: it has no such limits.
+        beyond: Where its states left the chip's 24 bits, likewise; None: it has no such limits.
         is_voltage: Whether these are voltages.
         forgets: Whether its neurons keep nothing from one step to the next: a conversion adds such
             for a MaxPool2d or an Upsample, which a SpikingJelly net computes without.
@@ -279,13 +278,13 @@ def _untouched(blocks: list[Any], x: Tensor) -> Iterator[None]:
 # Integers ---------------------------------------------------------------------------------------
 
 
-def _begun(beyond: Tensor, delay: int) -> Tensor:
-    """Where states ``[N, *, T]`` left 24 bits, from the step that the input has come to them in.
+def begun(beyond: Tensor, first: int) -> Tensor:
+    """Where states ``[N, *, T]`` left 24 bits, counted from a first step; before it, at that.
 
-    Before that a layer rests, or by its biases alone is beyond already.
+    Before its input has come to it a layer rests, or by its biases alone is beyond already.
     """
-    begun = beyond[..., : delay + 1].any(dim=-1, keepdim=True)
-    return torch.cat([begun, beyond[..., delay + 1 :].bool()], dim=-1)
+    before = beyond[..., : first + 1].any(dim=-1, keepdim=True)
+    return torch.cat([before, beyond[..., first + 1 :].bool()], dim=-1)
 
 
 class _OnInput(Network):
@@ -338,7 +337,7 @@ def _integer_side(net: Network) -> Side:
                 spikes = ran.spike[..., own].to(dtype) / layer.neuron.spike_scale
                 beyond, sums = ran.traces.get("beyond"), layer.neuron.never_fires
                 if beyond is not None:
-                    beyond = _begun(beyond[..., : own.stop], delay)
+                    beyond = begun(beyond[..., : own.stop], first)
                 if sums:
                     spikes = ran.traces["voltage"][..., own].to(dtype)
                 name = f"{layer.name} {layer.kind}"

@@ -22,7 +22,7 @@ from .layout import TNX_to_NXT
 from .netx import Network
 from .progress import progress_bar
 from .report import EquivalenceReport, LayerComparison
-from .sides import LayerOutput, Side, side_of
+from .sides import LayerOutput, Side, begun, side_of
 
 __all__ = ["EquivalenceReport", "check_equivalence"]
 
@@ -119,18 +119,22 @@ def check_equivalence(
 
 def _compare(comparison: LayerComparison, a: LayerOutput, b: LayerOutput, start: int) -> None:
     """Take what both sides gave of a layer, for samples from ``start`` on, into account."""
-    late = max(a.delay, b.delay)
+    early = min(a.delay, b.delay)
+    late = max(a.delay, b.delay) - early
     steps = a.spikes.shape[-1] - late
     if steps < 1:
         raise BridgeError(
             f"check_equivalence: layer {comparison.name_a} has nothing to compare: its spikes come "
             f"{late} steps late, and the input has {a.spikes.shape[-1]}; give more time steps"
         )
-    in_a, in_b = (side.spikes[..., side.delay : side.delay + steps] for side in (a, b))
+    firsts = a.delay - early, b.delay - early
+    in_a, in_b = (
+        side.spikes[..., first : first + steps] for side, first in zip((a, b), firsts, strict=True)
+    )
     comparison.add(in_a, in_b, start)
-    for side in (a, b):
+    for side, first in zip((a, b), firsts, strict=True):
         if side.beyond is not None:
-            comparison.add_beyond(side.beyond, start)
+            comparison.add_beyond(begun(side.beyond, first), start)
 
 
 def _over_ranks(
@@ -186,18 +190,33 @@ def _of_both(
 ) -> tuple[list[LayerOutput], list[LayerOutput]]:
     """The layers that both nets have; in a float net, of those that spike.
 
-    Of two nets that have not as many, one computes a MaxPool2d or an Upsample without neurons.
+    Of two nets that have not as many, one computes a MaxPool2d or an Upsample without neurons. An
+    exact claim needs a layer after it, in which a difference would show.
     """
-    sides = outputs_a, outputs_b
     if claim == "drift":
+        sides = outputs_a, outputs_b
         outputs_a, outputs_b = ([o for o in side if not o.is_voltage] for side in sides)
-    few = min(len(outputs_a), len(outputs_b))
-    a, b = (
-        [o for o in side if not o.forgets] if len(side) > few else side
-        for side in (outputs_a, outputs_b)
-    )
-    # Where that does not help, all are told.
-    return (a, b) if claim == "drift" or len(a) == len(b) else (outputs_a, outputs_b)
+    if len(outputs_a) > len(outputs_b):
+        outputs_a = _without_others(outputs_a, outputs_b, claim)
+    elif len(outputs_b) > len(outputs_a):
+        outputs_b = _without_others(outputs_b, outputs_a, claim)
+    return outputs_a, outputs_b
+
+
+def _without_others(
+    many: list[LayerOutput], few: list[LayerOutput], claim: str
+) -> list[LayerOutput]:
+    """Of many layers those that the other net has too: without as many that forget at once."""
+    kept: list[LayerOutput] = []
+    spare = len(many) - len(few)
+    for layer in many:
+        mate = few[len(kept)] if len(kept) < len(few) else None
+        left_out = not mate.forgets if mate else claim == "drift"
+        if spare and layer.forgets and left_out:
+            spare -= 1
+        else:
+            kept.append(layer)
+    return kept if len(kept) == len(few) else many  # all are told then
 
 
 def _matched(

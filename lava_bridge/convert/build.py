@@ -170,7 +170,8 @@ def _warn_of_rounding(float_layer: FloatLayer, factor: float, calibrated: bool) 
             stacklevel=4,
         )
     levels = round(most * scale / 2) - round(least * scale / 2) + 1  # even integers
-    few = levels == 1 or levels < FEW_LEVELS <= weight.numel()
+    vanish = levels == 1 and not round(most * scale / 2)
+    few = vanish or levels < FEW_LEVELS <= weight.numel()
     if few and not float_layer.quantised and not held_by_8bit(weight, scale):
         warnings.warn(
             f"{float_layer.place}: its weights, {least:.3g} ... {most:.3g}, are rounded to "

@@ -149,7 +149,6 @@ def _side(conv: Any, pool: SumPool2d, axis: int, transposed: bool) -> tuple[Tens
     return held, padding
 
 
-# Two layers, and the shape [C, *] of the first one's input if known, to the one that equals them.
 def _conv_twice(first: nn.Conv2d, second: nn.Conv2d, shape: Shape) -> nn.Module:
     r"""A convolution (weights A, stride s, dilation d, padding p), then another (W, s', d').
 
@@ -167,7 +166,8 @@ def _conv_twice(first: nn.Conv2d, second: nn.Conv2d, shape: Shape) -> nn.Module:
             "as many"
         )
     own, padding = conv_padding(first), conv_padding(second)
-    by_one = {*first.kernel_size, *first.stride} == {1} and not any(own) and first.bias is None
+    by_one = {*first.kernel_size, *first.stride} == {1} and not any(own)
+    by_one &= first.bias is None or not first.bias.any()
     if any(padding) and not by_one:
         raise ConversionError(
             "is padded, after a convolution without a neuron; use padding=0, or put an IFNode or "
@@ -219,6 +219,7 @@ def _ungrouped(conv: nn.Conv2d) -> Tensor:
     return made
 
 
+# Two layers, and the shape [C, *] of the first one's input if known, to the one that equals them.
 LATE_MERGES: dict[tuple[type, type], Callable[[Any, Any, Shape], nn.Module]] = {
     (nn.Conv2d, nn.Conv2d): _conv_twice,
     (SumPool2d, SumPool2d): _pool_twice,

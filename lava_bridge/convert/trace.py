@@ -80,7 +80,9 @@ def _warn_of_hooks(net: Any) -> None:
         f"{path or 'net'} ({type(module).__name__})"
         for path, module in _modules(net, "")
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
-        if not (makes_weight(hook) or str(hook.__module__).startswith("spikingjelly."))
+        if not (
+            makes_weight(hook) or str(getattr(hook, "__module__", "")).startswith("spikingjelly.")
+        )
     ]
     if hooked:
         others = f" (one of {len(hooked)} in the net)" if hooked[1:] else ""
@@ -171,9 +173,16 @@ def _join_error(node: fx.Node, inputs: list[fx.Node]) -> ConversionError:
         name = _name(node)
         verb = _JOINS.get(name.removeprefix("i").rstrip("_"), _JOINS.get(name, f"calls {name} on"))
     *names, last = (_source(source, path) for source in inputs)
-    called = [call.meta["module"] for call in node.graph.nodes if call.op == "call_module"]
-    again = any(called.count(source.meta.get("module")) > 1 for source in inputs)
-    loop = "; it calls one module several times: leave a loop over time to the caller"
+    calls = [
+        (id(call.meta["module"]), call.args[:1])
+        for call in node.graph.nodes
+        if call.op == "call_module"
+    ]
+    again = len(set(calls)) < len(calls)
+    loop = (
+        "; it calls one module several times on the same signal: leave a loop over time to the "
+        "caller"
+    )
     return ConversionError(
         f"{place}: {verb} the outputs of {', '.join(names)} and {last}; {ONLY_CHAINS}"
         f"{loop if again else ''}"

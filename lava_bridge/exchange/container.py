@@ -1,10 +1,12 @@
 """A synapse and its quantised neuron as one SpikingJelly module: the twin of a slayer block."""
 
 import copy
+import os
 import threading
 import warnings
 from contextlib import nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn as nn
@@ -27,7 +29,9 @@ from .to_lava import block_of, to_lava_block_flatten
 __all__ = ["BlockContainer", "to_cuba_lif"]
 
 # While a synapse is called with its hooks it computes what its container does: in one thread only.
-_CALLED = threading.RLock()
+_CALLED: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+if hasattr(os, "register_at_fork"):  # a child has none of the threads that hold one
+    os.register_at_fork(after_in_child=_CALLED.clear)
 
 SYNAPSES = (
     nn.Linear,
@@ -179,7 +183,8 @@ class BlockContainer(nn.Module, base.StepModule):
 
     def _called(self, x: Tensor) -> Tensor:
         """The synapse called, with its hooks, to compute what the container does."""
-        with nullcontext() if torch.compiler.is_compiling() else _CALLED:
+        compiling = torch.compiler.is_compiling()
+        with nullcontext() if compiling else _CALLED.setdefault(self.synapse, threading.RLock()):
             # Through its dict: torch.compile does not follow the deletion of an attribute.
             vars(self.synapse)["forward"] = self._apply_synapse
             try:

@@ -4,7 +4,8 @@ import os
 import secrets
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -72,6 +73,7 @@ def export_hdf5(
         targets.insert(0, encoder_file(given))
         input_shape = encoder.shape
     biased: list[str] = []
+    waits = False
     with whole_files(*targets) as files, h5py.File(files[-1], "w") as file:
         for image in images:
             files[0].write(image)
@@ -85,20 +87,33 @@ def export_hdf5(
             for i, (_, layer) in enumerate(lowered):
                 layer.write(layers.create_group(str(i)))
             biased = [place for place, layer in lowered if _is_biased(layer)]
+            waits = any(_waits(layer) for _, layer in lowered)
         if not len(layers):
             raise NetFileError(f"{given}: there are no blocks to write; give at least one")
     if biased:
         others = f" and {len(biased) - 1} more" if biased[1:] else ""
+        remedy = (
+            "its spikes are not the blocks', and with delays or feedback no reset makes them so"
+            if waits
+            else "for the blocks' spikes give Lava's Network the steps of a sample as its "
+            "reset_interval, and a reset_offset of 1"
+        )
         warnings.warn(
             f"{given}: {biased[0]}{others} has a bias, which Lava runs from the first step on, "
-            "before the input has come to it: for the blocks' spikes give Lava's Network a "
-            "reset_interval of all steps and a reset_offset of 1 (docs/netx.md, Time)",
+            f"before the input has come to it: {remedy} (docs/netx.md, Time)",
             stacklevel=2,
         )
 
 
 def _is_biased(layer: Layer) -> bool:
     return layer.kind != "input" and "bias" in layer and bool(np.any(layer["bias"]))
+
+
+def _waits(layer: Layer) -> bool:
+    """Whether a block's spikes reach beyond the step after them: by a delay, or fed back."""
+    return (
+        bool(layer.attrs.get("delay_shift", False)) or "delay" in layer or layer.kind == "dense_rec"
+    )
 
 
 def _shaped(blocks: Any, input_shape: tuple[int, ...] | None) -> Iterator[tuple[str, Any]]:
@@ -166,7 +181,10 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
                     f"{place}: is a directory or a device, not a file; choose another path"
                 )
             temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
-            written.append((open(temporary, "x+b"), temporary, place))  # noqa: SIM115
+            # As readable as what it replaces; of a new file the umask takes its share.
+            mode = place.stat().st_mode & 0o777 if place.exists() else 0o666
+            opened = open(temporary, "x+b", opener=partial(os.open, mode=mode))  # noqa: SIM115
+            written.append((opened, temporary, place))
         yield [file for file, _, _ in written]
         for file, temporary, place in written:
             file.flush()
@@ -187,5 +205,6 @@ def whole_files(*targets: Path) -> Iterator[list[IO[bytes]]]:
         ) from error
     finally:
         for file, temporary, _ in written:
-            file.close()
+            with suppress(OSError):  # a full disk's, which has been told
+                file.close()
             temporary.unlink(missing_ok=True)

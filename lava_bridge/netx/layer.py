@@ -89,6 +89,7 @@ class Layer(ABC):
         neuron: Its neurons; None: it has none.
         table: Its cells after the shape in Lava's table: kernel, stride and so on.
         has_delays: Whether its file has delays.
+        recurrent: The synapses of its own spikes; empty: they are not fed back.
         delay_shift: Whether the block that it was exported from delays its spikes by a step.
         begins: Its neurons rest, at zero and silent, for so many steps from the first.
     """
@@ -99,6 +100,7 @@ class Layer(ABC):
     neuron: Neuron | None = None
     table: tuple[str, ...] = ()
     has_delays = False
+    recurrent: "tuple[Synapse, ...]" = ()
     delay_shift = False
     begins = 0
 
@@ -229,7 +231,7 @@ class SynapticLayer(Layer):
         self.has_delays = not (arriving is synaptic is leaving is None)
         self._synapses = synapses
         self.graded = graded
-        self._recurrent = recurrent
+        self.recurrent = recurrent
         self._arriving = None if arriving is None else Delays(arriving)
         self._outputs = tuple(shape)
         if synaptic is not None and synaptic.dim() > len(shape):
@@ -269,7 +271,7 @@ class SynapticLayer(Layer):
             traces = dict.fromkeys(self.neuron.traces, silence) if keep else {}
             return Ran(spike, traces, LayerState((), tuple(lines)))
         awake = [x[rest:] for x in inputs]
-        if self._recurrent:
+        if self.recurrent:
             fired = self._recur(awake, state, time + rest, keep)
         else:
             sequences = tuple(x.movedim(0, -1) for x in awake)
@@ -280,7 +282,7 @@ class SynapticLayer(Layer):
             silence = spike.new_zeros(rest, *spike.shape[1:])
             spike = torch.cat([silence, spike])
             traces = {name: torch.cat([silence, trace]) for name, trace in traces.items()}
-        last = spike[-1] if self._recurrent else None
+        last = spike[-1] if self.recurrent else None
         spike = delayed(self._leaving, spike)
         return Ran(spike, traces, LayerState(fired.state, tuple(lines), last))
 
@@ -298,7 +300,7 @@ class SynapticLayer(Layer):
         for t in range(len(inputs[0])):
             sums = (
                 (x[t] + self._weighed(synapse, spike).reshape(x[t].shape)).unsqueeze(-1)
-                for synapse, x in zip(self._recurrent, inputs, strict=True)
+                for synapse, x in zip(self.recurrent, inputs, strict=True)
             )
             steps.append(self.neuron.run(tuple(sums), neuron, time + t, keep))
             neuron, spike = steps[-1].state, steps[-1].spike[..., 0]

@@ -144,7 +144,7 @@ class Network:
         self._shifted_input = read.shifted_input
         if aligned:
             self._align()
-        elif not reset_interval:
+        elif not self._begins_by_a_reset(reset_interval, reset_offset):
             self._warn_of_early_biases()
         first = self.layers[0]
         self.graded_input = first.graded if isinstance(first, SynapticLayer) else True
@@ -161,6 +161,12 @@ class Network:
     def _align(self) -> None:
         for layer, later in zip(self.layers, self.later_than_blocks(), strict=True):
             layer.begins = later + layer.delay_shift
+
+    def _begins_by_a_reset(self, interval: int | None, offset: int) -> bool:
+        """Whether each layer is reset as the input comes to it: its bias then begins there."""
+        if not interval or offset != 1 or self._shifted_input:
+            return False
+        return not any(x.delay_shift or x.has_delays or x.recurrent for x in self.layers)
 
     def _warn_of_early_biases(self) -> None:
         early = [

@@ -65,13 +65,13 @@ class _RateLoss(torch.nn.Module):
 
     def _labels(self, label: Tensor, input: Tensor) -> Tensor:
         """Classes ``[N]``, or ``[N, T]`` with a window, as torch takes them: of 64 bits."""
-        label = label if label.dim() else label.reshape(1)
-        fits = label.shape[0] == input.shape[0]
+        fits = (label.shape[0] if label.dim() else 1) == input.shape[0]
         if label.is_floating_point() or label.is_complex() or not fits:
             raise BridgeError(
                 f"loss.{type(self).__name__}: expected an integer label for each of "
                 f"{input.shape[0]} samples, found {described(label)}; give classes, [N]"
             )
+        label = label if label.dim() else label.reshape(1)
         if self.window is None or label.dim() > 1:
             return label.long()
         return replicate(label.long(), input.shape[-1])

@@ -221,3 +221,12 @@ def test_levels_are_those_that_the_weights_are_rounded_to():
         to_slayer(net, (100,))
     choice = to_slayer(net, (100,), calibrate="weights").report.calibration.layers[0]
     assert choice.levels_before == 5
+
+
+@pytest.mark.parametrize("weights", [[0.7], [1.0, 1.0], [-0.7, -0.7]])
+def test_equal_weights_that_8_bits_hold_about_as_well_are_not_warned_of(weights):
+    net = nn.Sequential(nn.Linear(len(weights), 1, bias=False), neuron.IFNode(step_mode="m"))
+    net[0].weight.data = torch.tensor([weights])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_slayer(net, (len(weights),))

@@ -116,6 +116,15 @@ def test_a_depthwise_convolution_and_one_by_1_are_a_block():
     assert check_equivalence(to_spikingjelly(blocks), blocks, x).ok
 
 
+def test_a_bias_of_zeros_between_two_convolutions_is_none():
+    parts = nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4, affine=False)
+    net = nn.Sequential(*parts, nn.Conv2d(4, 2, 3, padding=1), neuron.IFNode(0.3)).eval()
+    assert len(to_slayer(net, (3, 6, 6), calibrate="weights")) == 2
+    net[1].running_mean.fill_(1)
+    with pytest.raises(ConversionError, match="is padded, after a convolution without a neuron"):
+        to_slayer(net, (3, 6, 6), calibrate="weights")
+
+
 def norm(kind, channels):
     made = kind(channels)
     made.running_mean.uniform_(-0.5, 0.5)

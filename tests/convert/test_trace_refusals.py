@@ -305,3 +305,12 @@ def test_a_forward_that_resets_a_neuron_in_each_step_is_refused():
 )
 def test_a_forward_that_changes_nothing_by_what_it_sets_converts(sets):
     assert len(to_slayer(Sets(sets).eval(), (6,))) == 2
+
+
+def test_a_sum_of_two_signals_is_not_taken_for_a_loop_over_time():
+    pool = torch.nn.MaxPool2d(2)
+    net = net_of(lambda net, x: pool(net.a(x)) + pool(net.b(x)))
+    net.pool = pool
+    with pytest.raises(ConversionError, match="adds the outputs of") as caught:
+        leaves(net)
+    assert "loop" not in str(caught.value)

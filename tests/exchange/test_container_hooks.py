@@ -1,6 +1,8 @@
 """A container's synapse keeps its hooks: pruning and weight norm are some, and make its weight."""
 
 import copy
+import os
+import pickle
 import threading
 
 import pytest
@@ -166,3 +168,42 @@ def test_a_pruned_container_runs_in_several_threads_at_once():
     for thread in threads:
         thread.join()
     assert not failed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_that_is_forked_while_a_thread_calls_a_container_can_call_it():
+    pruned, entered, leave = container(), threading.Event(), threading.Event()
+
+    def hook(*_):
+        entered.set()
+        leave.wait(60)
+
+    handle = pruned.synapse.register_forward_pre_hook(hook)
+    thread = threading.Thread(target=pruned._called, args=(X_SEQ[0],))
+    thread.start()
+    assert entered.wait(60)
+    handle.remove()
+    child = os.fork()
+    if not child:
+        threading.Timer(30, os._exit, (3,)).start()  # it waits for a lock that nobody holds
+        pruned.synapse.register_forward_pre_hook(lambda *_: None)
+        pruned._called(X_SEQ[0])
+        os._exit(0)
+    leave.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_hook_may_wait_for_another_container_in_another_thread():
+    first, second = container(), container()
+    second.synapse.register_forward_pre_hook(lambda *_: None)
+
+    def hook(*_):
+        other = threading.Thread(target=second._called, args=(X_SEQ[0],))
+        other.start()
+        other.join(30)
+        assert not other.is_alive()
+
+    first.synapse.register_forward_pre_hook(hook)
+    first._called(X_SEQ[0])
+    assert pickle.loads(pickle.dumps(copy.deepcopy(container())))

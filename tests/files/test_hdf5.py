@@ -16,6 +16,7 @@ from spikingjelly.activation_based import neuron
 
 import lava_bridge
 from lava_bridge import NetFileError, export_hdf5, load_hdf5, net_writer, slayer as native
+from lava_bridge.hdf5.writer import whole_files
 from lava_bridge.slayer.block import cuba
 
 from .nets import PARAMS, conv_blocks, dense_blocks, run, strong
@@ -392,3 +393,36 @@ def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path, mask):
     finally:
         os.umask(before)
     assert (tmp_path / "new.net").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_what_is_being_written_is_no_more_readable_than_what_it_replaces(former):
+    former.chmod(0o600)
+    with whole_files(former) as (file,):
+        (beside,) = former.parent.glob(f".{former.name}.*.part")
+        assert beside.stat().st_mode & 0o777 == 0o600
+        file.write(b"new")
+    assert former.read_bytes() == b"new"
+    assert former.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing_behind(former):
+    code = f"""
+        import resource, signal
+        from pathlib import Path
+        from lava_bridge import NetFileError
+        from lava_bridge.hdf5.writer import write_whole
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_whole(Path({str(former)!r}), memoryview(bytes(5000)))
+        except NetFileError as error:
+            assert "can't be written (File too large); free space" in str(error), error
+        else:
+            raise AssertionError
+        """
+    content = former.read_bytes()
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert former.read_bytes() == content
+    assert not list(former.parent.glob(".*.part"))

@@ -143,9 +143,40 @@ def test_biases_that_lava_runs_before_the_input_comes_are_said(tmp_path: Path) -
         dense.infer_shape((dense.synapse.in_channels,))
         dense.neuron.norm.value.data = torch.full((dense.synapse.out_channels,), 0.25)
     said = r"n.net: 0 \(Dense\) and 1 more has a bias, which Lava runs from the first step on"
-    with pytest.warns(UserWarning, match=said):
-        lava_bridge.export_hdf5(made, tmp_path / "n.net", target="lava")
+    for delays, remedy in ((True, "no reset makes them so"), (False, "and a reset_offset of 1")):
+        for dense in made:
+            dense.delay_shift = delays
+        with pytest.warns(UserWarning, match=f"{said}.*{remedy}"):
+            lava_bridge.export_hdf5(made, tmp_path / "n.net", target="lava")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lava_bridge.export_hdf5(made, tmp_path / "n.net")
         Network(tmp_path / "n.net", aligned=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "quiet"),
+    [
+        ({"reset_interval": 20, "reset_offset": 1}, True),
+        ({"reset_interval": 20}, False),
+        ({"reset_interval": 20, "reset_offset": 2}, False),
+        ({"reset_interval": 20, "reset_offset": 1, "delay_shift": True}, False),
+        ({"reset_interval": 20, "reset_offset": 1, "recurrent": True}, False),
+        ({"aligned": True, "delay_shift": True}, True),
+    ],
+)
+def test_a_reset_takes_back_what_biases_did_where_nothing_is_still_on_its_way(
+    changes: dict[str, Any], quiet: bool, tmp_path: Path
+) -> None:
+    kind = block.cuba.Recurrent if changes.pop("recurrent", False) else block.cuba.Dense
+    made = kind({**AT_ONCE, "norm": ChannelBias}, 4, 3)
+    made.delay_shift = changes.pop("delay_shift", False)
+    made.infer_shape((4,))
+    made.neuron.norm.value.data = torch.full((3,), 0.25)
+    path = written(made, tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Network(path, **changes)
+    assert [str(w.message) for w in caught if "works from the first step on" in str(w.message)] == (
+        [] if quiet else [str(caught[0].message)]
+    )

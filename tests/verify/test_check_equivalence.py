@@ -357,7 +357,7 @@ def test_a_net_that_leaves_the_24_bits_of_the_chip_is_said_to(tmp_path):
 def test_states_that_leave_24_bits_before_the_input_comes_are_placed_at_its_first_step():
     compared, beyond = LayerComparison("a", "b", (2,)), torch.zeros(1, 2, 6)
     beyond[0, 0, 4] = beyond[0, 1, 1] = 1
-    compared.add_beyond(sides._begun(beyond, delay=2), 3)
+    compared.add_beyond(sides.begun(beyond, 2), 3)
     assert compared.beyond == Divergence(3, 0, (1,))
 
 

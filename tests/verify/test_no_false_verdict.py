@@ -13,6 +13,7 @@ from lava_bridge.exchange import BlockContainer, CubaLIFNode
 from lava_bridge.netx import Network
 from lava_bridge.report import EquivalenceReport
 from lava_bridge.slayer import block
+from lava_bridge.slayer.neuron.norm import ChannelBias
 
 CUBA = {"threshold": 0.3, "current_decay": 0.3, "voltage_decay": 0.1}
 SIGMA_DELTA = {"threshold": 0.1, "activation": torch.nn.functional.relu}
@@ -263,14 +264,19 @@ def test_integers_are_compared_in_every_step_also_of_deep_nets(steps, biased, tm
     report = check_equivalence(blocks, file, x, integers=True)
     assert report.ok
     assert [part.spikes for part in report.layers] == [steps * 3 * 20] * 5
-    # What blocks delay comes after their last step.
+    # Blocks that delay: so does their file, and all of their steps are there.
     late = to_slayer(nn.Sequential(*layers), (20,), calibrate="weights", delay_shift=True)
-    export_hdf5(late, file)
+    for integers in (False, True):
+        export_hdf5(late, file)
+        report = check_equivalence(late, file, x, integers=integers)
+        assert report.ok
+        assert [part.spikes for part in report.layers] == [steps * 3 * 20] * 5
+    # Later than the net's own spikes, of which the last ones then are not compared.
     if steps < 6:
         with pytest.raises(BridgeError, match=f"come {steps} steps late, and the input has"):
-            check_equivalence(late, file, x, integers=True)
-    else:
-        report = check_equivalence(late, file, x, integers=True)
+            check_equivalence(blocks, late, x)
+    elif not biased:
+        report = check_equivalence(blocks, late, x)
         assert report.ok
         assert [part.spikes for part in report.layers] == [(steps - k) * 60 for k in range(1, 6)]
 
@@ -320,3 +326,57 @@ def test_a_net_of_containers_that_pools_by_a_maximum_is_its_own_conversion(tmp_p
     assert not check_equivalence(made, blocks, x).ok
     with pytest.raises(BridgeError, match=r"has 1 layers with neurons, b .* has 3; compare nets"):
         check_equivalence(made[:2], blocks, x)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_difference_before_the_input_has_come_to_a_delayed_layer_is_one(integers, tmp_path):
+    """As of a bias that only one of two nets has: it fires at once, and then inhibition ends it."""
+
+    def made(bias):
+        neuron = {**CUBA, "norm": ChannelBias}
+        parts = [block.cuba.Dense(dict(CUBA), 2, 3), block.cuba.Dense(neuron, 3, 1)]
+        for part, weight in zip(parts, (2.0, -3.0), strict=True):
+            part.infer_shape((part.synapse.in_channels,))
+            part.synapse.weight.data.fill_(weight)
+        parts[1].neuron.norm.value.data = torch.full((1,), bias)
+        return parts
+
+    a, b, x = made(1.5), made(0.0), torch.ones(6, 1, 2)
+    export_hdf5(b, tmp_path / "b.net")
+    other = tmp_path / "b.net" if integers else b
+    assert check_equivalence(b, other, x, integers=integers).ok
+    report = check_equivalence(a, other, x, integers=integers)
+    assert [part.mismatches > 0 for part in report.layers] == [False, True]
+    assert report.layers[1].first.time <= 1
+
+
+def test_a_last_layer_that_the_other_net_has_not_is_no_exact_match(tmp_path):
+    at_once = {**CUBA, "current_decay": 1, "voltage_decay": 1}
+    first, last = dense(20, 16), block.cuba.Dense(at_once, 16, 16)
+    export_hdf5([first, last], tmp_path / "n.net", input_shape=(20,))
+    for other, integers in (([first, last], False), (tmp_path / "n.net", True)):
+        with pytest.raises(BridgeError, match=r"has 1 layers with neurons, .* has 2; compare nets"):
+            check_equivalence([first], other, spikes(), integers=integers)
+    # A float net has no neurons where a pooling by the maximum ends it.
+    float_net = nn.Sequential(
+        layer.Conv2d(1, 2, 3, step_mode="m"),
+        neuron.IFNode(0.2, step_mode="m"),
+        layer.MaxPool2d(2, step_mode="m"),
+    )
+    report = check_equivalence(float_net, to_slayer(float_net, (1, 6, 6)), spikes(5, 2, 1, 6, 6))
+    assert report.claim == "drift"
+
+
+def test_a_container_that_forgets_is_compared_beside_a_pooling_that_the_net_has_not():
+    def container(synapse, voltage_decay):
+        node = CubaLIFNode(1.0, voltage_decay, v_threshold=0.3)
+        return BlockContainer(synapse, node, step_mode="m")
+
+    twin = nn.Sequential(
+        container(nn.Conv2d(1, 3, 3, bias=False), 1.0),
+        layer.MaxPool2d(2, step_mode="m"),
+        container(nn.Conv2d(3, 2, 2, bias=False), 0.5),
+    )
+    report = check_equivalence(twin, to_slayer(twin, (1, 8, 8)), spikes(5, 2, 1, 8, 8))
+    assert report.ok
+    assert [part.shape for part in report.layers] == [(3, 6, 6), (2, 2, 2)]
