@@ -1,5 +1,6 @@
 """From slayer blocks back to a SpikingJelly net: their quantised twin."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..encoder import Encoder, GradedInput, InputEncoder, in_order
 from ..errors import BridgeError, ConversionError
 from ..exchange import BatchNorm2d, BlockContainer, CubaLIFNode, SumPool2d
 from ..exchange.encoder import EncoderNode
+from ..exchange.smooth import widened
 from ..slayer.block import cuba
 from ..slayer.neuron.norm import ChannelBias, MeanOnlyBatchNorm, WgtScaleBatchNorm
 
@@ -190,7 +192,11 @@ def _container(block: Any, synapse: Any, weight: Tensor | None = None) -> BlockC
         synapse.weight = _parameter(weight, synapse)
     # Decays per channel broadcast with [N, C] or [N, C, H, W].
     spatial = 0 if isinstance(synapse, nn.Linear) else 2
-    return _made(block, BlockContainer(synapse, _neuron(block.neuron, spatial), step_mode="m"))
+    node = _neuron(block.neuron, spatial)
+    factor = getattr(block, "weight_factor", 1.0)
+    trained_with = getattr(block, "surrogate", (widened(node.surrogate_function, factor), False))
+    node.surrogate_function, node.detach_reset = copy.deepcopy(trained_with)
+    return _made(block, BlockContainer(synapse, node, step_mode="m"))
 
 
 def _made(block: Any, container: BlockContainer) -> BlockContainer:

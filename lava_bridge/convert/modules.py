@@ -9,6 +9,7 @@ import torch.nn as nn
 from ..errors import ConversionError
 from ..exchange import CubaLIFNode
 from ..exchange.pool import SumPool2d
+from ..exchange.smooth import widened
 from ..exchange.synapses import conv_padding
 from ..layout import no_samples
 from ..quantize import from_steps, quantize_8bit, quantize_bias
@@ -38,6 +39,7 @@ def larger(node: Any, factor: float) -> nn.Module:
     if factor == 1:
         return node
     made = _copied(node)
+    made.surrogate_function = widened(node.surrogate_function, factor)
     if not isinstance(node, CubaLIFNode):
         made.v_threshold = node.v_threshold * factor
         return made

@@ -23,6 +23,7 @@ from ..slayer.neuron.norm import ChannelBias
 from .cuba_lif import CubaLIFNode, check_scale
 from .neurons import check_bias, check_takes_bias, set_bias, to_lava_neuron_param_dict
 from .pool import SumPool2d
+from .smooth import widened
 from .synapses import check_flatten, check_synapse, check_type
 from .to_lava import block_of, to_lava_block_flatten
 
@@ -226,6 +227,9 @@ class BlockContainer(nn.Module, base.StepModule):
         if f"{prefix}synapse.weight" in state_dict:
             if self.neuron is not None and threshold is not None:
                 self.neuron.v_threshold = float(threshold)
+                self.neuron.surrogate_function = widened(
+                    self.neuron.surrogate_function, factor / self.weight_factor
+                )
             elif self.neuron is not None and factor != self.weight_factor:
                 warnings.warn(
                     f"{prefix}weight: those that were multiplied by {factor:g} are loaded "
@@ -251,6 +255,8 @@ class BlockContainer(nn.Module, base.StepModule):
         if self.bias is not None:
             set_bias(block.neuron, self.bias.value, slayer)
         block.weight_factor = self.weight_factor
+        if self.neuron is not None:
+            block.surrogate = widened(self.neuron.surrogate_function, 1), self.neuron.detach_reset
         return block
 
 
