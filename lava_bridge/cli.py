@@ -404,6 +404,11 @@ def run(
     content = "voltages" if voltages else f"{fired:.2%} spikes"
     late = f"{net.latency} steps after the input" if net.latency else "in the input's steps"
     click.echo(f"{output}: {tuple(found.shape)} ({layout}), {content}, {late}")
+    if extra_steps < net.latency:
+        missing = net.latency - extra_steps
+        click.echo(
+            f"The answers to the last {missing} steps are not in it; --extra-steps {net.latency}"
+        )
     if isinstance(neuron, Lif) and neuron.never_fires and not voltages:
         click.echo("The last layer gives sums and never spikes; --voltages writes them.")
 

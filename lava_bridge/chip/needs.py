@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..encoder import is_block, split_encoder
+from ..encoder import GradedInput, is_block, split_encoder
 from ..errors import BridgeError
 from ..net_writer import integer_weight, norms_of
 from ..slayer.block.plain import Flatten
@@ -100,7 +100,7 @@ def needs(net: Iterable[nn.Module] | nn.Module) -> list[LayerNeeds]:
         BridgeError: If a block does not know its shape or does not fit the one before it, or its
             weights are not integers on the chip; it is named.
     """
-    _, blocks = split_encoder(net)
+    encoder, blocks = split_encoder(net)
     block: Any
     found: list[LayerNeeds] = []
     shape: Shape | None = None
@@ -122,6 +122,8 @@ def needs(net: Iterable[nn.Module] | nn.Module) -> list[LayerNeeds]:
             raise BridgeError(f"{name}: {error}") from error
         if not from_neurons:
             counts |= {"sources": 0, "targets": 0}
+        if not found and isinstance(encoder, GradedInput):  # what comes in are numbers
+            counts |= {"graded_spikes": True}
         found.append(LayerNeeds(name, **counts))
         shape = output
         from_neurons = bool(found[-1].neurons) or (from_neurons and isinstance(block, Flatten))

@@ -9,7 +9,7 @@ import torch.nn as nn
 from rich.table import Table
 
 from ..checks import path_text
-from ..errors import BridgeError
+from ..errors import BridgeError, NetFileError
 from ..hdf5 import load_hdf5
 from ..report import as_text
 from .limits import Chip
@@ -59,7 +59,11 @@ def check_chip(
             f"expected the chip as LOIHI1 or LOIHI2 of lava_bridge.chip, found {chip!r}"
         )
     if isinstance(net, str | bytes | os.PathLike):
-        return ChipReport(Path(path_text(net)).name, chip, needs(load_hdf5(net, encoder=False)))
+        try:
+            blocks = load_hdf5(net)
+        except NetFileError:  # the encoder's file may not be there
+            blocks = load_hdf5(net, encoder=False)
+        return ChipReport(Path(path_text(net)).name, chip, needs(blocks))
     found = needs(net)
     if not found:
         raise BridgeError("there are no blocks to check; give at least one, or a file's path")

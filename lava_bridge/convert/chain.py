@@ -69,15 +69,19 @@ class Chain:
         self.place = ""
         # What a weight of 1 is on the chip, in a last synapse without a neuron.
         self.sum_scale = SCALE
-        self._encoding = encoding
+        self._take(encoding)
         self._waiting: list[Waiting] = []
         self._notes: list[str] = []
+        self._ended = ""
+        self._seen: list[nn.Module] = []
+
+    def _take(self, encoding: str | None) -> None:
+        """Begin with what an encoding gives; None: with spikes."""
+        self._encoding = encoding
         # The sums are larger than the net's by this factor.
         self._factor = float(GRADED_LEVELS) if encoding == "graded" else 1.0
         # Whether what comes in are spikes, 0 or 1.
         self._spikes = encoding is None
-        self._ended = ""
-        self._seen: list[nn.Module] = []
 
     # What rules call ----------------------------------------------------------------------------
 
@@ -129,8 +133,14 @@ class Chain:
 
     def encoded(self, encoder: Any) -> None:
         """What the net begins with: it makes spikes of analog input, and stays as it is."""
-        if self.front is not None or self._encoding or self._waiting or self.layers:
+        if self.front is not None or self._waiting or self.layers:
             raise ConversionError("is an encoder, but not what the net begins with; put it first")
+        if self._encoding not in (None, encoder.kind):
+            raise ConversionError(
+                f"encodes the net's input itself, by {encoder.kind!r}; found "
+                f"encoding={self._encoding!r}, leave it out"
+            )
+        self._take(None)
         self.front = copy.deepcopy(encoder)
         if self.shape is not None:
             self.shape = encoder.infer_shape(self.shape)

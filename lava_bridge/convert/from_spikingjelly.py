@@ -96,12 +96,12 @@ def to_slayer(
     chain = rewritten(net, input_shape, encoding)
     shape = _planes(checked_shape(input_shape, ConversionError))
     front: list[nn.Module] = []
-    if encoding == "graded":
+    if chain.front is not None:
+        front.append(chain.front)
+    elif encoding == "graded":
         front.append(GradedInput(input_shape=shape))
     elif chain.encoder is not None:
         front.append(_encoder(chain.encoder, shape))
-    elif chain.front is not None:
-        front.append(chain.front)
     _require_layers(chain)
     made = torch.empty(0).device  # where the blocks will be, whatever the net's
     front = [part.to(made) for part in front]

@@ -91,7 +91,7 @@ def export_hdf5(
         if not len(layers):
             raise NetFileError(f"{given}: there are no blocks to write; give at least one")
     if biased:
-        others = f" and {len(biased) - 1} more" if biased[1:] else ""
+        others = f" (as {len(biased) - 1} more)" if biased[1:] else ""
         remedy = (
             "its spikes are not the blocks', and with delays or feedback no reset makes them so"
             if waits

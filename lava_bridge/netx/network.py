@@ -175,7 +175,7 @@ class Network:
             if later + layer.delay_shift > 0 and _is_biased(layer)
         ]
         if early:
-            others = f" and of {len(early) - 1} more layers" if early[1:] else ""
+            others = f" (and of {len(early) - 1} more)" if early[1:] else ""
             warnings.warn(
                 f"{self.filename}: the bias of {early[0]}{others} works from the first step on, as "
                 "in Lava, before the input has come to it: the spikes are not the blocks'; "

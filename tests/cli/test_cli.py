@@ -395,7 +395,7 @@ def test_run_says_in_one_line_where_biases_begin_early_and_aligned_gives_the_blo
     arguments = ("b.net", "--input", "b.npy", "-o", "y.npy", "--extra-steps", "3")
     done = lava_bridge("run", *arguments, cwd=folder)
     assert done.returncode == 0
-    assert done.stderr.startswith("Warning: b.net: the bias of layer/1 and of 2 more layers works")
+    assert done.stderr.startswith("Warning: b.net: the bias of layer/1 (and of 2 more) works")
     assert done.stderr.count("\n") == 1
     assert not np.array_equal(np.load(folder / "y.npy")[3:], expected)
     with warnings.catch_warnings():  # as with PYTHONWARNINGS=error

@@ -10,14 +10,17 @@ from spikingjelly.activation_based import functional, layer, neuron
 
 from lava_bridge import (
     BridgeError,
+    ConversionError,
     Encoder,
     check_equivalence,
     cli,
     export_hdf5,
     load_hdf5,
     netx,
+    to_slayer,
     to_spikingjelly,
 )
+from lava_bridge.chip import LOIHI1, LOIHI2, check_chip
 from lava_bridge.encoder import GradedInput
 
 from .nets import INPUT, blocks, direct, graded
@@ -220,3 +223,37 @@ def test_convert_and_verify_pass_the_encoding_on(folder, kind):
     assert "integers of n.net: exact: all" in output
     assert "float net against n.net: drift" in output
     assert ("encoder" in output) == (kind == "direct")  # graded inputs are no spikes of neurons
+
+
+@pytest.mark.parametrize("kind", ["direct", "graded"])
+def test_a_twin_with_an_encoder_converts_with_that_encoding_too(kind):
+    net = nn.Sequential(
+        layer.Conv2d(1, 3, 3), neuron.IFNode(0.3), layer.Conv2d(3, 2, 3), neuron.IFNode(0.3)
+    ).eval()
+    functional.set_step_mode(net, "m")
+    twin = to_spikingjelly(to_slayer(net, (1, 8, 8), encoding=kind, calibrate="weights"))
+    x = torch.rand(6, 3, 1, 8, 8)
+    for encoding in (None, kind):
+        assert check_equivalence(twin, to_slayer(twin, (1, 8, 8), encoding=encoding), x).ok
+    other = {"direct": "graded", "graded": "direct"}[kind]
+    said = f"0 .EncoderNode.: encodes the net's input itself, by '{kind}'; found encoding='{other}'"
+    with pytest.raises(ConversionError, match=said):
+        to_slayer(twin, (1, 8, 8), encoding=other)
+
+
+@pytest.mark.parametrize("kind", ["direct", "graded"])
+def test_a_graded_input_needs_graded_spikes_of_the_chip(kind, tmp_path):
+    net = nn.Sequential(
+        layer.Linear(6, 5), neuron.IFNode(0.3), layer.Linear(5, 3), neuron.IFNode(0.3)
+    ).eval()
+    functional.set_step_mode(net, "m")
+    blocks = to_slayer(net, (6,), encoding=kind, calibrate="weights")
+    export_hdf5(blocks, tmp_path / "n.net")
+    for found in (blocks, tmp_path / "n.net"):
+        assert check_chip(found, LOIHI2).ok
+        broken = check_chip(found, LOIHI1).violations
+        assert [(part.place, part.limit) for part in broken] == (
+            [("0 Input", "spikes")] if kind == "graded" else []
+        )
+    (tmp_path / "n.encoder.h5").unlink()  # a net without is still one
+    assert check_chip(tmp_path / "n.net", LOIHI1).ok

@@ -142,7 +142,7 @@ def test_biases_that_lava_runs_before_the_input_comes_are_said(tmp_path: Path) -
     for dense in made:
         dense.infer_shape((dense.synapse.in_channels,))
         dense.neuron.norm.value.data = torch.full((dense.synapse.out_channels,), 0.25)
-    said = r"n.net: 0 \(Dense\) and 1 more has a bias, which Lava runs from the first step on"
+    said = r"n.net: 0 \(Dense\) .as 1 more. has a bias, which Lava runs from the first step on"
     for delays, remedy in ((True, "no reset makes them so"), (False, "and a reset_offset of 1")):
         for dense in made:
             dense.delay_shift = delays

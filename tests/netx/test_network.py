@@ -251,7 +251,7 @@ def test_a_bias_runs_ahead_of_the_spikes_unless_the_layers_are_aligned(tmp_path)
     x = F.pad(x, (0, 2))
     aligned = Network(DATA / "biased.net", aligned=True).run(x)
     assert torch.equal(aligned[..., 2:], expected)
-    said = "the bias of layer/0 and of 1 more layers works from the first step on, as in Lava"
+    said = "the bias of layer/0 .and of 1 more. works from the first step on, as in Lava"
     with pytest.warns(UserWarning, match=said):
         net = Network(DATA / "biased.net")
     assert not torch.equal(net.run(x)[..., 2:], expected)
