@@ -98,13 +98,13 @@ def test_state_goes_on_in_a_compiled_neuron():
     reason="torch 2.10 to 2.12 take min(time, 3 * time) == time for a constraint on time",
 )
 def test_a_net_of_slayer_blocks_is_exported_for_any_batch_and_time():
-    net, x = conv_net().eval(), torch.rand(2, 2, 6, 6, 7)
+    net, x = conv_net().eval(), 4 * torch.rand(2, 2, 6, 6, 7)
     net(x)
     sizes = ({0: torch.export.Dim("batch"), 4: torch.export.Dim("time", min=2)},)
     program = torch.export.export(net, (x,), dynamic_shapes=sizes)
     names = {str(node.target) for node in program.graph.nodes}
     assert "lava_bridge.cuba.default" in names
-    for batch in (x, torch.rand(5, 2, 6, 6, 9)):
+    for batch in (x, 4 * torch.rand(5, 2, 6, 6, 9)):
         assert net(batch).any()
         assert torch.equal(program.module()(batch), net(batch))
 
@@ -227,12 +227,12 @@ def test_every_family_compiles_whole_with_sizes_left_open(family):
 
 def test_a_bias_in_both_parts_of_a_resonator_compiles_with_sizes_left_open():
     neuron = slayer.neuron.rf.Neuron(**TURNING, norm=slayer.neuron.norm.ChannelBias)
-    x = 2 * torch.rand(2, 3, 12)
+    x = 9 * (torch.rand(2, 3, 12) < 0.3).float()
     neuron((x, x))
     compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager", dynamic=True)
     for part in (neuron.real_norm, neuron.imag_norm):
         part.value.data.uniform_(0, 0.2)
-    for y in (x, 2 * torch.rand(4, 3, 40)):
+    for y in (x, 9 * (torch.rand(4, 3, 40) < 0.3).float()):
         assert neuron((y, y)).any()
         assert torch.equal(compiled((y, y)), neuron((y, y)))
 

@@ -42,6 +42,10 @@ class Case:
         """Spikes for this block, ``[N, *shape, T]``."""
         return spikes((batch, *self.shape, time), seed)
 
+    def of_neuron(self, **changes: Any) -> "Case":
+        """This case with other arguments of its neuron. (Cases are shared: none may be changed.)"""
+        return replace(self, neuron={**(self.neuron or {}), **changes})
+
     def but(self, **changes: Any) -> "Case":
         """This case with other options."""
         return replace(self, options={**self.options, **changes})

@@ -111,7 +111,7 @@ def test_a_feed_forward_blocks_gradients_are_lavas(lava, family, data, batch, ti
 )  # fmt: skip
 def test_a_block_with_persistent_state_goes_on_as_lavas(lava, family, data, batch, parts, seed):
     case = data.draw(blocks(family))
-    case.neuron["persistent_state"] = True
+    case = case.of_neuron(persistent_state=True)
     first, *rest = case.input(seed, batch, sum(parts)).split(parts, dim=-1)
     with torch.no_grad():  # lava raises with a gradient: it writes into a view
         ours, mine = case.built_and_run(slayer, seed, first)
@@ -133,10 +133,10 @@ def test_a_split_sequence_equals_one_long_run_also_with_a_gradient(
 ):
     case = data.draw(blocks(family, dropout=False))
     assume(not case.options["delay"])  # a learned delay keeps no steps between forwards
-    case.neuron.update(norm=None)
+    case = case.of_neuron(norm=None)
     x = case.input(seed, batch, sum(parts))
     _, whole = case.built_and_run(slayer, seed, x)
-    case.neuron["persistent_state"] = True
+    case = case.of_neuron(persistent_state=True)
     torch.manual_seed(seed)
     block = case.build(slayer)
     split = torch.cat([block(part) for part in x.split(parts, dim=-1)], dim=-1)
@@ -215,7 +215,7 @@ def test_an_input_block_encodes_as_lavas(lava, family, weight, bias, shift, shap
 @given(st.booleans(), batches, times, seeds, st.booleans())
 def test_the_output_block_sums_as_lavas(lava, weight_norm, batch, time, seed, persistent):
     case = FAMILY_CASES["sigma_delta Output"].but(weight_norm=weight_norm)
-    case.neuron["persistent_state"] = persistent
+    case = case.of_neuron(persistent_state=persistent)
     x = case.input(seed, batch, time)
     with torch.no_grad():
         ours, mine = case.built_and_run(slayer, seed, x)

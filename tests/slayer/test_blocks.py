@@ -54,7 +54,7 @@ def test_a_feed_forward_blocks_gradients_are_lavas(lava, case, batch, time, seed
 @thorough
 @given(feed_forward(), batches, st.lists(st.integers(1, 6), min_size=2, max_size=4), seeds)
 def test_a_block_with_persistent_state_goes_on_as_lavas(lava, case, batch, parts, seed):
-    case.neuron["persistent_state"] = True
+    case = case.of_neuron(persistent_state=True)
     whole = case.input(seed, batch, sum(parts))
     first, *rest = whole.split(parts, dim=-1)
     with torch.no_grad():  # lava raises with a gradient: it writes into a view
@@ -69,10 +69,10 @@ def test_a_block_with_persistent_state_goes_on_as_lavas(lava, case, batch, parts
 @given(feed_forward(dropout=False), batches, st.lists(st.integers(1, 6), min_size=2), seeds)
 def test_a_split_sequence_equals_one_long_run_also_with_a_gradient(case, batch, parts, seed):
     assume(not case.options["delay"])  # a learned delay keeps no steps between forwards
-    case.neuron.update(norm=None)
+    case = case.of_neuron(norm=None)
     x = case.input(seed, batch, sum(parts))
     _, whole = case.built_and_run(slayer, seed, x)
-    case.neuron["persistent_state"] = True
+    case = case.of_neuron(persistent_state=True)
     torch.manual_seed(seed)
     block = case.build(slayer)
     split = torch.cat([block(part) for part in x.split(parts, dim=-1)], dim=-1)
@@ -92,7 +92,7 @@ def test_a_split_sequence_equals_one_long_run_also_with_a_gradient(case, batch, 
 )
 def test_an_input_block_encodes_as_lavas(lava, weight, bias, shift, shape, time, seed):
     case = Case("Input", shape, {"weight": weight, "bias": bias, "delay_shift": shift})
-    case.neuron["tau_grad"] = 0.01
+    case = case.of_neuron(tau_grad=0.01)
     x = analog((2, *shape, time), seed, 1)
     ours, mine = case.built_and_run(slayer, seed, x)
     theirs, reference = case.built_and_run(lava, seed, x)

@@ -280,7 +280,7 @@ def test_a_block_gives_the_same_whether_or_not_its_neuron_is_watched(name):
 def test_a_feed_forward_block_gives_the_same_whether_or_not_its_neuron_is_watched(
     case, parts, persistent, seed
 ):
-    case.neuron["persistent_state"] = persistent
+    case = case.of_neuron(persistent_state=persistent)
     x = case.input(seed, 2, sum(parts)).split(parts, dim=-1)
     assert_alike_while_watched(case, x, seed, case.options["delay_shift"])
 

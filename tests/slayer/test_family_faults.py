@@ -106,10 +106,9 @@ def test_an_affine_block_with_persistent_state_goes_on(name):
     case = FAMILY_CASES[name]
     x = case.input(1, time=10)
     _, whole = case.built_and_run(slayer, 1, x)
-    case.neuron["persistent_state"] = True
+    case = case.of_neuron(persistent_state=True)
     torch.manual_seed(1)
     block = case.build(slayer)
-    del case.neuron["persistent_state"]
     split = torch.cat([block(part) for part in x.split([3, 1, 6], dim=-1)], -1)
     assert torch.equal(split, whole)
 

@@ -95,7 +95,7 @@ def test_one_neurons_own_method_is_called_and_a_classs_too(family, monkeypatch):
 
 def test_a_block_calls_it_before_it_delays(family):
     block = getattr(slayer.block, family).Dense(FAMILIES[family], 3, 4, weight_scale=3)
-    x = torch.ones(2, 3, 30)
+    x = 9 * (torch.rand(2, 3, 30) < 0.3).float()
     expected = block(x)
     assert expected.any()
     block.neuron.spike = lambda *states: torch.ones_like(states[0])
