@@ -200,8 +200,8 @@ layer (digit, neuron, step).
 - **calibrated: weights**: `to_slayer(net, shape, calibrate="weights")`.
 - **calibrated: data**: `to_slayer(net, shape, calibrate=x)`, {calibration} training digits.
 - **fine-tuned**: `to_spikingjelly(...)` of the last, trained on for {fine_tune} epochs with weights
-  of 8 bits, and converted back with `to_slayer`. It learns by the net's own surrogate gradient, which in the
-  second kind was left as it was: 20 times as wide for its numbers.
+  of 8 bits, and converted back with `to_slayer`. It learns by the net's own surrogate gradient,
+  which in the second kind was left as it was: 20 times as wide for its numbers.
 
 {tables}"""
 
