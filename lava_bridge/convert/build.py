@@ -13,7 +13,6 @@ from .. import slayer as native_slayer
 from ..errors import BridgeError, ConversionError
 from ..exchange import SumPool2d
 from ..exchange.neurons import check_bias
-from ..exchange.smooth import widened
 from ..exchange.to_lava import block_of
 from ..quantize import WEIGHT_MAX, WEIGHT_MIN, held_by_8bit
 from .layer_run import lowest_weight, scale_of
@@ -116,8 +115,6 @@ def _block(
     if calibrated and hasattr(synapse, "weight"):
         block.synapse.weight.data.clamp_(min=lowest_weight(float_layer, factor))
     block.weight_factor = factor * (float_layer.weight_factor or 1.0)
-    if node is not None:  # a note for the twin: a tuple is no module of the block
-        block.surrogate = widened(node.surrogate_function, factor), node.detach_reset
     return block
 
 

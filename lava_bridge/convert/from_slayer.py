@@ -39,7 +39,9 @@ def to_spikingjelly(blocks: Iterable[nn.Module] | nn.Module) -> nn.Sequential:
     """Convert slayer blocks to a multi-step SpikingJelly net that gives the same spikes.
 
     Each block becomes a :class:`~lava_bridge.exchange.BlockContainer` with copies of its weights:
-    trained on, it is quantisation-aware training, and :func:`to_slayer` leads back.
+    trained on, it is quantisation-aware training, and :func:`to_slayer` leads back. Its neurons
+    have the surrogate function and ``detach_reset`` of the net's that blocks were made of, else
+    SpikingJelly's ``Sigmoid``, as wide as their numbers are larger than the net's.
 
     Args:
         blocks: Blocks of ``lava_bridge.slayer.block.cuba``: Input (without a neuron), Flatten,

@@ -255,8 +255,6 @@ class BlockContainer(nn.Module, base.StepModule):
         if self.bias is not None:
             set_bias(block.neuron, self.bias.value, slayer)
         block.weight_factor = self.weight_factor
-        if self.neuron is not None:
-            block.surrogate = widened(self.neuron.surrogate_function, 1), self.neuron.detach_reset
         return block
 
 

@@ -19,6 +19,7 @@ from .neurons import (
     to_lava_neuron,
     to_lava_neuron_param_dict,
 )
+from .smooth import widened
 from .synapses import (
     avgpool2d_to_lava_synapse_pool,
     check_flatten,
@@ -113,6 +114,9 @@ def block_of(
     if sj_neuron is not None:
         dimensions = 1 if isinstance(synapse, nn.Linear) else 3
         copy_learned(sj_neuron, block.neuron, slayer, dimensions, factor)
+        # What its twin is trained by, a note: a tuple is no module of the block.
+        node: Any = sj_neuron
+        block.surrogate = widened(node.surrogate_function, factor), node.detach_reset
     if bias is not None:
         set_bias(block.neuron, bias * factor, slayer)
     return block

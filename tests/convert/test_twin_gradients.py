@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from lava_bridge import export_hdf5, load_hdf5, to_slayer, to_spikingjelly
+from lava_bridge import exchange, export_hdf5, load_hdf5, to_slayer, to_spikingjelly
 from lava_bridge.convert import rewrite
 from lava_bridge.exchange import BlockContainer, CubaLIFNode
 from lava_bridge.exchange.smooth import Widened, widened
@@ -117,3 +117,10 @@ def test_a_container_of_ones_own_keeps_its_surrogate_through_blocks():
     assert twin.neuron.surrogate_function.alpha == 7.0
     assert twin.neuron.surrogate_function is not container.neuron.surrogate_function
     assert copy.deepcopy(container.to_lava_block()).surrogate[1] is True
+
+
+def test_a_block_of_the_exchange_knows_its_neurons_surrogate():
+    node = neuron.LIFNode(4.0, False, 0.7, 0.0, surrogate.Erf(1.5), True, step_mode="m")
+    (twin,) = to_spikingjelly([exchange.to_lava_block_dense(nn.Linear(4, 3, bias=False), node)])
+    assert type(twin.neuron.surrogate_function) is surrogate.Erf
+    assert (twin.neuron.surrogate_function.alpha, twin.neuron.detach_reset) == (1.5, True)
