@@ -4,6 +4,7 @@ import io
 import sys
 import traceback
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,7 +214,8 @@ Examples:
         "Prove that a .net file gives the spikes of a SpikingJelly net.\n\nThe net, quantised, and "
         "the file, as blocks and as Lava's integers, are run on the input and compared spike by "
         "spike: exit status 0 if they agree, 1 if not. How far the net itself, unquantised, drifts "
-        "from the file is shown as well, if it runs on that input.\n\n" + _FACTORY_HELP
+        "from the file is shown as well, if it runs on that input. Slayer blocks, in order, are "
+        "compared as they are.\n\n" + _FACTORY_HELP
     ),
 )
 @click.argument("factory", metavar="MODULE:FACTORY")
@@ -232,7 +234,7 @@ def verify(
 ) -> None:
     from .convert import to_slayer, to_spikingjelly
     from .distributed import agreed, joined
-    from .encoder import split_encoder
+    from .encoder import is_block, split_encoder
     from .hdf5 import load_hdf5
     from .sides import has_neurons
     from .verify import check_equivalence
@@ -245,6 +247,8 @@ def verify(
         """The net, its twin, and the input, as every process has them, and how it was converted."""
         net = build_net(factory, weights)
         x = _input(input_file, mapped=distributed)
+        if isinstance(net, Iterable) and all(map(is_block, net)):
+            return net, net, x, []  # slayer blocks are compared as they are
         shape = x.shape[2:] if layout == "TNX" else x.shape[1:-1]
         encoder, blocks = split_encoder(load_hdf5(file))
         encoding = None if encoder is None else encoder.kind

@@ -412,3 +412,27 @@ def test_run_says_in_one_line_where_biases_begin_early_and_aligned_gives_the_blo
     assert (done.returncode, done.stderr) == (0, "")
     assert np.array_equal(np.load(folder / "y.npy")[3:], expected)
     assert 0 < expected.mean() < 1
+
+
+def test_verify_takes_slayer_blocks_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("blocks.py").write_text(
+        "import torch\n"
+        "from lava_bridge import slayer\n"
+        "def build():\n"
+        "    params = {'threshold': 0.3, 'current_decay': 0.3, 'voltage_decay': 0.1}\n"
+        "    dense = slayer.block.cuba.Dense\n"
+        "    return [dense(params, 6, 5, weight_scale=3), dense(params, 5, 4, weight_scale=3)]\n"
+    )
+    torch.manual_seed(0)
+    params = {"threshold": 0.3, "current_decay": 0.3, "voltage_decay": 0.1}
+    made = [slayer.block.cuba.Dense(params, *size, weight_scale=3) for size in ((6, 5), (5, 4))]
+    export_hdf5(made, "b.net")
+    torch.save(torch.nn.Sequential(*made).state_dict(), "w.pt")
+    np.save("x.npy", np.random.default_rng(0).integers(0, 2, (8, 3, 6)).astype(np.float32))
+    arguments = ["verify", "blocks.py:build", "b.net", "--input", "x.npy"]
+    done = CliRunner().invoke(main, [*arguments, "--weights", "w.pt"])
+    assert done.exit_code == 0, done.output
+    assert "integers of b.net: exact: all 216 spike places agree" in done.output
+    assert "drift" not in done.output
+    assert CliRunner().invoke(main, arguments).exit_code == 1
