@@ -75,7 +75,7 @@ const long long MOST_CACHE = 128LL << 20;
 // Whether a call's sequences are too large for that: whoever reads its outputs next finds little of them
 // there. (Measured with that reader. On a Zen 3 what goes past loses well below half of the cache, makes little
 // difference at half of it, and gains from three quarters on; on a Zen 4 it gains from a quarter on; of the
-// 480 MiB of a Granite Rapids, two of its cores gain from 50 MB on with time first, from 80 with time last. A
+// 480 MiB of an Intel Xeon, two of its cores gain from 50 MB on with time first, from 80 with time last. A
 // call that runs on several groups of cores has more cache than is counted here.)
 bool is_large(const Call &call, bool is_double) {
     static const long long most = std::min(caches().last, MOST_CACHE) / 2;
